@@ -1,0 +1,161 @@
+"""PEER, [BIND:]PORT and HOST:PORT as people write them, and as frozen values.
+
+    PEER            203.0.113.9   2001:db8::7   [fe80::1%eth0]   home.example
+    -L [BIND:]PORT  2222   0.0.0.0:2222   [::1]:2222   unix:/run/ssh.sock
+    --to [HOST:]PORT    22   nas:445   [::1]:22   unix:/run/app.sock
+
+Nothing is resolved here: a name stays a name until an edge looks it up.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from punchtunnel.errors import UsageError
+
+# RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
+MAX_NAME = 253
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A TCP address: `host` is a literal or a name, `port` is 0–65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return join_host_port(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPlace:
+    """A Unix-domain stream socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+AnyPlace = Place | UnixPlace
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Return `host:port`, with the brackets that an IPv6 literal needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_literal(host: str) -> bool:
+    """Tell whether `host` is an IPv4 or IPv6 literal rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_peer(text: str) -> str:
+    """Check one PEER and return it without brackets.
+
+    Args:
+        text: An IPv4 or IPv6 literal, brackets allowed, or a host name.
+
+    Returns:
+        The literal in its shortest form, or the name as given.
+
+    Raises:
+        UsageError: Neither a literal nor a possible name, or a port is
+            attached (a peer has none: both sides derive the ports).
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        pass
+    else:
+        if address.is_unspecified or address.is_multicast:
+            raise UsageError(f"{text!r} is not the address of one machine")
+        if address.version == 4 and address == ipaddress.ip_address("255.255.255.255"):
+            raise UsageError(f"{text!r} is a broadcast address, not a machine")
+        return str(address)
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdigit() and host.count(":") == 0:
+        raise UsageError(f"{text!r} has a port, but PEER is an address only: both sides derive the ports")
+    if not _is_name(bare):
+        raise UsageError(f"{text!r} is neither an address nor a host name")
+    return bare
+
+
+def parse_bind(text: str) -> str:
+    """Check `--bind ADDR`: a literal address of this machine.
+
+    Raises:
+        UsageError: Not an IPv4 or IPv6 literal.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not is_literal(bare):
+        raise UsageError(f"--bind {text!r} is not an IPv4 or IPv6 address")
+    return str(ipaddress.ip_address(bare))
+
+
+def parse_listen(text: str) -> AnyPlace:
+    """Parse the value of `-L`: `[BIND:]PORT` or `unix:/path`.
+
+    BIND is loopback unless given; port 0 lets the kernel choose.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    return _parse_place("-L", text, default_host="127.0.0.1", lowest_port=0)
+
+
+def parse_target(text: str) -> AnyPlace:
+    """Parse the value of `--to`: `[HOST:]PORT` or `unix:/path`.
+
+    HOST is loopback of the machine that runs this side unless given.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    return _parse_place("--to", text, default_host="127.0.0.1", lowest_port=1)
+
+
+def _parse_place(option: str, text: str, default_host: str, lowest_port: int) -> AnyPlace:
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise UsageError(f"{option} {text!r} names no path behind unix:")
+        return UnixPlace(path)
+    host, colon, port_text = text.rpartition(":")
+    if not colon:
+        host = default_host
+    elif host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise UsageError(f"{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{port_text or 22}")
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+        raise UsageError(f"{option} {text!r} does not end in a port number")
+    port = int(port_text)
+    if not lowest_port <= port <= 65535:
+        raise UsageError(f"{option} {text!r}: port {port} is outside {lowest_port}–65535")
+    if not (is_literal(host) or _is_name(host)):
+        raise UsageError(f"{option} {text!r}: {host!r} is neither an address nor a host name")
+    return Place(host, port)
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether `text` can be a host name, and is not a mistyped address."""
+    if not text or len(text) > MAX_NAME:
+        return False
+    try:
+        ascii_text = text.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    labels = ascii_text.removesuffix(".").split(".")
+    # A last label of digits alone is an address with a mistake (RFC 3696 §2),
+    # and the C resolver would read "10.1" as 10.0.0.1.
+    return not labels[-1].isdigit() and all(_LABEL.fullmatch(label) for label in labels)

@@ -1,0 +1,376 @@
+"""The listeners and dials of one punch: what the kernel does for the schedule.
+
+A *route* is (address of the peer, own port, port there).  Each has a listener
+on its own port and at most one dial in progress:
+
+    plan(clock) -> routes -> listener ───────────> accepted ──┐
+                       └──-> dial ───> connected ─────────────┴─> on_open
+                              ▲  │ refused, unreachable
+                              └──┘ after a jittered wait
+
+Rule 1: a dial that is pending is left alone.  The kernel re-sends its SYN; a
+        new one with another sequence number would destroy the attempt.
+Rule 2: an error re-dials, with jitter (schedule.redial_wait says why).
+Rule 3: a coin decides whether a dial is plain or a *hold*, whose first SYN
+        has a TTL that opens the near router and dies before the far one, so
+        that it provokes no RST there.  One side holding while the other
+        dials meets with no timing at all.
+Rule 4: the listener catches a peer whose router rewrote its port, or who
+        dials first when this host is public.
+Rule 5: on one machine dialling a port from itself would connect to oneself:
+        there the ports come in pairs, and whoever binds the first of a pair
+        listens while the other dials from the second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import selectors
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from punchtunnel import schedule, words
+from punchtunnel.address import join_host_port
+from punchtunnel.ends import LINGER_RESET
+from punchtunnel.errors import LocalError
+from punchtunnel.resolve import LOOPBACK, Address
+
+# Routers answer with RST or not at all; a listener's queue never needs more.
+BACKLOG = 16
+# TTLs of a hold: beyond a home router and its carrier's, short of the peer's.
+HOLD_TTL = (2, 6)
+# Errors of connect() by what they say about the way to the peer.
+REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
+UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+FORBIDDEN = {errno.EPERM, errno.EACCES}
+NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+Route = tuple[Address, int, int]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened while punching: the base of every diagnosis."""
+
+    dials: int = 0
+    refused: int = 0
+    unreachable: int = 0
+    silent: int = 0
+    forbidden: int = 0
+    unusable: int = 0
+    opened: int = 0
+    busy_ports: int = 0
+    strangers: int = 0
+    foreign: int = 0
+    rewritten: int = 0
+    other_channel: int = 0
+    mute: int = 0
+
+
+@dataclass(slots=True)
+class Dial:
+    """The dial of one route; `sock` is None while it waits until `due`."""
+
+    address: Address
+    source: int
+    port: int
+    due: float
+    failures: int = 0
+    sock: socket.socket | None = None
+
+    @property
+    def remote(self) -> str:
+        """The far end as text."""
+        return join_host_port(self.address.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    sock: socket.socket
+    port: int
+    own: bool
+
+
+class Dialler:
+    """Keeps listeners and dials in line with the schedule.
+
+    Args:
+        selector: Calls `key.data()` for what becomes ready.
+        channel: Decides the ports, with the clock.
+        bind: Literal address to punch from, or None for any.
+        monotonic: Steady time in seconds.
+        rng: Jitter and coins.
+        counts: Where everything is counted.
+        report: Where events go.
+        on_open: Called with each connection that opens, with its far end as
+            text, and its dial or None; the callee owns the socket.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        channel: str,
+        bind: str | None,
+        monotonic: Callable[[], float],
+        rng: random.Random,
+        counts: Counts,
+        report: words.Report,
+        on_open: Callable[[socket.socket, str, Dial | None], None],
+    ) -> None:
+        self._selector = selector
+        self._channel = channel
+        self._bind = bind
+        self._monotonic = monotonic
+        self._rng = rng
+        self._counts = counts
+        self._report = report
+        self._on_open = on_open
+        self._started = monotonic()
+        self._addresses: tuple[Address, ...] = ()
+        self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
+        self._dials: dict[Route, Dial] = {}
+        self._busy: set[tuple[socket.AddressFamily, int]] = set()
+
+    def plan(self, addresses: tuple[Address, ...], wall: float) -> None:
+        """Open and retire routes as the clock demands.
+
+        Args:
+            addresses: Of the peer.
+            wall: Unix time in seconds, corrected.
+
+        Raises:
+            LocalError: Not one port could be bound.
+        """
+        self._addresses = addresses
+        wanted = self._routes(schedule.current_buckets(wall))
+        kept = wanted | self._routes(tuple(schedule.retained_buckets(wall)))
+        for route in [route for route in self._dials if route not in kept]:
+            self._retire(route)
+        now = self._monotonic()
+        for route in wanted:
+            address, source, port = route
+            # On one machine the dial itself tries to listen first (rule 5).
+            if route not in self._dials and (address.own or self._listen(address.family, port, own=False)):
+                self._dials[route] = Dial(address, source, port, due=now)
+        if not self._dials:
+            raise LocalError(words.all_ports_busy(len(wanted), self._channel))
+
+    def start_due(self) -> None:
+        """Begin every dial whose wait is over."""
+        now = self._monotonic()
+        for dial in [dial for dial in self._dials.values() if dial.sock is None and dial.due <= now]:
+            self._start(dial)
+
+    def next_due(self) -> float:
+        """Return the monotonic time at which `start_due` has something to do."""
+        return min((dial.due for dial in self._dials.values() if dial.sock is None), default=float("inf"))
+
+    def redial(self, dial: Dial) -> None:
+        """Dial again after the jittered wait: it failed, or its connection did."""
+        dial.failures += 1
+        now = self._monotonic()
+        dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng)
+
+    @property
+    def ports(self) -> list[int]:
+        """The own ports in use, sorted."""
+        return sorted({dial.source for dial in self._dials.values()})
+
+    @property
+    def pending(self) -> int:
+        """Dials that nobody has answered yet."""
+        return sum(dial.sock is not None for dial in self._dials.values())
+
+    def close(self) -> None:
+        """Close listeners and dials; connections that have opened belong to others."""
+        for route in list(self._dials):
+            self._retire(route)
+
+    # ---- routes
+
+    def _routes(self, buckets: Sequence[int]) -> dict[Route, None]:
+        families = {address.family for address in self._addresses}
+        plan = schedule.plan_for(len(self._addresses), len(families))
+        routes: dict[Route, None] = {}
+        for address in self._addresses:
+            if address.own:
+                pairs = schedule.port_pairs(self._channel, buckets, plan)
+                routes.update({(address, second, first): None for first, second in pairs})
+            else:
+                ports = schedule.ports_of(self._channel, buckets, plan)
+                routes.update({(address, port, port): None for port in ports})
+        return routes
+
+    def _retire(self, route: Route) -> None:
+        dial = self._dials.pop(route)
+        if dial.sock is not None:
+            self._selector.unregister(dial.sock)
+            dial.sock.close()
+        place = (dial.address.family, dial.port)
+        still_used = any((other.address.family, other.port) == place for other in self._dials.values())
+        if not still_used and (listener := self._listeners.pop(place, None)) is not None:
+            self._selector.unregister(listener.sock)
+            listener.sock.close()
+
+    # ---- listeners
+
+    def _listen(self, family: socket.AddressFamily, port: int, own: bool) -> bool:
+        """Make sure that we, and nobody else, listen on a port."""
+        if (family, port) in self._listeners:
+            return True
+        sock = None
+        try:
+            sock = _new_socket(family)
+            sock.bind((self._host(family, own), port))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            self._on_bind_error(error, family, port, own)
+            return False
+        if not own:
+            # Only now: the dials of this process may share the port, but no
+            # other process could, because it was bound without the option.
+            _share_port(sock)
+        listener = _Listener(sock, port, own)
+        self._listeners[family, port] = listener
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_accept(listener))
+        return True
+
+    def _host(self, family: socket.AddressFamily, own: bool) -> str:
+        if own:
+            return LOOPBACK
+        return self._bind or ("::" if family == socket.AF_INET6 else "0.0.0.0")
+
+    def _on_bind_error(self, error: OSError, family: socket.AddressFamily, port: int, own: bool) -> None:
+        if error.errno == errno.EADDRNOTAVAIL and self._bind:
+            raise LocalError(words.not_our_address(self._bind))
+        if error.errno in NO_RESOURCES:
+            raise LocalError(words.no_resources(os.strerror(error.errno)))
+        if not own and (family, port) not in self._busy:
+            self._busy.add((family, port))
+            self._counts.busy_ports += 1
+            self._report("port_busy", port=port, reason=error.strerror)
+
+    def _on_accept(self, listener: _Listener) -> None:
+        try:
+            sock, remote = listener.sock.accept()
+        except OSError:
+            # The caller has gone again, or no descriptor is free: nothing is lost.
+            return
+        sock.setblocking(False)
+        host = str(remote[0]).partition("%")[0]
+        if not listener.own and all(address.host != host for address in self._addresses):
+            self._counts.foreign += 1
+            self._report("foreign", remote=name_of(remote))
+            close_with_reset(sock)
+            return
+        if not listener.own and remote[1] != listener.port:
+            self._counts.rewritten += 1
+        self._on_open(sock, name_of(remote), None)
+
+    # ---- dials
+
+    def _start(self, dial: Dial) -> None:
+        """Send the first SYN of a dial."""
+        if dial.address.own and self._listen(dial.address.family, dial.port, own=True):
+            dial.due = float("inf")
+            return
+        try:
+            sock = self._dialling_socket(dial)
+        except OSError as error:
+            self._failed(dial, error.errno or 0)
+            return
+        self._counts.dials += 1
+        ttl = _ttl(sock)
+        held = not dial.address.own and self._rng.random() < 0.5
+        if held:
+            _set_ttl(sock, self._rng.randint(*HOLD_TTL))
+        code = sock.connect_ex(dial.address.at(dial.port))
+        if held:
+            # At once: the kernel's own re-transmission, and the SYN-ACK that
+            # answers the peer's SYN, must reach the peer.
+            _set_ttl(sock, ttl)
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._failed(dial, code)
+            return
+        dial.sock = sock
+        self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
+
+    def _dialling_socket(self, dial: Dial) -> socket.socket:
+        sock = _new_socket(dial.address.family)
+        try:
+            _share_port(sock)
+            sock.bind((self._host(dial.address.family, dial.address.own), dial.source))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _on_dialled(self, dial: Dial) -> None:
+        """A dial has ended, well or badly."""
+        sock, dial.sock = dial.sock, None
+        assert sock is not None
+        self._selector.unregister(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            sock.close()
+            self._failed(dial, code)
+        else:
+            dial.due = float("inf")
+            self._on_open(sock, dial.remote, dial)
+
+    def _failed(self, dial: Dial, code: int) -> None:
+        self.redial(dial)
+        counts = self._counts
+        counts.refused += code in REFUSED
+        counts.unreachable += code in UNREACHABLE
+        counts.forbidden += code in FORBIDDEN
+        counts.silent += code == errno.ETIMEDOUT
+        counts.unusable += code not in REFUSED | UNREACHABLE | FORBIDDEN | {errno.ETIMEDOUT}
+        self._report("dial_failed", port=dial.source, remote=dial.remote, reason=os.strerror(code))
+
+
+def name_of(sockaddr: Sequence[object]) -> str:
+    """Return `host:port` of what getsockname, getpeername or accept gave."""
+    return join_host_port(str(sockaddr[0]), int(str(sockaddr[1])))
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close a connection so that no TIME_WAIT blocks its ports for the next run."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    sock.close()
+
+
+def _new_socket(family: socket.AddressFamily) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return sock
+
+
+def _share_port(sock: socket.socket) -> None:
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _ttl_option(sock: socket.socket) -> tuple[int, int]:
+    if sock.family == socket.AF_INET6:
+        return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
+    return socket.IPPROTO_IP, socket.IP_TTL
+
+
+def _ttl(sock: socket.socket) -> int:
+    return sock.getsockopt(*_ttl_option(sock))
+
+
+def _set_ttl(sock: socket.socket, ttl: int) -> None:
+    sock.setsockopt(*_ttl_option(sock), ttl)

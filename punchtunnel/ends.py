@@ -1,0 +1,340 @@
+"""What a stream is joined to: a socket, or this process's stdin and stdout.
+
+An end has a source (bytes for the peer) and a sink (bytes from the peer).
+Neither ever blocks the loop, and neither keeps bytes of its own:
+
+    read_into(view)  n > 0 bytes read   0 EOF   None nothing there yet
+    write(data)      n > 0 bytes taken  0 no room now
+
+`source_fd` and `sink_fd` are what to wait on after None and 0; they are None
+where waiting is of no use because the descriptor is always ready (regular
+files, /dev/null: epoll refuses those, and uvloop aborts the process).
+
+Inherited descriptors are shared with the shell and other programs, so their
+status flags are never changed: a pipe or a terminal is opened a second time,
+without blocking, through /proc; where that is impossible each read and write
+is preceded by a poll and stays below PIPE_BUF; sockets take MSG_DONTWAIT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import stat
+import struct
+from typing import TYPE_CHECKING, Any, Protocol
+
+from punchtunnel import words
+from punchtunnel.address import AnyPlace, UnixPlace
+from punchtunnel.errors import LocalError
+from punchtunnel.mux import Reason
+
+if TYPE_CHECKING:
+    import asyncio
+
+# SO_LINGER on, 0 s: close() sends RST and leaves no TIME_WAIT.
+LINGER_RESET = struct.pack("ii", 1, 0)
+# A write that is not longer never blocks on a pipe that polls as writable.
+_PIPE_BUF = select.PIPE_BUF
+
+
+class End(Protocol):
+    """Both halves of what a stream is joined to."""
+
+    @property
+    def source_fd(self) -> int | None:
+        """The descriptor to wait on before reading; None: always ready."""
+
+    @property
+    def sink_fd(self) -> int | None:
+        """The descriptor to wait on before writing; None: always ready."""
+
+    def read_into(self, view: memoryview) -> int | None:
+        """Read into `view`; 0 is EOF, None is nothing there yet.
+
+        Raises:
+            OSError: The source is broken.
+        """
+
+    def write(self, data: memoryview) -> int:
+        """Write some of `data`; 0 is no room now.
+
+        Raises:
+            OSError: The sink is broken.
+        """
+
+    def finish_writing(self) -> None:
+        """Pass EOF on: nothing more will be written."""
+
+    def close(self) -> None:
+        """Both halves have ended well."""
+
+    def abort(self) -> None:
+        """Pass RST on, where the end has such a thing."""
+
+
+class SocketEnd:
+    """A connected stream socket; owns it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+
+    @property
+    def source_fd(self) -> int | None:
+        """See End."""
+        return self._sock.fileno()
+
+    @property
+    def sink_fd(self) -> int | None:
+        """See End."""
+        return self._sock.fileno()
+
+    def read_into(self, view: memoryview) -> int | None:
+        """See End."""
+        try:
+            return self._sock.recv_into(view)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: memoryview) -> int:
+        """See End."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def finish_writing(self) -> None:
+        """See End."""
+        # The program may be gone already; reading will tell.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """See End."""
+        self._sock.close()
+
+    def abort(self) -> None:
+        """See End."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        self._sock.close()
+
+
+class StdioEnd:
+    """The process's own stdin and stdout, or any two inherited descriptors.
+
+    Args:
+        stdin: Descriptor to read; None reads as an immediate EOF.
+        stdout: Descriptor to write; None when it was closed from the start:
+            the first byte is then an error, as it is for cat.
+        discard: Take all bytes and write none of them (--send-only).
+        keep_open: EOF of one session is not EOF of the output (-k).
+    """
+
+    def __init__(
+        self, stdin: int | None, stdout: int | None, *, discard: bool = False, keep_open: bool = False
+    ) -> None:
+        self._source = None if stdin is None else _Descriptor(stdin, os.O_RDONLY)
+        self._sink = None if stdout is None or discard else _Descriptor(stdout, os.O_WRONLY)
+        self._discard = discard
+        self._keep_open = keep_open
+        self.stdin_is_terminal = stdin is not None and os.isatty(stdin)
+
+    @property
+    def source_fd(self) -> int | None:
+        """See End."""
+        return None if self._source is None else self._source.wait_fd
+
+    @property
+    def sink_fd(self) -> int | None:
+        """See End."""
+        return None if self._sink is None else self._sink.wait_fd
+
+    def read_into(self, view: memoryview) -> int | None:
+        """See End."""
+        return 0 if self._source is None else self._source.read_into(view)
+
+    def write(self, data: memoryview) -> int:
+        """See End."""
+        if self._discard:
+            return len(data)
+        if self._sink is None:
+            raise OSError(errno.EBADF, "it was closed when this program started")
+        return self._sink.write(data)
+
+    def finish_writing(self) -> None:
+        """See End.
+
+        The reader of a pipe sees EOF only when its last writer is closed, so
+        stdout itself is closed too; /dev/null keeps its number occupied.
+        """
+        if self._sink is not None and not self._keep_open:
+            self._sink.finish()
+            self._sink = None
+
+    def close(self) -> None:
+        """See End."""
+        for descriptor in (self._source, self._sink):
+            if descriptor is not None:
+                descriptor.close()
+        self._source = self._sink = None
+
+    def abort(self) -> None:
+        """See End."""
+        self.close()
+
+
+class _Descriptor:
+    """One inherited descriptor, read or written without blocking and without changing it."""
+
+    def __init__(self, fd: int, mode: int) -> None:
+        kind = os.fstat(fd).st_mode
+        self._fd = fd
+        self._socket: socket.socket | None = None
+        self._private: int | None = None
+        if stat.S_ISSOCK(kind):
+            self._socket = socket.socket(fileno=os.dup(fd))
+        elif stat.S_ISFIFO(kind) or os.isatty(fd):
+            with contextlib.suppress(OSError):
+                flags = mode | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                self._private = os.open(f"/proc/self/fd/{fd}", flags)
+        waits = _can_wait(fd)
+        self._polls = waits and self._socket is None and self._private is None
+        self.wait_fd = (self._private if self._private is not None else fd) if waits else None
+
+    def read_into(self, view: memoryview) -> int | None:
+        try:
+            if self._socket is not None:
+                return self._socket.recv_into(view, 0, socket.MSG_DONTWAIT)
+            if self._polls and not _ready(self._fd, select.POLLIN):
+                return None
+            return os.readv(self._fd if self._private is None else self._private, [view])
+        except BlockingIOError:
+            return None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            if self._socket is not None:
+                return self._socket.send(data, socket.MSG_DONTWAIT)
+            if self._polls:
+                return os.write(self._fd, data[:_PIPE_BUF]) if _ready(self._fd, select.POLLOUT) else 0
+            return os.write(self._fd if self._private is None else self._private, data)
+        except BlockingIOError:
+            return 0
+
+    def finish(self) -> None:
+        """Close for good, so that whoever reads the other end sees EOF."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+        self.close()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.dup2(null, self._fd)
+        finally:
+            os.close(null)
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._private is not None:
+            os.close(self._private)
+            self._private = None
+
+
+def _can_wait(fd: int) -> bool:
+    """Tell whether readiness of a descriptor can be waited for."""
+    kind = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(fd)
+
+
+def _ready(fd: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(0))
+
+
+async def connect(loop: asyncio.AbstractEventLoop, target: AnyPlace) -> socket.socket:
+    """Connect to the target, each of its addresses in turn.
+
+    Raises:
+        OSError: The last address's error; TimeoutError comes from outside.
+    """
+    if isinstance(target, UnixPlace):
+        return await _connect_to(loop, socket.AF_UNIX, target.path)
+    infos = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    last: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, _, _, _, sockaddr in infos:
+        try:
+            return await _connect_to(loop, family, sockaddr)
+        except OSError as error:
+            last = error
+    raise last
+
+
+async def _connect_to(loop: asyncio.AbstractEventLoop, family: int, address: tuple[Any, ...] | str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def why_unreachable(error: OSError) -> tuple[str, Reason]:
+    """Return an error of `connect` as words and as a reason for the far side."""
+    if isinstance(error, TimeoutError):
+        return words.NO_ANSWER, Reason.TIMED_OUT
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror), Reason.NO_SUCH_NAME
+    reason = Reason.UNREACHABLE
+    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
+        reason = Reason.REFUSED
+    elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        reason = Reason.NO_RESOURCES
+    return os.strerror(error.errno or 0), reason
+
+
+def listen(place: AnyPlace) -> socket.socket:
+    """Bind and listen for -L, before anything else is done.
+
+    Raises:
+        LocalError: The port is taken, or the address is not ours.
+    """
+    try:
+        if isinstance(place, UnixPlace):
+            return _listen_unix(place.path)
+        infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, sockaddr = infos[0]
+        return socket.create_server(sockaddr[:2], family=family, backlog=socket.SOMAXCONN)
+    except OSError as error:
+        raise LocalError(words.cannot(f"listen on {place}", error)) from error
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a Unix socket; a path that nobody listens on any more is taken over."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or sock.connect_ex(path) != errno.ECONNREFUSED:
+                raise
+            os.unlink(path)
+            sock.close()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(path)
+        sock.listen(socket.SOMAXCONN)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,402 @@
+r"""Many streams over one link: open, half-close, reset, credit.
+
+                 open() / SYN received
+                          |
+                        open
+             finish() /       \ FIN received
+       half-closed (local)   half-closed (remote)
+             FIN received \    / finish()
+                         closed            reset() or RST: closed at once
+
+Rule 1: a side sends at most its credit, and credit returns only for bytes
+        that have left this process on the far side.  So a slow reader stops
+        its own writer, and nobody else's.
+Rule 2: a window starts at 256 KiB and doubles while it is what limits the
+        stream, up to 16 MiB; all windows together never grow beyond 64 MiB.
+        More than 256 streams could still fill more than that with the windows
+        that yamux gives each from the start: then the stream that holds most
+        is reset, so that the bound holds.
+Rule 3: the opener may send before the ACK; the ACK comes when the far side
+        has joined the stream to something.  RST in its place means refused.
+Rule 4: frames for a stream that is no longer known are skipped: they were
+        under way when it was reset.
+
+The multiplexer never sees the payload that is sent: it hands out a header
+and trusts the caller to send that many bytes behind it.  No sockets, no
+clock: `now` is any monotonic time in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from punchtunnel.errors import PeerError
+from punchtunnel.frames import Decoder, Flag, Header, Kind, Payload
+
+# What yamux gives each stream from the start (spec.md, "Window Update").
+INITIAL_WINDOW = 256 * 1024
+# 16 MiB fill a hole of 1 Gbit/s and 130 ms; measured: 64 MiB gain nothing more
+# below that, and cost memory that a stalled reader would hold.
+MAX_WINDOW = 16 * 1024 * 1024
+MAX_LINK_MEMORY = 64 * 1024 * 1024
+# A window that half empties in less than this many round trips limits the
+# stream, or is about to: two leave room for a round trip that varies.
+GROW_WITHIN_ROUND_TRIPS = 2.0
+# Every stream costs a descriptor here and one at the target.
+MAX_STREAMS = 4096
+# Control frames wait while the link is congested.  A peer that asks for more
+# answers than this without reading them is not one of ours.
+MAX_CONTROL = 256 * 1024
+# Unanswered pings whose time is remembered.
+MAX_PINGS = 4
+LAST_STREAM = 2**32 - 1
+
+
+class Reason(IntEnum):
+    """Why a stream was reset: the length field of a WINDOW frame with RST."""
+
+    RESET = 0
+    REFUSED = 1
+    TIMED_OUT = 2
+    UNREACHABLE = 3
+    NO_SUCH_NAME = 4
+    NO_RESOURCES = 5
+    NOT_EXPECTED = 6
+    MEMORY = 7
+    CLOSING = 8
+
+
+class Goodbye(IntEnum):
+    """The code of a GO_AWAY frame (spec.md, "Go Away")."""
+
+    NORMAL = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The peer opened `stream`; accept() or reset() it."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The peer joined our `stream` to something."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Bytes for `stream`; a view that is valid until the next event is asked for."""
+
+    stream: int
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The peer will send no more on `stream`: EOF, once all data is written."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """`stream` is gone in both directions; `accepted` tells whether it had ever been joined."""
+
+    stream: int
+    reason: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """`stream` had used up its credit and may send again."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The peer answered a ping after `rtt` seconds."""
+
+    rtt: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoneAway:
+    """The peer is done with the link."""
+
+    code: int
+
+
+Event = Opened | Accepted | Data | Finished | Reset | Credited | Pong | GoneAway
+
+
+@dataclass(slots=True)
+class _Stream:
+    credit: int = INITIAL_WINDOW
+    window: int = INITIAL_WINDOW
+    # Bytes that the peer may still send, received but not yet consumed, and
+    # consumed but not yet given back as credit: they add up to the window.
+    allowed: int = INITIAL_WINDOW
+    unread: int = 0
+    owed: int = 0
+    updated: float = 0.0
+    accepted: bool = False
+    finished_here: bool = False
+    finished_there: bool = False
+
+
+class Mux:
+    """One side of a multiplexed link.
+
+    Args:
+        leads: The leader opens odd stream numbers, the follower even ones.
+    """
+
+    def __init__(self, leads: bool) -> None:
+        self._streams: dict[int, _Stream] = {}
+        self._decoder = Decoder()
+        self._control = bytearray()
+        self._next_stream = 1 if leads else 2
+        self._their_parity = 0 if leads else 1
+        self._windows = 0
+        self._unread = 0
+        self._pings: dict[int, float] = {}
+        self._ping_count = 0
+        # A FIN on a DATA frame counts once the frame's payload is complete.
+        self._pending_fin: tuple[int, int] | None = None
+        self.rtt: float | None = None
+
+    # ---- what we do
+
+    def open(self, now: float) -> int:
+        """Open a stream and return its number.
+
+        Raises:
+            PeerError: Two billion streams have been opened; make a new link.
+        """
+        if self._next_stream > LAST_STREAM:
+            raise PeerError("the link has no stream numbers left")
+        number = self._next_stream
+        self._next_stream += 2
+        self._add(number, now)
+        self._send(Kind.WINDOW, Flag.SYN, number, 0)
+        return number
+
+    def accept(self, number: int) -> None:
+        """Tell the peer that its stream is joined to something."""
+        stream = self._streams.get(number)
+        if stream is not None and not stream.accepted:
+            stream.accepted = True
+            self._send(Kind.WINDOW, Flag.ACK, number, 0)
+
+    def credit(self, number: int) -> int:
+        """Return how many bytes may be sent on a stream now; 0 if it is gone or finished."""
+        stream = self._streams.get(number)
+        return 0 if stream is None or stream.finished_here else stream.credit
+
+    def data_header(self, number: int, length: int) -> bytes:
+        """Spend credit and return the header behind which `length` bytes must follow."""
+        self._streams[number].credit -= length
+        return Header(Kind.DATA, Flag(0), number, length).encode()
+
+    def finish(self, number: int) -> None:
+        """Half-close: nothing more will be sent on this stream."""
+        stream = self._streams.get(number)
+        if stream is not None and not stream.finished_here:
+            stream.finished_here = True
+            self._send(Kind.WINDOW, Flag.FIN, number, 0)
+            self._forget_if_done(number, stream)
+
+    def reset(self, number: int, reason: Reason = Reason.RESET) -> None:
+        """Give a stream up in both directions; nothing is said about it afterwards."""
+        if number in self._streams:
+            self._remove(number)
+            self._send(Kind.WINDOW, Flag.RST, number, reason)
+
+    def consumed(self, number: int, length: int, now: float) -> None:
+        """Report that `length` received bytes have left this process; returns them as credit."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        stream.unread -= length
+        self._unread -= length
+        stream.owed += length
+        if stream.finished_there:
+            self._forget_if_done(number, stream)
+        elif stream.owed * 2 >= stream.window:
+            self._return_credit(number, stream, now)
+
+    def ping(self, now: float) -> None:
+        """Ask the peer for a sign of life; the answer is a Pong."""
+        self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
+        self._pings[self._ping_count] = now
+        if len(self._pings) > MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
+        self._send(Kind.PING, Flag.SYN, 0, self._ping_count)
+
+    def go_away(self, code: Goodbye) -> None:
+        """Say that we are done with the link."""
+        self._send(Kind.GO_AWAY, Flag(0), 0, code)
+
+    def take_control(self) -> bytes:
+        """Return and forget the control frames to be sent; they go before any further data."""
+        control = bytes(self._control)
+        self._control.clear()
+        return control
+
+    @property
+    def between_frames(self) -> bool:
+        """True where the link may end without cutting a frame."""
+        return self._decoder.between_frames
+
+    # ---- what the peer does
+
+    def receive(self, data: memoryview, now: float) -> Iterator[Event]:
+        """Take in bytes of the link and yield what they mean, in order.
+
+        Raises:
+            PeerError: The peer broke the protocol.  What was yielded before
+                is good; the link is not.
+        """
+        for item in self._decoder.feed(data):
+            if isinstance(item, Payload):
+                yield from self._on_payload(item)
+            elif item.kind is Kind.DATA:
+                yield from self._on_data(item, now)
+            elif item.kind is Kind.WINDOW:
+                yield from self._on_window(item, now)
+            elif item.kind is Kind.PING:
+                yield from self._on_ping(item, now)
+            else:
+                yield GoneAway(item.length)
+
+    def _on_data(self, header: Header, now: float) -> Iterator[Event]:
+        yield from self._on_flags(header, now)
+        stream = self._streams.get(header.stream)
+        if stream is not None:
+            if stream.finished_there and header.length:
+                raise PeerError(f"data on stream {header.stream} behind its end")
+            if header.length > stream.allowed:
+                raise PeerError(f"{header.length} bytes on stream {header.stream}, {stream.allowed} were allowed")
+            stream.allowed -= header.length
+            stream.unread += header.length
+            self._unread += header.length
+            if self._unread > MAX_LINK_MEMORY:
+                yield self._reset_largest()
+        if Flag.FIN in header.flags:
+            if header.length:
+                self._pending_fin = (header.stream, header.length)
+            else:
+                yield from self._on_fin(header.stream)
+
+    def _on_payload(self, piece: Payload) -> Iterator[Event]:
+        if piece.stream in self._streams:
+            yield Data(piece.stream, piece.data)
+        if self._pending_fin is not None:
+            number, missing = self._pending_fin
+            missing -= len(piece.data)
+            self._pending_fin = (number, missing) if missing else None
+            if not missing:
+                yield from self._on_fin(number)
+
+    def _on_window(self, header: Header, now: float) -> Iterator[Event]:
+        if Flag.RST in header.flags:
+            stream = self._streams.get(header.stream)
+            if stream is not None:
+                self._remove(header.stream)
+                yield Reset(header.stream, header.length, stream.accepted)
+            return
+        yield from self._on_flags(header, now)
+        stream = self._streams.get(header.stream)
+        if stream is not None and header.length:
+            empty = stream.credit == 0
+            stream.credit += header.length
+            if stream.credit > LAST_STREAM:
+                raise PeerError(f"more credit on stream {header.stream} than a number can hold")
+            if empty and not stream.finished_here:
+                yield Credited(header.stream)
+        if Flag.FIN in header.flags:
+            yield from self._on_fin(header.stream)
+
+    def _on_ping(self, header: Header, now: float) -> Iterator[Event]:
+        if Flag.SYN in header.flags:
+            self._send(Kind.PING, Flag.ACK, 0, header.length)
+        elif (asked := self._pings.pop(header.length, None)) is not None:
+            rtt = max(now - asked, 0.0)
+            # The smallest is the path's own; larger ones waited in a queue.
+            self.rtt = rtt if self.rtt is None else min(self.rtt, rtt)
+            yield Pong(rtt)
+
+    def _on_flags(self, header: Header, now: float) -> Iterator[Event]:
+        """Handle SYN, ACK, and a RST that a foreign yamux put on a DATA frame."""
+        number = header.stream
+        if Flag.SYN in header.flags:
+            if number % 2 != self._their_parity or number in self._streams:
+                raise PeerError(f"stream {number} cannot be opened by the peer")
+            if len(self._streams) >= MAX_STREAMS:
+                self._send(Kind.WINDOW, Flag.RST, number, Reason.NO_RESOURCES)
+            else:
+                self._add(number, now)
+                yield Opened(number)
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if Flag.ACK in header.flags and not stream.accepted:
+            stream.accepted = True
+            yield Accepted(number)
+        if Flag.RST in header.flags:
+            self._remove(number)
+            yield Reset(number, Reason.RESET, stream.accepted)
+
+    def _on_fin(self, number: int) -> Iterator[Event]:
+        stream = self._streams.get(number)
+        if stream is not None and not stream.finished_there:
+            stream.finished_there = True
+            self._forget_if_done(number, stream)
+            yield Finished(number)
+
+    # ---- bookkeeping
+
+    def _return_credit(self, number: int, stream: _Stream, now: float) -> None:
+        """Give consumed bytes back, and more if the window was what limited the stream."""
+        round_trips = (now - stream.updated) / self.rtt if self.rtt else float("inf")
+        stream.updated = now
+        grown = min(stream.window * 2, MAX_WINDOW, stream.window + MAX_LINK_MEMORY - self._windows)
+        if round_trips < GROW_WITHIN_ROUND_TRIPS and grown > stream.window:
+            stream.owed += grown - stream.window
+            self._windows += grown - stream.window
+            stream.window = grown
+        stream.allowed += stream.owed
+        self._send(Kind.WINDOW, Flag(0), number, stream.owed)
+        stream.owed = 0
+
+    def _reset_largest(self) -> Reset:
+        number, stream = max(self._streams.items(), key=lambda item: item[1].unread)
+        self.reset(number, Reason.MEMORY)
+        return Reset(number, Reason.MEMORY, stream.accepted)
+
+    def _send(self, kind: Kind, flags: Flag, stream: int, length: int) -> None:
+        if len(self._control) > MAX_CONTROL:
+            raise PeerError("the peer asks for answers and does not read them")
+        self._control += Header(kind, flags, stream, length).encode()
+
+    def _add(self, number: int, now: float) -> None:
+        self._streams[number] = _Stream(updated=now)
+        self._windows += INITIAL_WINDOW
+
+    def _remove(self, number: int) -> None:
+        stream = self._streams.pop(number)
+        self._windows -= stream.window
+        self._unread -= stream.unread
+
+    def _forget_if_done(self, number: int, stream: _Stream) -> None:
+        if stream.finished_here and stream.finished_there and not stream.unread:
+            self._remove(number)

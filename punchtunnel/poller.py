@@ -1,0 +1,115 @@
+"""Edge-triggered readiness of many descriptors, as one descriptor of the loop.
+
+A loop's own add_reader is level-triggered: a source that cannot be read now
+must be taken out and put back, at two system calls each time, and libuv sets
+O_NONBLOCK on every descriptor it is given, which inherited ones must not
+suffer.  One epoll (Linux) or kqueue (macOS, BSD) inside the loop does neither
+and costs nothing measurable.
+
+Edge-triggered means: after READ has been told, read until there is nothing
+left; only then is it told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import sys
+from collections.abc import Callable
+
+READ = 1
+WRITE = 2
+# Events taken in one turn of the loop.
+MAX_EVENTS = 256
+
+Callback = Callable[[int], None]
+
+
+class Poller:
+    """Tells callbacks which of READ and WRITE has become possible.
+
+    Errors and hang-ups are told as both: the next read or write says what
+    happened.
+
+    Args:
+        loop: The running loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callbacks: dict[int, Callback] = {}
+        self._kernel = _Kernel()
+        loop.add_reader(self._kernel.fileno(), self._on_events)
+
+    def register(self, fd: int, callback: Callback) -> None:
+        """Watch a descriptor that can be waited for.
+
+        The first event comes at once if it is ready now.
+        """
+        self._callbacks[fd] = callback
+        self._kernel.register(fd)
+
+    def unregister(self, fd: int) -> None:
+        """Stop watching; call it before the descriptor is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._kernel.unregister(fd)
+
+    def close(self) -> None:
+        """Stop watching everything."""
+        self._loop.remove_reader(self._kernel.fileno())
+        self._callbacks.clear()
+        self._kernel.close()
+
+    def _on_events(self) -> None:
+        for fd, events in self._kernel.poll():
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback(events)
+
+
+if sys.platform == "linux":
+
+    class _Kernel:
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self.fileno = self._epoll.fileno
+            self.close = self._epoll.close
+            self.unregister = self._epoll.unregister
+
+        def register(self, fd: int) -> None:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+
+        def poll(self) -> list[tuple[int, int]]:
+            readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+            writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+            return [
+                (fd, (READ if mask & readable else 0) | (WRITE if mask & writable else 0))
+                for fd, mask in self._epoll.poll(0, MAX_EVENTS)
+            ]
+
+else:
+
+    class _Kernel:
+        def __init__(self) -> None:
+            self._kqueue = select.kqueue()
+            self.fileno = self._kqueue.fileno
+            self.close = self._kqueue.close
+
+        def register(self, fd: int) -> None:
+            for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):
+                self._change(fd, kind, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+
+        def unregister(self, fd: int) -> None:
+            for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):
+                self._change(fd, kind, select.KQ_EV_DELETE)
+
+        def poll(self) -> list[tuple[int, int]]:
+            events = self._kqueue.control(None, MAX_EVENTS, 0)
+            return [(event.ident, READ if event.filter == select.KQ_FILTER_READ else WRITE) for event in events]
+
+        def _change(self, fd: int, kind: int, flags: int) -> None:
+            # One end of a pipe knows only one of the two filters.
+            try:
+                self._kqueue.control([select.kevent(fd, kind, flags)], 0, 0)
+            except OSError:
+                return

@@ -1,0 +1,386 @@
+"""Open a hole: one synchronous loop that joins the dialler to the election.
+
+    names ── resolver ──> addresses ──┐
+    clock ── schedule ──> ports ──────┴─> dialler ── connections ──> election
+                                                                        │
+                                                              hole <── winner
+
+Rule 1: nothing blocks but the loop's own wait, never longer than CLOCK_CHECK.
+Rule 2: a connection that says something else, or nothing, costs only itself.
+Rule 3: everything but the winner is closed, with RST where it had opened, so
+        that no TIME_WAIT blocks the ports of the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from punchtunnel import schedule, words
+from punchtunnel.address import parse_bind, parse_peer
+from punchtunnel.dialling import Counts, Dial, Dialler, close_with_reset, name_of
+from punchtunnel.election import (
+    NO_TRAITS,
+    NONCE_SIZE,
+    Action,
+    Drop,
+    Election,
+    Hello,
+    Reject,
+    Role,
+    Send,
+    Trait,
+    Why,
+    Won,
+)
+from punchtunnel.errors import NoHoleError, RejectedError, UsageError
+from punchtunnel.resolve import REFRESH, Address, Answer, Resolver
+
+# Seconds.  A connection on which the peer says nothing, or never decides.
+HELLO_TIMEOUT = 5.0
+DECISION_TIMEOUT = 15.0
+# Seconds for which a refused peer may still read why.
+FAREWELL_TIMEOUT = 1.0
+# Seconds.  The wall clock may be stepped while we wait.
+CLOCK_CHECK = 1.0
+# Connections that wait for their hello; the oldest silent one makes room.
+MAX_HALFWAY = 64
+RECEIVE_SIZE = 4096
+DEFAULT_WAIT = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """The winner and what was agreed on it.
+
+    Attributes:
+        sock: The connected socket, blocking; the caller closes it.
+        unread: Bytes of the peer that arrived behind the handshake: they come
+            before anything that `sock` still yields.
+        leads: Exactly one of the two sides leads.
+        role: What the peer joins the hole to.
+        traits: What the peer will not send or receive.
+        waited: Seconds from the first dial.
+        counts: What happened on the way.
+    """
+
+    sock: socket.socket
+    unread: bytes
+    leads: bool
+    role: Role
+    traits: Trait
+    waited: float
+    counts: Counts
+
+    def __str__(self) -> str:
+        return f"{name_of(self.sock.getsockname())} to {name_of(self.sock.getpeername())}"
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A connection that is open but not yet elected."""
+
+    sock: socket.socket
+    remote: str
+    opened: float
+    dial: Dial | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to punch; see `punch` for what each one means."""
+
+    peers: Sequence[str]
+    channel: str = ""
+    wait: float = DEFAULT_WAIT
+    bind: str | None = None
+    family: socket.AddressFamily = socket.AF_UNSPEC
+    clock_offset: float = 0.0
+    role: Role = Role.RAW
+    traits: Trait = NO_TRAITS
+
+
+def punch(
+    *peers: str,
+    channel: str = "",
+    wait: float = DEFAULT_WAIT,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+) -> Hole:
+    """Open a hole to a program that punches towards this machine, and return it.
+
+    Args:
+        peers: Addresses or names of one machine; all are tried at once and
+            the first good hole wins.
+        channel: Keeps links between the same two machines apart; equal on
+            both sides.
+        wait: Seconds to keep trying; 0 waits for ever.
+        bind: Literal address of this machine to punch from.
+        family: 4 or 6 to use only that; 0 for both.
+        clock_offset: Seconds to add to a clock that is known to be wrong.
+
+    Returns:
+        The hole.  Its far end is the same call in another program.
+
+    Raises:
+        UsageError: No peer, or one that is no address and has none.
+        NoHoleError: `wait` seconds have passed.
+        RejectedError: The peer runs another version, or not this function.
+        LocalError: No port of this machine could be used.
+    """
+    if family not in (0, 4, 6):
+        raise UsageError(f"family is 0, 4 or 6, not {family}")
+    families = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+    return open_hole(
+        Settings(
+            peers=[parse_peer(peer) for peer in peers],
+            channel=channel,
+            wait=wait,
+            bind=None if bind is None else parse_bind(bind),
+            family=families[family],
+            clock_offset=clock_offset,
+        )
+    )
+
+
+def open_hole(
+    settings: Settings,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    rng: random.Random | None = None,
+    nonce: bytes | None = None,
+    report: words.Report = words.unreported,
+) -> Hole:
+    """Punch as `settings` say; `punch` tells what is returned and raised.
+
+    Args:
+        settings: Checked values.
+        clock: Unix time in seconds; decides the ports.
+        monotonic: Any steady time in seconds; decides the waits.
+        rng: Jitter and coins; the system's by default.
+        nonce: NONCE_SIZE bytes; random by default.
+        report: Where events go.
+    """
+    if not settings.peers:
+        raise UsageError(words.NO_PEER)
+    if not 0 <= settings.wait < float("inf"):
+        raise UsageError(f"cannot wait for {settings.wait} seconds")
+    nonce = nonce or os.urandom(NONCE_SIZE)
+    puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report)
+    try:
+        return puncher.run()
+    finally:
+        puncher.close()
+
+
+class _Puncher:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        rng: random.Random,
+        nonce: bytes,
+        report: words.Report,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._monotonic = monotonic
+        self._report = report
+        self._counts = Counts()
+        tag = schedule.channel_tag(settings.channel)
+        self._election = Election(Hello(nonce, tag, settings.role, settings.traits))
+        self._selector = selectors.DefaultSelector()
+        self._dialler = Dialler(
+            self._selector, settings.channel, settings.bind, monotonic, rng, self._counts, report, self._on_open
+        )
+        self._resolver = Resolver(settings.peers, settings.family, settings.bind)
+        self._candidates: dict[int, _Candidate] = {}
+        self._addresses: tuple[Address, ...] = ()
+        self._failed: tuple[str, ...] = ()
+        self._hole: Hole | None = None
+        self._started = self._resolved = monotonic()
+        self._planned = float("-inf")
+        self._buckets: tuple[int, ...] = ()
+
+    # ---- the loop
+
+    def run(self) -> Hole:
+        self._selector.register(self._resolver, selectors.EVENT_READ, self._on_resolved)
+        self._use(self._resolver.literals())
+        if self._resolver.has_names:
+            self._resolver.start()
+        deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
+        while self._hole is None:
+            now = self._monotonic()
+            if now >= deadline:
+                raise self._no_hole()
+            if now - self._planned >= CLOCK_CHECK:
+                self._plan(now)
+            self._dialler.start_due()
+            self._expire(now)
+            due = min(deadline, self._dialler.next_due()) - self._monotonic()
+            for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
+                # An earlier one of this batch may have closed it, or won.
+                if self._hole is None and self._selector.get_map().get(key.fd) is key:
+                    key.data()
+        return self._hole
+
+    def close(self) -> None:
+        """Close everything but the winner."""
+        for candidate in self._candidates.values():
+            if self._hole is None or candidate.sock is not self._hole.sock:
+                close_with_reset(candidate.sock)
+        self._dialler.close()
+        self._resolver.close()
+        self._selector.close()
+
+    def _no_hole(self) -> NoHoleError:
+        if not self._addresses:
+            return NoHoleError("; ".join(self._failed) or words.NO_ADDRESS)
+        pending = self._dialler.pending
+        return NoHoleError(words.no_hole(self._settings.peers, self._settings.wait, self._counts, pending))
+
+    # ---- where to, and when
+
+    def _on_resolved(self) -> None:
+        self._use(self._resolver.take())
+        self._resolved = self._monotonic()
+
+    def _use(self, answer: Answer) -> None:
+        """Punch towards these addresses from now on."""
+        self._failed = answer.failed
+        for reason in answer.failed:
+            self._report("unresolved", reason=reason)
+        if not answer.addresses:
+            # Without a word from the resolver there is nothing to be final about.
+            asked = answer.failed or not self._resolver.has_names
+            if asked and answer.lasting and not self._addresses:
+                raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
+            return
+        foreign = tuple(address for address in answer.addresses if not address.own)
+        self._addresses = foreign or answer.addresses
+        self._planned = float("-inf")
+
+    def _plan(self, now: float) -> None:
+        """Once a second: look at the clock, and at the names' addresses when they are old."""
+        self._planned = now
+        if self._resolver.has_names and now - self._resolved >= REFRESH:
+            self._resolved = now
+            self._resolver.start()
+        if not self._addresses:
+            return
+        wall = self._clock() + self._settings.clock_offset
+        self._dialler.plan(self._addresses, wall)
+        if (buckets := schedule.current_buckets(wall)) != self._buckets:
+            self._buckets = buckets
+            ports = self._dialler.ports
+            peer = words.peers_text(self._settings.peers)
+            self._report("punching", peer=peer, port_count=len(ports), ports=ports)
+
+    # ---- connections
+
+    def _on_open(self, sock: socket.socket, remote: str, dial: Dial | None) -> None:
+        """A connection is open, but with whom?  The election finds out."""
+        silent = [conn for conn in self._candidates if not self._election.has_hello(conn)]
+        if len(self._candidates) >= MAX_HALFWAY and silent:
+            self._drop(silent[0])
+        self._counts.opened += 1
+        conn = self._counts.opened
+        self._candidates[conn] = _Candidate(sock, remote, self._monotonic(), dial)
+        self._report("opened", local=name_of(sock.getsockname()), remote=remote)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
+        self._perform(self._election.opened(conn))
+
+    def _on_received(self, conn: int) -> None:
+        try:
+            data = self._candidates[conn].sock.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._perform(self._election.received(conn, data))
+        else:
+            self._drop(conn)
+
+    def _expire(self, now: float) -> None:
+        for conn, candidate in list(self._candidates.items()):
+            limit = DECISION_TIMEOUT if self._election.has_hello(conn) else HELLO_TIMEOUT
+            if now - candidate.opened >= limit:
+                self._drop(conn)
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(conn, data):
+                    self._send(conn, data)
+                case Drop(conn, why):
+                    self._counts.strangers += why is Why.STRANGER
+                    self._counts.other_channel += why is Why.OTHER_CHANNEL
+                    self._report("dropped", remote=self._candidates[conn].remote, reason=why.value)
+                    self._forget(conn)
+                case Reject(conn, version, hello):
+                    self._farewell(conn)
+                    raise RejectedError(words.rejected(self._settings.role, version, hello))
+                case Won():
+                    self._win(action)
+
+    def _send(self, conn: int, data: bytes) -> None:
+        if conn not in self._candidates:
+            return
+        try:
+            sent = self._candidates[conn].sock.send(data)
+        except OSError:
+            sent = 0
+        # A fresh connection takes a handshake whole; one that does not is dying.
+        if sent != len(data):
+            self._drop(conn)
+
+    def _drop(self, conn: int) -> None:
+        """Close a connection that ended or stayed silent, and tell the election."""
+        if conn in self._candidates:
+            self._counts.mute += not self._election.has_hello(conn)
+            self._forget(conn)
+            self._perform(self._election.lost(conn))
+
+    def _forget(self, conn: int) -> None:
+        """Close a connection, and let its port be dialled again."""
+        candidate = self._candidates.pop(conn)
+        self._selector.unregister(candidate.sock)
+        close_with_reset(candidate.sock)
+        if candidate.dial is not None:
+            self._dialler.redial(candidate.dial)
+
+    def _farewell(self, conn: int) -> None:
+        """Leave the peer the time to read our hello: it must say the same sentence."""
+        sock = self._candidates[conn].sock
+        sock.settimeout(FAREWELL_TIMEOUT)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(RECEIVE_SIZE)
+
+    def _win(self, won: Won) -> None:
+        candidate = self._candidates[won.conn]
+        sock = candidate.sock
+        self._selector.unregister(sock)
+        sock.setblocking(True)
+        waited = self._monotonic() - self._started
+        self._hole = Hole(sock, won.unread, won.leads, won.hello.role, won.hello.traits, waited, self._counts)
+        self._report(
+            "hole",
+            local=name_of(sock.getsockname()),
+            remote=candidate.remote,
+            role=words.role_name(won.hello.role),
+            leads=won.leads,
+            waited_s=waited,
+            dials=self._counts.dials,
+        )
