@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -90,8 +89,6 @@ class Outcome:
 
     status: Exit
     reason: str
-    bytes_in: int
-    bytes_out: int
 
 
 def run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[int] = ()) -> Outcome:
@@ -109,11 +106,10 @@ def run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[int] = (
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return uvloop's loop, or asyncio's own where uvloop does not exist."""
-    if not os.environ.get("PUNCHTUNNEL_NO_UVLOOP"):
-        with contextlib.suppress(ImportError):
-            import uvloop  # imported late: it costs 70 ms, and punching does not need it
+    with contextlib.suppress(ImportError):
+        import uvloop  # imported late: it costs 70 ms, and punching does not need it
 
-            return uvloop.new_event_loop
+        return uvloop.new_event_loop
     return asyncio.new_event_loop
 
 
@@ -367,8 +363,9 @@ class _Session:
             status, reason = self._quiet_status, ""
         elif self._failure is not None:
             status, reason = self._failure.status, str(self._failure)
-        self._report("link_ended", reason=reason or "everything delivered")
-        self.ended.set_result(Outcome(status, reason, self._link.bytes_in, self._link.bytes_out))
+        bytes_in, bytes_out = self._link.bytes_in, self._link.bytes_out
+        self._report("link_ended", reason=reason, bytes_in=bytes_in, bytes_out=bytes_out)
+        self.ended.set_result(Outcome(status, reason))
 
     # ---- time
 

@@ -156,7 +156,7 @@ def run(
 
 def _guarded(options: Options) -> int:
     """Run, and turn every expected failure into its status and one sentence."""
-    status = Status(-1 if options.quiet else options.verbose, options.as_json)
+    status = Status(-1 if options.quiet else options.verbose, options.as_json, sys.stderr)
     try:
         code, reason = _perform(options, status)
     except SignalError as error:

@@ -327,14 +327,21 @@ def _listen_unix(path: str) -> socket.socket:
         try:
             sock.bind(path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or sock.connect_ex(path) != errno.ECONNREFUSED:
+            if error.errno != errno.EADDRINUSE or not _is_stale(path):
                 raise
             os.unlink(path)
-            sock.close()
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.bind(path)
         sock.listen(socket.SOMAXCONN)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Tell whether `path` is a socket without a listener.
+
+    A file that is no socket refuses connections too, and is not ours to remove.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return stat.S_ISSOCK(os.stat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED

@@ -477,7 +477,7 @@ class Link:
 
     def _end(self, error: LinkError | None) -> None:
         if not self._closed:
-            self.close(reset=error is not None)
+            self.close(reset=False)
             self._owner.link_ended(error)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from typing import TextIO
 
@@ -35,7 +34,7 @@ class Status:
         stream: Where to; None prints nothing (stderr was closed).
     """
 
-    def __init__(self, verbosity: int, as_json: bool, stream: TextIO | None = sys.stderr) -> None:
+    def __init__(self, verbosity: int, as_json: bool, stream: TextIO | None) -> None:
         self._verbosity = verbosity
         self._as_json = as_json
         self._stream = stream

@@ -58,7 +58,7 @@ EVENTS: dict[str, tuple[Level, str]] = {
     "target_refused": (Level.NOTE, "stream {stream}: {reason}"),
     "warning": (Level.NOTE, "{reason}"),
     "rtt": (Level.DEBUG, "round trip {rtt_s:.4f} s"),
-    "link_ended": (Level.INFO, "link ended: {reason}"),
+    "link_ended": (Level.INFO, "link ended, {bytes_in} bytes received and {bytes_out} sent"),
     "punching_again": (Level.INFO, "{reason}; punching again"),
     "exit": (Level.ERROR, "{reason}"),
 }

@@ -1,0 +1,52 @@
+# make demo   the main job on this machine, in half a minute
+# make test   everything that must pass
+# make check  format, lint, types, tests
+# make lab    the network laboratory: every router behaviour, as a table
+# make bench  the figures of the README
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELLS := bash zsh fish
+SOURCES := punchtunnel tests bench
+
+.PHONY: demo test check format lint types completions lab bench clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/python bench/demo.py
+
+# Tests wait for sockets more than they compute, so both cores get work.
+test: $(VENV)/ready
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: $(VENV)/ready lint types test
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+completions: $(VENV)/ready
+	for shell in $(SHELLS); do \
+	  _PUNCHTUNNEL_COMPLETE=source_$$shell $(BIN)/punchtunnel | sed '/./,$$!d' > completions/punchtunnel.$$shell || exit 1; \
+	done
+
+lab: $(VENV)/ready
+	$(BIN)/python -m tests.natlab --json docs/natlab.json --svg docs/natlab.svg
+
+bench: $(VENV)/ready
+	$(BIN)/python bench/forward.py
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

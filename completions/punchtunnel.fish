@@ -1,0 +1,1 @@
+complete --command punchtunnel --no-files --arguments "(env _PUNCHTUNNEL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) punchtunnel)" --condition "env _PUNCHTUNNEL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) punchtunnel"

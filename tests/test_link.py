@@ -1,0 +1,275 @@
+"""Two links joined by a socket, on asyncio's loop and on uvloop's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvloop
+
+from punchtunnel.ends import SocketEnd
+from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.link import Link
+from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
+from punchtunnel.poller import Poller
+
+# A test that waits so long is hung.
+LONG = 30.0
+
+
+@dataclass
+class Side:
+    """One link and what its owner was told."""
+
+    poller: Poller
+    link: Link = field(init=False)
+    opened: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    ended: asyncio.Queue[tuple[int, Reset | OSError | None]] = field(default_factory=asyncio.Queue)
+    lost: asyncio.Queue[LinkError | None] = field(default_factory=asyncio.Queue)
+    codes: list[int] = field(default_factory=list)
+
+    def stream_opened(self, number: int) -> None:
+        self.opened.put_nowait(number)
+
+    def stream_accepted(self, number: int) -> None: ...
+
+    def stream_ended(self, number: int, failure: Reset | OSError | None) -> None:
+        self.ended.put_nowait((number, failure))
+
+    def source_ended(self, number: int) -> None: ...
+
+    def ponged(self, rtt: float) -> None: ...
+
+    def gone_away(self, code: int) -> None:
+        self.codes.append(code)
+
+    def link_ended(self, error: LinkError | None) -> None:
+        self.lost.put_nowait(error)
+
+
+def make_side(sock: socket.socket, leads: bool) -> Side:
+    loop = asyncio.get_running_loop()
+    side = Side(Poller(loop))
+    side.link = Link(loop, side.poller, sock, leads, side)
+    side.link.start(b"")
+    return side
+
+
+@contextlib.asynccontextmanager
+async def two_sides(buffer: int | None = None) -> AsyncIterator[tuple[Side, Side]]:
+    sockets = socket.socketpair()
+    if buffer:
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    sides = make_side(sockets[0], True), make_side(sockets[1], False)
+    try:
+        yield sides
+    finally:
+        for side in sides:
+            side.link.close(reset=False)
+            side.poller.close()
+
+
+async def connect(left: Side, right: Side) -> tuple[socket.socket, socket.socket]:
+    """Open a stream and return the two local sockets that it joins."""
+    near, near_end = socket.socketpair()
+    far, far_end = socket.socketpair()
+    left.link.open(SocketEnd(near_end))
+    number = await asyncio.wait_for(right.opened.get(), LONG)
+    right.link.join(number, SocketEnd(far_end))
+    for sock in (near, far):
+        sock.setblocking(False)
+    return near, far
+
+
+async def receive_all(sock: socket.socket) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while piece := await asyncio.wait_for(loop.sock_recv(sock, 65536), LONG):
+        data += piece
+    return bytes(data)
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(sock, data), LONG)
+    sock.shutdown(socket.SHUT_WR)
+
+
+Case = Callable[[], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
+    """Run a coroutine function on one of the two loops."""
+
+    def run(case: Case) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(case())
+
+    return run
+
+
+@pytest.mark.parametrize("buffer", [None, 4608], ids=["default buffers", "tiny buffers"])
+def test_every_byte_arrives_in_both_directions_at_once(run: Callable[[Case], None], buffer: int | None) -> None:
+    async def case() -> None:
+        async with two_sides(buffer) as (left, right):
+            near, far = await connect(left, right)
+            there, back = os.urandom(3_000_000), os.urandom(2_000_000)
+            with near, far:
+                _, _, got_there, got_back = await asyncio.gather(
+                    send(near, there), send(far, back), receive_all(far), receive_all(near)
+                )
+            assert got_there == there
+            assert got_back == back
+            for side in (left, right):
+                assert await asyncio.wait_for(side.ended.get(), LONG) == (1, None)
+                assert side.link.stream_count == 0
+
+    run(case)
+
+
+def test_one_direction_goes_on_after_the_other_has_ended(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, far = await connect(left, right)
+            with near, far:
+                near.shutdown(socket.SHUT_WR)
+                assert await receive_all(far) == b""
+                await send(far, b"late reply")
+                assert await receive_all(near) == b"late reply"
+
+    run(case)
+
+
+def test_slow_sink_stops_its_own_writer_and_nobody_else(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            slow_near, slow_far = await connect(left, right)
+            near, far = await connect(left, right)
+            with slow_near, slow_far, near, far:
+                data = os.urandom(8 * INITIAL_WINDOW)
+                stuck = asyncio.create_task(send(slow_near, data))
+                other = os.urandom(2_000_000)
+                _, got = await asyncio.gather(send(near, other), receive_all(far))
+                assert got == other
+                assert not stuck.done()
+                assert left.link.bytes_out - len(other) <= INITIAL_WINDOW + 1_000_000
+                assert await receive_all(slow_far) == data
+                await stuck
+
+    run(case)
+
+
+def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                client = socket.create_connection(server.getsockname())
+                accepted, _ = server.accept()
+                far = socket.create_connection(server.getsockname())
+                far_end, _ = server.accept()
+            with far:
+                left.link.open(SocketEnd(accepted))
+                right.link.join(await asyncio.wait_for(right.opened.get(), LONG), SocketEnd(far_end))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                _, failure = await asyncio.wait_for(left.ended.get(), LONG)
+                assert isinstance(failure, ConnectionResetError)
+                assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(1, Reason.RESET, True))
+                far.setblocking(False)
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 1), LONG)
+
+    run(case)
+
+
+def test_refused_stream_ends_with_its_reason(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, near_end = socket.socketpair()
+            with near:
+                left.link.open(SocketEnd(near_end))
+                right.link.refuse(await asyncio.wait_for(right.opened.get(), LONG), Reason.REFUSED)
+                assert await asyncio.wait_for(left.ended.get(), LONG) == (1, Reset(1, Reason.REFUSED, False))
+                assert near.recv(1) == b""
+
+    run(case)
+
+
+def test_early_data_waits_until_the_stream_is_joined(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, near_end = socket.socketpair()
+            far, far_end = socket.socketpair()
+            near.setblocking(False)
+            far.setblocking(False)
+            with near, far:
+                left.link.open(SocketEnd(near_end))
+                await send(near, b"early")
+                number = await asyncio.wait_for(right.opened.get(), LONG)
+                while right.link.bytes_in < 5:  # noqa: ASYNC110 - there is no event to wait for
+                    await asyncio.sleep(0)
+                right.link.join(number, SocketEnd(far_end))
+                assert await receive_all(far) == b"early"
+
+    run(case)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", PeerError),
+        (Header(Kind.DATA, Flag(0), 1, 10).encode() + b"cut", LinkError),
+        (Header(Kind.PING, Flag.SYN, 0, 1).encode()[:5], LinkError),
+        (b"", type(None)),
+    ],
+    ids=["another protocol", "end inside a payload", "end inside a header", "end between frames"],
+)
+def test_end_of_the_hole_is_told_for_what_it_is(run: Callable[[Case], None], said: bytes, kind: type) -> None:
+    async def case() -> None:
+        peer, hole = socket.socketpair()
+        side = make_side(hole, True)
+        with peer:
+            peer.sendall(said)
+            peer.shutdown(socket.SHUT_WR)
+            assert isinstance(await asyncio.wait_for(side.lost.get(), LONG), kind)
+        side.poller.close()
+
+    run(case)
+
+
+def test_protocol_error_is_told_to_the_peer(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        peer, hole = socket.socketpair()
+        side = make_side(hole, True)
+        with peer:
+            peer.sendall(b"\xff" * 12)
+            await asyncio.wait_for(side.lost.get(), LONG)
+            assert peer.recv(100) == Header(Kind.GO_AWAY, Flag(0), 0, Goodbye.PROTOCOL_ERROR).encode()
+        side.poller.close()
+
+    run(case)
+
+
+def test_thousand_streams_come_and_go(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            for _ in range(10):
+                pairs = [await connect(left, right) for _ in range(100)]
+                await asyncio.gather(*(send(near, str(index).encode()) for index, (near, _) in enumerate(pairs)))
+                for index, (near, far) in enumerate(pairs):
+                    with near, far:
+                        assert await receive_all(far) == str(index).encode()
+                        far.shutdown(socket.SHUT_WR)
+                        assert await receive_all(near) == b""
+            assert left.link.stream_count == 0
+
+    run(case)

@@ -1,0 +1,278 @@
+"""Punching over loopback: two loops in two threads, real sockets, no namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import punchtunnel
+from punchtunnel import schedule
+from punchtunnel.dialling import Counts
+from punchtunnel.election import MAGIC, Hello, Role
+from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
+from punchtunnel.punch import Hole, Settings, open_hole
+
+A, B = "127.0.0.1", "127.0.0.2"
+# Long enough for a busy machine; a test that needs so long is hung.
+LONG = 30.0
+
+
+def settings(peer: str, bind: str | None, channel: str, wait: float = LONG, role: Role = Role.RAW) -> Settings:
+    return Settings([peer], channel=channel, wait=wait, bind=bind, role=role)
+
+
+@pytest.fixture
+def channel() -> str:
+    return f"test {os.urandom(8).hex()}"
+
+
+@pytest.fixture
+def two() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def both(pool: ThreadPoolExecutor, first: Callable[[], Hole], second: Callable[[], Hole]) -> tuple[Hole, Hole]:
+    one, other = pool.submit(first), pool.submit(second)
+    return one.result(LONG), other.result(LONG)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def check_pair(one: Hole, other: Hole) -> None:
+    with one.sock, other.sock:
+        assert one.sock.getpeername() == other.sock.getsockname()
+        assert one.leads != other.leads
+        one.sock.sendall(b"ping")
+        assert other.unread + other.sock.recv(4) == b"ping"
+        other.sock.sendall(b"pong")
+        assert one.unread + one.sock.recv(4) == b"pong"
+
+
+def test_two_addresses_meet_by_simultaneous_open(two: ThreadPoolExecutor, channel: str) -> None:
+    check_pair(
+        *both(
+            two,
+            lambda: open_hole(settings(B, A, channel)),
+            lambda: open_hole(settings(A, B, channel)),
+        )
+    )
+
+
+def test_one_machine_meets_itself_through_pairs_of_ports(two: ThreadPoolExecutor, channel: str) -> None:
+    check_pair(*both(two, lambda: open_hole(settings(A, None, channel)), lambda: open_hole(settings(A, None, channel))))
+
+
+def test_different_own_addresses_still_mean_the_same_machine(two: ThreadPoolExecutor, channel: str) -> None:
+    check_pair(*both(two, lambda: open_hole(settings(A, None, channel)), lambda: open_hole(settings(B, None, channel))))
+
+
+def test_ipv6_meets(two: ThreadPoolExecutor, channel: str) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    check_pair(
+        *both(two, lambda: open_hole(settings("::1", None, channel)), lambda: open_hole(settings("::1", None, channel)))
+    )
+
+
+def test_library_call_returns_a_blocking_socket(two: ThreadPoolExecutor, channel: str) -> None:
+    one, other = both(
+        two,
+        lambda: punchtunnel.punch(A, channel=channel, wait=LONG),
+        lambda: punchtunnel.punch(A, channel=channel, wait=LONG),
+    )
+    assert one.sock.getblocking()
+    assert other.sock.getblocking()
+    check_pair(one, other)
+
+
+def test_clocks_that_differ_by_hours_meet_on_the_ports_without_a_clock(two: ThreadPoolExecutor, channel: str) -> None:
+    check_pair(
+        *both(
+            two,
+            lambda: open_hole(settings(B, A, channel), clock=lambda: 1e9),
+            lambda: open_hole(settings(A, B, channel), clock=lambda: 1e9 + 9000),
+        )
+    )
+
+
+def test_bucket_border_crossed_while_waiting_does_not_matter(two: ThreadPoolExecutor, channel: str) -> None:
+    border = schedule.next_change(1e9)
+    waiting = threading.Event()
+    steps = iter([border - 0.5] * 2)
+
+    def clock() -> float:
+        waiting.set()
+        return next(steps, border + 0.5)
+
+    def late() -> Hole:
+        assert waiting.wait(LONG)
+        return open_hole(settings(A, B, channel), clock=lambda: border + 49)
+
+    check_pair(*both(two, lambda: open_hole(settings(B, A, channel), clock=clock), late))
+
+
+def test_everything_but_the_winner_is_closed(two: ThreadPoolExecutor, channel: str) -> None:
+    before = descriptors()
+    one, other = both(two, lambda: open_hole(settings(B, A, channel)), lambda: open_hole(settings(A, B, channel)))
+    one.sock.close()
+    other.sock.close()
+    assert descriptors() == before
+
+
+def test_nothing_is_left_open_when_there_is_no_hole(channel: str) -> None:
+    before = descriptors()
+    with pytest.raises(NoHoleError, match="refused at once"):
+        open_hole(settings(B, A, channel, wait=0.3))
+    assert descriptors() == before
+
+
+def test_ten_runs_in_a_row_find_no_port_in_time_wait(two: ThreadPoolExecutor, channel: str) -> None:
+    for _ in range(10):
+        one, other = both(two, lambda: open_hole(settings(B, A, channel)), lambda: open_hole(settings(A, B, channel)))
+        check_pair(one, other)
+
+
+def test_roles_that_do_not_fit_are_refused_on_both_sides(two: ThreadPoolExecutor, channel: str) -> None:
+    ends = [
+        two.submit(open_hole, settings(B, A, channel, role=Role.LISTEN)),
+        two.submit(open_hole, settings(A, B, channel, role=Role.LISTEN)),
+    ]
+    for end in ends:
+        with pytest.raises(RejectedError, match="both sides listen"):
+            end.result(LONG)
+
+
+def test_other_version_is_refused_with_its_number(two: ThreadPoolExecutor, channel: str) -> None:
+    end = two.submit(open_hole, settings(B, A, channel))
+    with dial_first_port(channel, source=B) as sock:
+        sock.sendall(MAGIC + b"\x07")
+        with pytest.raises(RejectedError, match="version 7"):
+            end.result(LONG)
+
+
+@contextlib.contextmanager
+def dial_first_port(channel: str, source: str, port: int | None = None) -> Iterator[socket.socket]:
+    """Connect to a listener of the puncher on A, from any port of `source`."""
+    port = port or schedule.bucket_ports(channel, schedule.CLOCK_FREE, 1)[0]
+    deadline = time.monotonic() + LONG
+    while True:
+        sock = socket.socket()
+        try:
+            sock.bind((source, 0))
+            sock.connect((A, port))
+            break
+        except ConnectionRefusedError:
+            sock.close()
+            assert time.monotonic() < deadline
+    with sock:
+        yield sock
+
+
+STRANGERS = {
+    "silent": b"",
+    "web browser": b"GET / HTTP/1.1\r\n\r\n",
+    "half a hello": MAGIC + b"\x01\x01",
+    "another channel": Hello(os.urandom(16), b"otherone", Role.RAW).encode(),
+    "hello and garbage": b"",
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_stranger_costs_only_its_own_connection(two: ThreadPoolExecutor, channel: str, kind: str) -> None:
+    said = STRANGERS[kind]
+    if kind == "hello and garbage":
+        said = Hello(bytes(16), schedule.channel_tag(channel), Role.RAW).encode() + b"PICNIC"
+    end = two.submit(open_hole, settings(B, A, channel))
+    with dial_first_port(channel, source=B) as stranger:
+        stranger.sendall(said)
+        if said and kind != "half a hello":
+            stranger.settimeout(LONG)
+            with contextlib.suppress(ConnectionResetError):
+                while stranger.recv(4096):
+                    pass
+        other = two.submit(open_hole, settings(A, B, channel))
+        check_pair(end.result(LONG), other.result(LONG))
+
+
+def test_caller_from_another_address_is_turned_away(two: ThreadPoolExecutor, channel: str) -> None:
+    events: list[str] = []
+
+    def report(event: str, /, **_: object) -> None:
+        events.append(event)
+
+    end = two.submit(open_hole, settings(B, A, channel), report=report)
+    with dial_first_port(channel, source="127.0.0.3") as stranger:
+        stranger.settimeout(LONG)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(100) == b""
+    other = two.submit(open_hole, settings(A, B, channel))
+    check_pair(end.result(LONG), other.result(LONG))
+    assert "foreign" in events
+
+
+def test_busy_local_ports_are_skipped(two: ThreadPoolExecutor, channel: str) -> None:
+    now = time.time()
+    taken = schedule.ports_of(channel, schedule.current_buckets(now), schedule.Plan())[:15]
+    with contextlib.ExitStack() as stack:
+        for port in taken:
+            stack.enter_context(socket.create_server((A, port)))
+        one, other = both(
+            two,
+            lambda: open_hole(settings(B, A, channel), clock=lambda: now),
+            lambda: open_hole(settings(A, B, channel), clock=lambda: now),
+        )
+        assert one.counts.busy_ports == len(taken)
+        check_pair(one, other)
+
+
+def test_all_ports_busy_is_a_local_error_at_once(channel: str) -> None:
+    now = time.time()
+    with contextlib.ExitStack() as stack:
+        for port in schedule.ports_of(channel, schedule.current_buckets(now), schedule.Plan()):
+            stack.enter_context(socket.create_server((A, port)))
+        with pytest.raises(LocalError, match="--channel"):
+            open_hole(settings(B, A, channel), clock=lambda: now)
+
+
+def test_foreign_bind_address_is_a_local_error() -> None:
+    with pytest.raises(LocalError, match="not an address of this machine"):
+        open_hole(settings(B, "192.0.2.1", ""))
+
+
+def test_name_without_an_address_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="cannot be resolved"):
+        open_hole(settings("no-such-host.invalid", None, ""))
+
+
+def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) -> None:
+    check_pair(
+        *both(
+            two,
+            lambda: open_hole(settings("localhost", None, channel)),
+            lambda: open_hole(settings(A, None, channel)),
+        )
+    )
+
+
+def test_every_failed_dial_is_counted(channel: str) -> None:
+    counts: list[Counts] = []
+
+    def report(event: str, /, **_: object) -> None:
+        if event == "dial_failed":
+            counts.append(Counts())
+
+    with pytest.raises(NoHoleError) as caught:
+        open_hole(settings(B, A, channel, wait=0.5), rng=random.Random(1), report=report)
+    dials = int(str(caught.value).split(": ")[1].split()[0])
+    assert dials == len(counts) > 20
