@@ -1,7 +1,7 @@
 """The listeners and dials of one punch: what the kernel does for the schedule.
 
-A *route* is (address of the peer, own port, port there).  Each has a listener
-on its own port and at most one dial in progress:
+A *route* is (address of the peer, own port, port there).  Each has at most one
+dial in progress, and some have a listener on their own port:
 
     plan(clock) -> routes -> listener ───────────> accepted ──┐
                        └──-> dial ───> connected ─────────────┴─> on_open
@@ -14,10 +14,17 @@ Rule 2: an error re-dials, with jitter (schedule.redial_wait says why).
 Rule 3: a coin decides whether a dial is plain or a *hold*, whose first SYN
         has a TTL that opens the near router and dies before the far one, so
         that it provokes no RST there.  One side holding while the other
-        dials meets with no timing at all.
-Rule 4: the listener catches a peer whose router rewrote its port, or who
-        dials first when this host is public.
-Rule 5: on one machine dialling a port from itself would connect to oneself:
+        dials meets with no timing at all.  The ICMP time-exceeded that tells
+        of the SYN's death would end the hold; IP_MINTTL makes Linux ignore
+        it, because the packet that it quotes has a TTL below the minimum.
+Rule 4: where a router or a stranger accepts plain dials (*captures* them),
+        almost every dial is a hold, and it is made anew before the kernel
+        would send a second, full SYN: what was captured is of no use for
+        minutes, because the far router keeps the port for the capturer.
+Rule 5: the listeners catch a peer whose router rewrote its port, or who
+        dials first when this host is public (schedule.LISTENERS_PER_BUCKET
+        says why there are few).
+Rule 6: on one machine dialling a port from itself would connect to oneself:
         there the ports come in pairs, and whoever binds the first of a pair
         listens while the other dials from the second.
 """
@@ -30,6 +37,8 @@ import os
 import random
 import selectors
 import socket
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +50,18 @@ from punchtunnel.resolve import LOOPBACK, Address
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
 BACKLOG = 16
+# From linux/in.h; Python's socket module does not name it.
+IP_MINTTL = 21 if sys.platform == "linux" else None
+# Routers quote an expired packet with the TTL that it had left: 1, or 0.
+SMALLEST_TTL = 2
 # TTLs of a hold: beyond a home router and its carrier's, short of the peer's.
 HOLD_TTL = (2, 6)
+HOLD_SHARE = 0.5
+HOLD_SHARE_CAPTURED = 0.95
+# Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
+HOLD_LIFE = 0.9
+# linux/tcp_states.h; the first byte of struct tcp_info.
+TCP_SYN_SENT = 2
 # Errors of connect() by what they say about the way to the peer.
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -59,6 +78,7 @@ class Counts:
     dials: int = 0
     refused: int = 0
     unreachable: int = 0
+    expired: int = 0
     silent: int = 0
     forbidden: int = 0
     unusable: int = 0
@@ -80,6 +100,8 @@ class Dial:
     port: int
     due: float
     failures: int = 0
+    held: bool = False
+    started: float = 0.0
     sock: socket.socket | None = None
 
     @property
@@ -130,10 +152,12 @@ class Dialler:
         self._report = report
         self._on_open = on_open
         self._started = monotonic()
+        self._captured = False
         self._addresses: tuple[Address, ...] = ()
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
         self._busy: set[tuple[socket.AddressFamily, int]] = set()
+        self._deaf: set[tuple[socket.AddressFamily, int]] = set()
 
     def plan(self, addresses: tuple[Address, ...], wall: float) -> None:
         """Open and retire routes as the clock demands.
@@ -141,33 +165,48 @@ class Dialler:
         Args:
             addresses: Of the peer.
             wall: Unix time in seconds, corrected.
-
-        Raises:
-            LocalError: Not one port could be bound.
         """
         self._addresses = addresses
-        wanted = self._routes(schedule.current_buckets(wall))
+        buckets = schedule.current_buckets(wall)
+        wanted = self._routes(buckets)
         kept = wanted | self._routes(tuple(schedule.retained_buckets(wall)))
         for route in [route for route in self._dials if route not in kept]:
             self._retire(route)
         now = self._monotonic()
         for route in wanted:
             address, source, port = route
-            # On one machine the dial itself tries to listen first (rule 5).
-            if route not in self._dials and (address.own or self._listen(address.family, port, own=False)):
+            if route not in self._dials:
                 self._dials[route] = Dial(address, source, port, due=now)
-        if not self._dials:
-            raise LocalError(words.all_ports_busy(len(wanted), self._channel))
+        plan = self._plan_size()
+        for family in {address.family for address in addresses if not address.own}:
+            for bucket in buckets:
+                self._listen_on_some(family, schedule.bucket_ports(self._channel, bucket, plan.ports(bucket)))
 
     def start_due(self) -> None:
-        """Begin every dial whose wait is over."""
+        """Begin every dial whose wait is over.
+
+        Raises:
+            LocalError: Not one port can be bound.
+        """
         now = self._monotonic()
         for dial in [dial for dial in self._dials.values() if dial.sock is None and dial.due <= now]:
             self._start(dial)
+        if self._captured:
+            for dial in [dial for dial in self._dials.values() if dial.held and dial.started + HOLD_LIFE <= now]:
+                self._hold_again(dial)
+        if self._dials and len(self._busy) >= len(self.ports):
+            raise LocalError(words.all_ports_busy(len(self.ports), self._channel))
 
     def next_due(self) -> float:
         """Return the monotonic time at which `start_due` has something to do."""
-        return min((dial.due for dial in self._dials.values() if dial.sock is None), default=float("inf"))
+        due = [dial.due for dial in self._dials.values() if dial.sock is None]
+        if self._captured:
+            due += [dial.started + HOLD_LIFE for dial in self._dials.values() if dial.held]
+        return min(due, default=float("inf"))
+
+    def capture(self) -> None:
+        """Take note that a dial was answered, but not by the peer (rule 4)."""
+        self._captured = True
 
     def redial(self, dial: Dial) -> None:
         """Dial again after the jittered wait: it failed, or its connection did."""
@@ -193,8 +232,7 @@ class Dialler:
     # ---- routes
 
     def _routes(self, buckets: Sequence[int]) -> dict[Route, None]:
-        families = {address.family for address in self._addresses}
-        plan = schedule.plan_for(len(self._addresses), len(families))
+        plan = self._plan_size()
         routes: dict[Route, None] = {}
         for address in self._addresses:
             if address.own:
@@ -205,11 +243,14 @@ class Dialler:
                 routes.update({(address, port, port): None for port in ports})
         return routes
 
+    def _plan_size(self) -> schedule.Plan:
+        families = {address.family for address in self._addresses}
+        return schedule.plan_for(len(self._addresses), len(families))
+
     def _retire(self, route: Route) -> None:
         dial = self._dials.pop(route)
         if dial.sock is not None:
-            self._selector.unregister(dial.sock)
-            dial.sock.close()
+            self._stop(dial).close()
         place = (dial.address.family, dial.port)
         still_used = any((other.address.family, other.port) == place for other in self._dials.values())
         if not still_used and (listener := self._listeners.pop(place, None)) is not None:
@@ -217,6 +258,13 @@ class Dialler:
             listener.sock.close()
 
     # ---- listeners
+
+    def _listen_on_some(self, family: socket.AddressFamily, ports: Sequence[int]) -> None:
+        """Have LISTENERS_PER_BUCKET listeners on the ports of a bucket, whichever are free."""
+        missing = schedule.LISTENERS_PER_BUCKET - sum((family, port) in self._listeners for port in ports)
+        for port in ports:
+            if missing > 0 and (family, port) not in self._listeners:
+                missing -= self._listen(family, port, own=False)
 
     def _listen(self, family: socket.AddressFamily, port: int, own: bool) -> bool:
         """Make sure that we, and nobody else, listen on a port."""
@@ -251,9 +299,8 @@ class Dialler:
             raise LocalError(words.not_our_address(self._bind))
         if error.errno in NO_RESOURCES:
             raise LocalError(words.no_resources(os.strerror(error.errno)))
-        if not own and (family, port) not in self._busy:
-            self._busy.add((family, port))
-            self._counts.busy_ports += 1
+        if not own and (family, port) not in self._deaf:
+            self._deaf.add((family, port))
             self._report("port_busy", port=port, reason=error.strerror)
 
     def _on_accept(self, listener: _Listener) -> None:
@@ -280,24 +327,33 @@ class Dialler:
         if dial.address.own and self._listen(dial.address.family, dial.port, own=True):
             dial.due = float("inf")
             return
+        place = (dial.address.family, dial.source)
         try:
             sock = self._dialling_socket(dial)
         except OSError as error:
-            self._failed(dial, error.errno or 0)
+            self._on_bind_error(error, *place, own=False)
+            self._busy.add(place)
+            self._counts.busy_ports = len(self._busy)
+            self.redial(dial)
             return
+        self._busy.discard(place)
         self._counts.dials += 1
+        dial.held = not dial.address.own and self._rng.random() < (
+            HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
+        )
+        dial.started = self._monotonic()
         ttl = _ttl(sock)
-        held = not dial.address.own and self._rng.random() < 0.5
-        if held:
+        if dial.held:
             _set_ttl(sock, self._rng.randint(*HOLD_TTL))
         code = sock.connect_ex(dial.address.at(dial.port))
-        if held:
+        if dial.held:
             # At once: the kernel's own re-transmission, and the SYN-ACK that
             # answers the peer's SYN, must reach the peer.
             _set_ttl(sock, ttl)
         if code not in (0, errno.EINPROGRESS):
             sock.close()
-            self._failed(dial, code)
+            dial.held = False
+            self._failed(dial, code, False)
             return
         dial.sock = sock
         self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
@@ -306,30 +362,48 @@ class Dialler:
         sock = _new_socket(dial.address.family)
         try:
             _share_port(sock)
+            _ignore_expiry(sock, True)
             sock.bind((self._host(dial.address.family, dial.address.own), dial.source))
         except OSError:
             sock.close()
             raise
         return sock
 
-    def _on_dialled(self, dial: Dial) -> None:
-        """A dial has ended, well or badly."""
+    def _hold_again(self, dial: Dial) -> None:
+        """Make a hold anew that nobody has answered."""
+        if dial.sock is None or _tcp_state(dial.sock) != TCP_SYN_SENT:
+            # The peer's SYN has come: now the kernel must go on.
+            dial.held = False
+            return
+        self._stop(dial).close()
+        self._start(dial)
+
+    def _stop(self, dial: Dial) -> socket.socket:
+        """Take the socket from a dial that is in progress."""
         sock, dial.sock = dial.sock, None
         assert sock is not None
+        dial.held = False
         self._selector.unregister(sock)
+        return sock
+
+    def _on_dialled(self, dial: Dial) -> None:
+        """A dial has ended, well or badly."""
+        held, sock = dial.held, self._stop(dial)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             sock.close()
-            self._failed(dial, code)
+            self._failed(dial, code, held)
         else:
             dial.due = float("inf")
+            _ignore_expiry(sock, False)
             self._on_open(sock, dial.remote, dial)
 
-    def _failed(self, dial: Dial, code: int) -> None:
+    def _failed(self, dial: Dial, code: int, held: bool) -> None:
         self.redial(dial)
         counts = self._counts
         counts.refused += code in REFUSED
-        counts.unreachable += code in UNREACHABLE
+        counts.expired += held and code in UNREACHABLE
+        counts.unreachable += not held and code in UNREACHABLE
         counts.forbidden += code in FORBIDDEN
         counts.silent += code == errno.ETIMEDOUT
         counts.unusable += code not in REFUSED | UNREACHABLE | FORBIDDEN | {errno.ETIMEDOUT}
@@ -348,6 +422,21 @@ def close_with_reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def _tcp_state(sock: socket.socket) -> int:
+    """Return the state of a connection as linux/tcp_states.h has it; 0 where that is unknown."""
+    option = getattr(socket, "TCP_INFO", None)
+    return 0 if option is None else sock.getsockopt(socket.IPPROTO_TCP, option, 1)[0]
+
+
+def round_trip(sock: socket.socket) -> float:
+    """Return the kernel's estimate of the round trip in seconds; 0.0 where it has none."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None or sys.platform != "linux":
+        return 0.0
+    (microseconds,) = struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, option, 104), 68)
+    return float(microseconds) / 1e6
+
+
 def _new_socket(family: socket.AddressFamily) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
@@ -360,6 +449,12 @@ def _new_socket(family: socket.AddressFamily) -> socket.socket:
 def _share_port(sock: socket.socket) -> None:
     if hasattr(socket, "SO_REUSEPORT"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _ignore_expiry(sock: socket.socket, ignore: bool) -> None:
+    """Make the kernel ignore ICMP time-exceeded for this socket, where it can (IPv4 on Linux)."""
+    if IP_MINTTL is not None and sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, SMALLEST_TTL if ignore else 0)
 
 
 def _ttl_option(sock: socket.socket) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from punchtunnel import schedule, words
 from punchtunnel.address import parse_bind, parse_peer
-from punchtunnel.dialling import Counts, Dial, Dialler, close_with_reset, name_of
+from punchtunnel.dialling import Counts, Dial, Dialler, close_with_reset, name_of, round_trip
 from punchtunnel.election import (
     NO_TRAITS,
     NONCE_SIZE,
@@ -42,8 +42,12 @@ from punchtunnel.election import (
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import REFRESH, Address, Answer, Resolver
 
-# Seconds.  A connection on which the peer says nothing, or never decides.
-HELLO_TIMEOUT = 5.0
+# Seconds.  A connection on which the peer says nothing is closed: its hello
+# comes within a round trip, and within three more if it is lost once.  One that
+# never decides has more time, because it may only wait for another to fail.
+HELLO_TIMEOUT = 0.5
+HELLO_ROUND_TRIPS = 4
+LONGEST_HELLO_TIMEOUT = 5.0
 DECISION_TIMEOUT = 15.0
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
@@ -89,6 +93,7 @@ class _Candidate:
     sock: socket.socket
     remote: str
     opened: float
+    patience: float
     dial: Dial | None
 
 
@@ -226,7 +231,7 @@ class _Puncher:
                 self._plan(now)
             self._dialler.start_due()
             self._expire(now)
-            due = min(deadline, self._dialler.next_due()) - self._monotonic()
+            due = min(deadline, self._dialler.next_due(), self._next_expiry()) - self._monotonic()
             for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
                 # An earlier one of this batch may have closed it, or won.
                 if self._hole is None and self._selector.get_map().get(key.fd) is key:
@@ -294,7 +299,8 @@ class _Puncher:
             self._drop(silent[0])
         self._counts.opened += 1
         conn = self._counts.opened
-        self._candidates[conn] = _Candidate(sock, remote, self._monotonic(), dial)
+        patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * round_trip(sock))
+        self._candidates[conn] = _Candidate(sock, remote, self._monotonic(), patience, dial)
         self._report("opened", local=name_of(sock.getsockname()), remote=remote)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
@@ -313,10 +319,16 @@ class _Puncher:
             self._drop(conn)
 
     def _expire(self, now: float) -> None:
-        for conn, candidate in list(self._candidates.items()):
-            limit = DECISION_TIMEOUT if self._election.has_hello(conn) else HELLO_TIMEOUT
-            if now - candidate.opened >= limit:
+        for conn in list(self._candidates):
+            if conn in self._candidates and self._expiry(conn) <= now:
                 self._drop(conn)
+
+    def _expiry(self, conn: int) -> float:
+        candidate = self._candidates[conn]
+        return candidate.opened + (DECISION_TIMEOUT if self._election.has_hello(conn) else candidate.patience)
+
+    def _next_expiry(self) -> float:
+        return min(map(self._expiry, self._candidates), default=float("inf"))
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -324,7 +336,9 @@ class _Puncher:
                 case Send(conn, data):
                     self._send(conn, data)
                 case Drop(conn, why):
-                    self._counts.strangers += why is Why.STRANGER
+                    if why is Why.STRANGER:
+                        self._counts.strangers += 1
+                        self._note_capture(conn)
                     self._counts.other_channel += why is Why.OTHER_CHANNEL
                     self._report("dropped", remote=self._candidates[conn].remote, reason=why.value)
                     self._forget(conn)
@@ -348,9 +362,16 @@ class _Puncher:
     def _drop(self, conn: int) -> None:
         """Close a connection that ended or stayed silent, and tell the election."""
         if conn in self._candidates:
-            self._counts.mute += not self._election.has_hello(conn)
+            if not self._election.has_hello(conn):
+                self._counts.mute += 1
+                self._note_capture(conn)
             self._forget(conn)
             self._perform(self._election.lost(conn))
+
+    def _note_capture(self, conn: int) -> None:
+        # Whoever dials our listeners says nothing about what happens to our dials.
+        if self._candidates[conn].dial is not None:
+            self._dialler.capture()
 
     def _forget(self, conn: int) -> None:
         """Close a connection, and let its port be dialled again."""

@@ -40,8 +40,15 @@ HIGHEST_PORT = 32767
 PORTS_PER_BUCKET = 8
 CLOCK_FREE_PORTS = 4
 
+# Some ports of each bucket are listened on as well.  Not all: behind a
+# NAT a listener answers a crossing SYN with a sequence number of its own, the
+# NAT drops that answer, and the port is of no use until the listener gives up
+# a minute later.  A few are enough for the peer that they are there for, the
+# one whose ports are rewritten.
+LISTENERS_PER_BUCKET = 2
+
 # Sockets that listen or dial at one time.  Routers and watchful administrators
-# take notice of more, and 3 buckets × 8 + 4 ports × (listener + dial) fit.
+# take notice of more.
 MAX_SOCKETS = 60
 # The bucket label of the ports that do not depend on the clock.
 CLOCK_FREE = -(2**63)
@@ -50,12 +57,12 @@ CLOCK_FREE = -(2**63)
 # short, because the peer may have started this very moment: its own dials are
 # then only milliseconds away.
 FIRST_WAIT = 0.04
-WAIT_GROWTH = 2.0
-SLOW_WAIT = 1.3
+WAIT_GROWTH = 2.5
+SLOW_WAIT = 1.6
 # After this long without a peer politeness wins; a port is then dialled every
 # PATIENT_WAIT seconds, and 28 of them together less than ten times a second.
 PATIENT_AFTER = 300.0
-PATIENT_WAIT = 4.0
+PATIENT_WAIT = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +76,20 @@ class Plan:
     per_bucket: int = PORTS_PER_BUCKET
     clock_free: int = CLOCK_FREE_PORTS
 
+    def ports(self, bucket: int) -> int:
+        """Return how many ports of `bucket` are used."""
+        return self.clock_free if bucket == CLOCK_FREE else self.per_bucket
+
 
 def plan_for(addresses: int, families: int) -> Plan:
     """Return the largest plan that stays below MAX_SOCKETS.
 
     Args:
         addresses: Peer addresses, each of which costs one dial a port.
-        families: Address families, each of which costs one listener a port.
+        families: Address families, each of which costs the listeners of all
+            buckets: two current ones, one retained, and the clock-free one.
     """
-    ports = MAX_SOCKETS // (addresses + families)
+    ports = (MAX_SOCKETS - 4 * LISTENERS_PER_BUCKET * families) // addresses
     clock_free = max(1, min(CLOCK_FREE_PORTS, ports // 5))
     per_bucket = max(1, min(PORTS_PER_BUCKET, (ports - clock_free) // 3))
     return Plan(per_bucket, clock_free)
@@ -136,8 +148,7 @@ def ports_of(channel: str, buckets: Iterable[int], plan: Plan) -> list[int]:
     """Return the ports of all `buckets`, each once, in the order of the buckets."""
     ports: dict[int, None] = {}
     for bucket in buckets:
-        count = plan.clock_free if bucket == CLOCK_FREE else plan.per_bucket
-        ports.update(dict.fromkeys(bucket_ports(channel, bucket, count)))
+        ports.update(dict.fromkeys(bucket_ports(channel, bucket, plan.ports(bucket))))
     return list(ports)
 
 
@@ -149,7 +160,7 @@ def port_pairs(channel: str, buckets: Iterable[int], plan: Plan) -> list[tuple[i
     """
     pairs: dict[tuple[int, int], None] = {}
     for bucket in buckets:
-        count = plan.clock_free if bucket == CLOCK_FREE else plan.per_bucket
+        count = plan.ports(bucket)
         ports = bucket_ports(channel, bucket, count + count % 2)
         pairs.update(dict.fromkeys(zip(ports[::2], ports[1::2], strict=True)))
     return list(pairs)
