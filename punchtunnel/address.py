@@ -10,6 +10,7 @@ Nothing is resolved here: a name stays a name until an edge looks it up.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from punchtunnel.errors import UsageError
 
 # RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
 MAX_NAME = 253
+# sockaddr_un has 108 bytes for the path and its final NUL (unix(7)).
+MAX_UNIX_PATH = 107
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -129,6 +132,8 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
             raise UsageError(f"{option} {text!r} names no path behind unix:")
+        if len(os.fsencode(path)) > MAX_UNIX_PATH:
+            raise UsageError(f"{option}: the path of a Unix socket has at most {MAX_UNIX_PATH} bytes")
         return UnixPlace(path)
     host, colon, port_text = text.rpartition(":")
     if not colon:

@@ -8,20 +8,9 @@ Who opens streams follows from the two roles of the hellos:
     -L         --stdio    one, opened for the first local client
     -L         --to       one for each local client
 
-A session ends with a goodbye in both directions:
-
-    leader                              other side
-      |  GO_AWAY, PING     ---------->    |    sent when all streams are over here;
-      |  <----------  PONG, GO_AWAY       |    whoever stops first begins
-    closes with RST                     sees the end
-
-Rule 1: GO_AWAY says "everything that I received has left this process".  Only
-        after the peer's may a side exit with 0.
-Rule 2: the leader closes, and only when the PONG has shown that its own
-        GO_AWAY was read.  Then RST can destroy nothing, and no TIME_WAIT
-        blocks the port of the next run.
-Rule 3: the hole's end without a goodbye is a lost link, whatever the streams
-        were doing.
+parting.py tells how a session ends.  Whatever is thrown away here (a stream
+that broke, was refused by a signal, or never came) is told to the peer in the
+goodbye, so that no sender takes it for delivered.
 """
 
 from __future__ import annotations
@@ -33,14 +22,16 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
 from punchtunnel.ends import SocketEnd, StdioEnd, connect, why_unreachable
 from punchtunnel.errors import Exit, LinkError, PunchtunnelError, TargetError
-from punchtunnel.link import Link
+from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
+from punchtunnel.parting import Parting
 from punchtunnel.poller import Poller
 from punchtunnel.punch import Hole
 
@@ -49,6 +40,7 @@ from punchtunnel.punch import Hole
 HEARTBEAT = 15.0
 DEAD_AFTER = 40.0
 TICK = 2.0
+SHORTEST_TICK = 0.1
 # Seconds for the target's connect, and for the peer's last word.
 TARGET_TIMEOUT = 15.0
 GOODBYE_TIMEOUT = 3.0
@@ -56,6 +48,8 @@ STOP_TIMEOUT = 1.0
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
 ACCEPTS_PER_TURN = 64
+# Connects to the target that are under way; more are refused.
+MAX_DIALLING = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +110,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[int]) -> Outcome:
     loop = asyncio.get_running_loop()
     session = _Session(loop, hole, plan, report)
+    loop.set_exception_handler(lambda _, context: session.broke(_bug(context)))
     for number in signals:
         loop.add_signal_handler(number, session.stop, number)
     try:
@@ -127,6 +122,12 @@ async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[i
         await session.close()
 
 
+def _bug(context: dict[str, Any]) -> BaseException:
+    """Return the exception that nobody caught."""
+    error = context.get("exception")
+    return error if isinstance(error, BaseException) else RuntimeError(context["message"])
+
+
 class _Session:
     """The policy of one session; the owner of its link."""
 
@@ -136,18 +137,20 @@ class _Session:
         self._report = report
         self._leads = hole.leads
         self._their_role = hole.role
-        self._their_traits = hole.traits
+        self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._single = Role.STDIO in plan.role | hole.role
         self._poller = Poller(loop)
         self._link = Link(loop, self._poller, hole.sock, hole.leads, self)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._parting = Parting(hole.leads)
+        self._dialling: dict[int, asyncio.Task[None]] = {}
         self._stdio: StdioEnd | None = None
-        self._single_stream: int | None = None
-        self._said_goodbye = self._heard_goodbye = self._goodbye_read = False
+        # The only stream of a session with stdio on one side.
+        self._only: int | None = None
+        self._cut = False
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
         self._quiet_status: Exit | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._last_tick = time.monotonic()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
@@ -156,100 +159,101 @@ class _Session:
         side = "leading" if self._leads else "following"
         self._report("link_up", loop=type(self._loop).__module__.partition(".")[0], side=side)
         self._link.start(unread)
-        if self._plan.role == Role.STDIO:
+        if self._plan.role == Role.STDIO and self._only is None:
             opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
-            if opens and self._single_stream is None:
-                self._single_stream = self._link.open(self._stdio_end())
-                self._silence_source()
+            if opens:
+                self._only = self._link.open(self._stdio_end())
+                self._after_joining_stdio(self._only)
         for listener in self._plan.listeners:
             listener.setblocking(False)
             self._poller.register(listener.fileno(), self._acceptor(listener))
         self._link.ping()
-        self._later(TICK, self._tick)
+        self._later("tick", TICK, self._tick)
 
     async def close(self) -> None:
         """Give everything back but the plan's listeners."""
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         self._link.close(reset=True)
         self._poller.close()
-        for task in self._tasks:
+        tasks = list(self._dialling.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self, signal_number: int) -> None:
         """End cleanly for a signal; the second one ends at once."""
         status = Exit(128 + signal_number)
         if self._stopped is not None:
-            self._finish(status, "")
+            self._finish()
             return
         self._stopped = status
-        self._link.refuse_all(Reason.CLOSING)
-        self._say_goodbye()
-        self._later(STOP_TIMEOUT, lambda: self._finish(status, ""))
+        self._later("stop", STOP_TIMEOUT, self._finish)
+        self._cut_all()
+
+    def broke(self, error: BaseException) -> None:
+        """End with the traceback of a bug; a session that goes on with half a state would hang."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
 
     # ---- streams: link.Owner
 
     def stream_opened(self, number: int) -> None:
         """Join the peer's stream to stdio or to the target."""
-        if self._said_goodbye:
+        if self._parting.said:
             self._link.refuse(number, Reason.CLOSING)
-        elif self._single and self._single_stream is not None:
-            self._link.refuse(number, Reason.NOT_EXPECTED)
+        elif (self._single and self._only is not None) or len(self._dialling) >= MAX_DIALLING:
+            self._link.refuse(number, Reason.NOT_EXPECTED if self._single else Reason.NO_RESOURCES)
         elif self._plan.role == Role.STDIO:
-            self._single_stream = number
+            self._only = number
             self._link.join(number, self._stdio_end())
-            self._silence_source()
+            self._after_joining_stdio(number)
         elif self._plan.target is not None:
             if self._single:
-                self._single_stream = number
-            task = self._loop.create_task(self._reach_target(number, self._plan.target))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                self._only = number
+            self._dialling[number] = self._loop.create_task(self._reach_target(number, self._plan.target))
         else:
             self._link.refuse(number, Reason.NOT_EXPECTED)
-
-    def stream_accepted(self, number: int) -> None:
-        """Nothing to do: data may flow before that."""
 
     def source_ended(self, number: int) -> None:
         """EOF of the peer ends a terminal too: nobody types into a finished transfer."""
-        if number == self._single_stream and self._stdio is not None and self._stdio.stdin_is_terminal:
+        if number == self._only and self._stdio is not None and self._stdio.stdin_is_terminal:
             self._link.end_source(number)
 
-    def stream_ended(self, number: int, failure: Reset | OSError | None) -> None:
+    def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
-        if failure is None:
-            self._report("stream_closed", stream=number)
-        elif isinstance(failure, Reset):
+        if (task := self._dialling.pop(number, None)) is not None:
+            task.cancel()
+        if isinstance(failure, Reset):
             self._on_reset(number, failure)
+        elif isinstance(failure, Broken):
+            self._on_broken(number, failure)
         else:
-            self._on_broken_end(number, failure)
-        only_one = self._single and number == self._single_stream
-        if only_one or (self._heard_goodbye and not self._link.stream_count):
+            self._report("stream_closed", stream=number)
+        if number == self._only or (self._parting.heard is not None and not self._link.stream_count):
             self._say_goodbye()
 
     def _on_reset(self, number: int, reset: Reset) -> None:
         reason = words.reset_reason(reset.reason)
-        refused = not reset.accepted and reset.reason != Reason.CLOSING and self._is_opener(number)
+        ours = (number % 2 == 1) == self._leads
+        refused = ours and not reset.accepted and reset.reason != Reason.CLOSING
         self._report("target_refused" if refused and not self._single else "stream_reset", stream=number, reason=reason)
-        if self._single and number == self._single_stream:
+        if number == self._only:
+            self._cut = True
             self._fail(TargetError(reason) if refused else LinkError(reason))
 
-    def _is_opener(self, number: int) -> bool:
-        return (number % 2 == 1) == self._leads
-
-    def _on_broken_end(self, number: int, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        self._report("stream_reset", stream=number, reason=reason)
-        if not (self._single and number == self._single_stream):
+    def _on_broken(self, number: int, broken: Broken) -> None:
+        error = broken.error
+        self._report("stream_reset", stream=number, reason=error.strerror or str(error))
+        if number != self._only:
             return
+        self._cut = True
         if self._plan.role != Role.STDIO:
-            self._fail(LinkError(words.local_reset(reason)))
-        elif error.errno in (errno.EPIPE, errno.ECONNRESET):
+            self._fail(LinkError(words.local_reset(error)))
+        elif error.errno == errno.EPIPE and not broken.reading:
             self._quiet_status = Exit.BROKEN_PIPE
         else:
-            self._fail(LinkError(words.cannot("read stdin or write stdout", error)))
+            self._fail(LinkError(words.cannot("read stdin" if broken.reading else "write stdout", error)))
 
     # ---- ends
 
@@ -258,51 +262,55 @@ class _Session:
         self._stdio = StdioEnd(plan.stdin, plan.stdout, discard=plan.discard, keep_open=plan.keep_open)
         return self._stdio
 
-    def _silence_source(self) -> None:
-        """Send EOF at once to a peer that takes nothing."""
-        if Trait.NO_RECEIVE in self._their_traits and self._single_stream is not None:
-            self._link.end_source(self._single_stream)
+    def _after_joining_stdio(self, number: int) -> None:
+        if self._peer_takes_nothing:
+            if self._plan.stdin is not None:
+                self._report("warning", reason=words.PEER_TAKES_NOTHING)
+            self._link.end_source(number)
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+        name = f"accept {listener.fileno()}"
+
         def accept(_: int = 0) -> None:
             for _ in range(ACCEPTS_PER_TURN):
-                if self._said_goodbye or (self._single and self._single_stream is not None):
-                    self._poller.unregister(listener.fileno())
+                if self._parting.said or self.ended.done() or (self._single and self._only is not None):
                     return
                 try:
                     client, _remote = listener.accept()
                 except (BlockingIOError, ConnectionAbortedError):
                     return
                 except OSError as error:
-                    self._report("warning", reason=words.cannot("accept a local client", error))
-                    self._later(ACCEPT_PAUSE, accept)
+                    if name not in self._timers:
+                        self._report("warning", reason=words.cannot("accept a local client", error))
+                    self._later(name, ACCEPT_PAUSE, accept)
                     return
                 number = self._link.open(SocketEnd(client))
                 self._report("stream_opened", stream=number, what="a local client")
                 if self._single:
-                    self._single_stream = number
+                    self._only = number
             # Edge-triggered: those that are still waiting are not told again.
-            self._loop.call_soon(accept)
+            self._later(name, 0, accept)
 
         return accept
 
     async def _reach_target(self, number: int, target: AnyPlace) -> None:
         try:
-            async with asyncio.timeout(TARGET_TIMEOUT):
-                sock = await connect(self._loop, target)
+            sock = await connect(self._loop, target, TARGET_TIMEOUT)
         except OSError as error:
+            del self._dialling[number]
             reason, code = why_unreachable(error)
             text = words.target_failed(str(target), reason)
-            if self._single:
-                self._fail(TargetError(text))
-            else:
-                self._report("target_refused", stream=number, reason=text)
             self._link.refuse(number, code)
             if self._single:
+                self._cut = True
+                self._fail(TargetError(text))
                 self._say_goodbye()
+            else:
+                self._report("target_refused", stream=number, reason=text)
             return
-        end = SocketEnd(sock)
+        del self._dialling[number]
         self._report("stream_opened", stream=number, what=f"to {target}")
+        end = SocketEnd(sock)
         if not self._link.join(number, end):
             end.abort()
 
@@ -310,57 +318,63 @@ class _Session:
 
     def gone_away(self, code: int) -> None:
         """The peer has said goodbye: say it too, as soon as nothing is left to do."""
-        self._heard_goodbye = True
-        if code != Goodbye.NORMAL:
+        if not self._parting.hear(code):
+            return
+        if code == Goodbye.CUT:
+            self._fail(LinkError(words.PEER_QUIT))
+        elif code != Goodbye.NORMAL:
             self._fail(LinkError(words.protocol_error(code)))
+        elif self._single and self._only is None:
+            self._fail(LinkError(words.PEER_NEVER_CAME))
         if not self._link.stream_count:
             self._say_goodbye()
         self._part()
 
-    def ponged(self, rtt: float) -> None:
+    def ponged(self, value: int, rtt: float) -> None:
         """A ping was answered; behind our goodbye it proves that that was read."""
         self._report("rtt", rtt_s=rtt)
-        if self._said_goodbye:
-            self._goodbye_read = True
-            self._part()
+        self._parting.pong(value)
+        self._part()
 
     def link_ended(self, error: LinkError | None) -> None:
-        """The hole is closed: well, if both goodbyes were said."""
-        if self._said_goodbye and self._heard_goodbye:
-            self._finish(Exit.OK, "")
-        else:
+        """The hole is closed: well, if the peer has said goodbye and nothing of ours is missing."""
+        if self._parting.heard is None or self._link.cut:
             self._fail(error or LinkError(words.LINK_CUT))
-            self._finish(Exit.LOST, words.LINK_CUT)
+        self._finish()
+
+    def _cut_all(self) -> None:
+        """Give up what is not delivered yet, and tell the peer so."""
+        if self._link.stream_count or self._dialling:
+            self._cut = True
+            self._link.refuse_all(Reason.CLOSING)
+        self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        if self._said_goodbye:
+        if self._parting.said:
             return
-        self._said_goodbye = True
-        self._link.go_away(Goodbye.NORMAL)
-        self._link.ping()
+        self._link.go_away(Goodbye.CUT if self._cut else Goodbye.NORMAL)
+        self._parting.say(self._link.ping())
         self._part()
 
     def _part(self) -> None:
-        """Close if this side may (rule 2); wait for the other side's close if not."""
-        if not (self._said_goodbye and self._heard_goodbye):
-            return
-        if self._leads and self._goodbye_read:
-            self._finish(Exit.OK, "")
-        else:
-            self._later(GOODBYE_TIMEOUT, lambda: self._finish(Exit.OK, ""))
+        if self._parting.may_close:
+            self._finish()
+        elif self._parting.over and "goodbye" not in self._timers:
+            self._later("goodbye", GOODBYE_TIMEOUT, self._finish)
 
     def _fail(self, error: PunchtunnelError) -> None:
         """Remember the first failure: later ones are its consequences."""
         if self._failure is None:
             self._failure = error
 
-    def _finish(self, status: Exit, reason: str) -> None:
+    def _finish(self) -> None:
         if self.ended.done():
             return
+        status, reason = Exit.OK, ""
         if self._stopped is not None:
-            status, reason = self._stopped, ""
+            status = self._stopped
         elif self._quiet_status is not None:
-            status, reason = self._quiet_status, ""
+            status = self._quiet_status
         elif self._failure is not None:
             status, reason = self._failure.status, str(self._failure)
         bytes_in, bytes_out = self._link.bytes_in, self._link.bytes_out
@@ -369,12 +383,21 @@ class _Session:
 
     # ---- time
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._timers = [timer for timer in self._timers if timer.when() > self._loop.time()]
-        self._timers.append(self._loop.call_later(seconds, call))
+    def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        """Call once, later; a timer of the same name is replaced."""
+        if (timer := self._timers.get(name)) is not None:
+            timer.cancel()
+
+        def run() -> None:
+            del self._timers[name]
+            call()
+
+        self._timers[name] = self._loop.call_later(seconds, run)
 
     def _tick(self) -> None:
         """Keep the link alive, notice its death, and end an idle session."""
+        idle = self._plan.idle
+        self._later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:
             # This process was stopped; what came meanwhile is not read yet.
@@ -382,13 +405,10 @@ class _Session:
         self._last_tick = now
         if now - self._link.heard_at >= DEAD_AFTER:
             self._fail(LinkError(words.dead_link(now - self._link.heard_at)))
-            self._finish(Exit.LOST, "")
-            return
-        if now - self._link.said_at >= HEARTBEAT or now - self._link.heard_at >= HEARTBEAT:
+            self._finish()
+        elif now - self._link.said_at >= HEARTBEAT or now - self._link.heard_at >= HEARTBEAT:
             self._link.ping()
-        if self._plan.idle and now - self._link.payload_at >= self._plan.idle and not self._said_goodbye:
-            if self._link.stream_count:
-                self._fail(LinkError(words.idle_link(self._plan.idle)))
-            self._link.refuse_all(Reason.CLOSING)
-            self._say_goodbye()
-        self._later(min(TICK, self._plan.idle or TICK), self._tick)
+        if idle and now - self._link.payload_at >= idle and not self._parting.said:
+            if self._link.stream_count or (self._single and self._only is None):
+                self._fail(LinkError(words.idle_link(idle)))
+            self._cut_all()

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,12 +18,11 @@ import typer
 import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, parse_peer, parse_target
-from punchtunnel.dialling import name_of
-from punchtunnel.election import Role, Trait
-from punchtunnel.ends import listen as listen_on
-from punchtunnel.errors import Exit, PunchtunnelError, SignalError, UsageError
+from punchtunnel.election import NO_TRAITS, Role, Trait
+from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, open_hole
 from punchtunnel.status import Status
+from punchtunnel.tcp import name_of
 
 if TYPE_CHECKING:
     from punchtunnel.bridge import Outcome, Plan
@@ -33,6 +33,8 @@ _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
 # A number of seconds above this is a mistake: three centuries.
 LONGEST = 1e10
+# Seconds before a service (-k) meets a rejected peer again.
+REJECTION_PAUSE = 5.0
 # More than a busy tunnel needs, and less than makes programs slow that close
 # every descriptor one by one.
 MAX_DESCRIPTORS = 65536
@@ -188,7 +190,6 @@ def _settings(options: Options) -> Settings:
     wait = options.wait
     if wait is None:
         wait = 0.0 if options.keep else DEFAULT_WAIT
-    sends_nothing = options.recv_only or options.no_stdin
     return Settings(
         peers=[parse_peer(peer) for peer in options.peers],
         channel=options.channel,
@@ -197,7 +198,7 @@ def _settings(options: Options) -> Settings:
         family=family,
         clock_offset=options.clock_offset,
         role=_role(options),
-        traits=(Trait.NO_SEND if sends_nothing else Trait(0)) | (Trait.NO_RECEIVE if options.send_only else Trait(0)),
+        traits=Trait.NO_RECEIVE if options.send_only else NO_TRAITS,
     )
 
 
@@ -247,12 +248,22 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         parse_target(options.to)
     if not 0 <= options.idle < LONGEST:
         raise UsageError(f"-i needs a number of seconds, not {options.idle:g}")
-    if settings.role != Role.STDIO:
-        _allow_descriptors()
+    _allow_descriptors()
     with _listening(places, status) as listeners:
+        sessions = 0
         while True:
             _raise_on_signals()
-            hole = open_hole(settings, report=status)
+            try:
+                hole = open_hole(settings, report=status)
+            except (RejectedError, UsageError) as error:
+                # A service outlives a peer that is set up wrongly, and a name that is gone for a
+                # while; what was wrong from the start ends it.
+                if not options.keep or (isinstance(error, UsageError) and not sessions):
+                    raise
+                status("punching_again", reason=str(error))
+                time.sleep(REJECTION_PAUSE)
+                continue
+            sessions += 1
             outcome = _bridge(hole, options, settings.role, listeners, status)
             if not options.keep or outcome.status in _FINAL:
                 return outcome.status, outcome.reason
@@ -270,10 +281,16 @@ def _bridge(hole: Hole, options: Options, role: Role, listeners: list[socket.soc
 @contextlib.contextmanager
 def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.socket]]:
     """Bind every -L before the punch begins, and clean up behind it."""
+    if not places:
+        yield []
+        return
+    # Imported now: it needs asyncio, which is slow to load.
+    from punchtunnel.ends import listen
+
     with contextlib.ExitStack() as stack:
         listeners = []
         for place in places:
-            listener = stack.enter_context(contextlib.closing(listen_on(place)))
+            listener = stack.enter_context(contextlib.closing(listen(place)))
             listeners.append(listener)
             name = str(place)
             if isinstance(place, UnixPlace):
@@ -329,10 +346,13 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         # One sentence instead of three lines of usage.
         text = error.format_message()
-        print(f"punchtunnel: {text[:1].lower()}{text[1:]}", file=sys.stderr)
+        status = Status(0, "--json" in sys.argv, sys.stderr)
+        status("exit", status=int(Exit.USAGE), reason=f"{text[:1].lower()}{text[1:]}")
         code = Exit.USAGE
     except typer.Abort:
         code = Exit.INTERRUPTED
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    except OSError as error:
+        # Help that cannot be written; the run itself lets no OSError out.
+        Status(0, False, sys.stderr)("exit", status=1, reason=words.cannot("write", error))
+        code = Exit.LOST
     sys.exit(int(code or 0))

@@ -31,37 +31,28 @@ Rule 6: on one machine dialling a port from itself would connect to oneself:
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
 import selectors
 import socket
-import struct
-import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from punchtunnel import schedule, words
+from punchtunnel import schedule, tcp, words
 from punchtunnel.address import join_host_port
-from punchtunnel.ends import LINGER_RESET
 from punchtunnel.errors import LocalError
 from punchtunnel.resolve import LOOPBACK, Address
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
 BACKLOG = 16
-# From linux/in.h; Python's socket module does not name it.
-IP_MINTTL = 21 if sys.platform == "linux" else None
-# Routers quote an expired packet with the TTL that it had left: 1, or 0.
-SMALLEST_TTL = 2
 # TTLs of a hold: beyond a home router and its carrier's, short of the peer's.
 HOLD_TTL = (2, 6)
 HOLD_SHARE = 0.5
 HOLD_SHARE_CAPTURED = 0.95
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
 HOLD_LIFE = 0.9
-# linux/tcp_states.h; the first byte of struct tcp_info.
-TCP_SYN_SENT = 2
 # Errors of connect() by what they say about the way to the peer.
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -102,6 +93,8 @@ class Dial:
     failures: int = 0
     held: bool = False
     started: float = 0.0
+    # The field of Counts that the last failure counted in.
+    last: str = ""
     sock: socket.socket | None = None
 
     @property
@@ -157,6 +150,7 @@ class Dialler:
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
         self._busy: set[tuple[socket.AddressFamily, int]] = set()
+        self._paused: list[_Listener] = []
         self._deaf: set[tuple[socket.AddressFamily, int]] = set()
 
     def plan(self, addresses: tuple[Address, ...], wall: float) -> None:
@@ -167,6 +161,8 @@ class Dialler:
             wall: Unix time in seconds, corrected.
         """
         self._addresses = addresses
+        while self._paused:
+            self._watch(self._paused.pop())
         buckets = schedule.current_buckets(wall)
         wanted = self._routes(buckets)
         kept = wanted | self._routes(tuple(schedule.retained_buckets(wall)))
@@ -208,8 +204,9 @@ class Dialler:
         """Take note that a dial was answered, but not by the peer (rule 4)."""
         self._captured = True
 
-    def redial(self, dial: Dial) -> None:
+    def redial(self, dial: Dial, kind: str = "") -> None:
         """Dial again after the jittered wait: it failed, or its connection did."""
+        dial.last = kind
         dial.failures += 1
         now = self._monotonic()
         dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng)
@@ -220,9 +217,9 @@ class Dialler:
         return sorted({dial.source for dial in self._dials.values()})
 
     @property
-    def pending(self) -> int:
-        """Dials that nobody has answered yet."""
-        return sum(dial.sock is not None for dial in self._dials.values())
+    def outcomes(self) -> Counter[str]:
+        """How the last dial of each route ended: a field of Counts, or "pending"."""
+        return Counter("pending" if dial.sock is not None else dial.last for dial in self._dials.values())
 
     def close(self) -> None:
         """Close listeners and dials; connections that have opened belong to others."""
@@ -254,7 +251,10 @@ class Dialler:
         place = (dial.address.family, dial.port)
         still_used = any((other.address.family, other.port) == place for other in self._dials.values())
         if not still_used and (listener := self._listeners.pop(place, None)) is not None:
-            self._selector.unregister(listener.sock)
+            if listener in self._paused:
+                self._paused.remove(listener)
+            else:
+                self._selector.unregister(listener.sock)
             listener.sock.close()
 
     # ---- listeners
@@ -283,11 +283,14 @@ class Dialler:
         if not own:
             # Only now: the dials of this process may share the port, but no
             # other process could, because it was bound without the option.
-            _share_port(sock)
+            tcp.share_port(sock)
         listener = _Listener(sock, port, own)
         self._listeners[family, port] = listener
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_accept(listener))
+        self._watch(listener)
         return True
+
+    def _watch(self, listener: _Listener) -> None:
+        self._selector.register(listener.sock, selectors.EVENT_READ, lambda: self._on_accept(listener))
 
     def _host(self, family: socket.AddressFamily, own: bool) -> str:
         if own:
@@ -297,7 +300,7 @@ class Dialler:
     def _on_bind_error(self, error: OSError, family: socket.AddressFamily, port: int, own: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._bind:
             raise LocalError(words.not_our_address(self._bind))
-        if error.errno in NO_RESOURCES:
+        if error.errno in NO_RESOURCES and not self._listeners and not self.outcomes["pending"]:
             raise LocalError(words.no_resources(os.strerror(error.errno)))
         if not own and (family, port) not in self._deaf:
             self._deaf.add((family, port))
@@ -306,19 +309,22 @@ class Dialler:
     def _on_accept(self, listener: _Listener) -> None:
         try:
             sock, remote = listener.sock.accept()
-        except OSError:
-            # The caller has gone again, or no descriptor is free: nothing is lost.
+        except OSError as error:
+            if error.errno in NO_RESOURCES:
+                # The caller stays in the queue, and would be told of again at once.
+                self._selector.unregister(listener.sock)
+                self._paused.append(listener)
             return
         sock.setblocking(False)
         host = str(remote[0]).partition("%")[0]
         if not listener.own and all(address.host != host for address in self._addresses):
             self._counts.foreign += 1
-            self._report("foreign", remote=name_of(remote))
-            close_with_reset(sock)
+            self._report("foreign", remote=tcp.name_of(remote))
+            tcp.close_with_reset(sock)
             return
         if not listener.own and remote[1] != listener.port:
             self._counts.rewritten += 1
-        self._on_open(sock, name_of(remote), None)
+        self._on_open(sock, tcp.name_of(remote), None)
 
     # ---- dials
 
@@ -342,14 +348,14 @@ class Dialler:
             HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
         )
         dial.started = self._monotonic()
-        ttl = _ttl(sock)
+        ttl = tcp.time_to_live(sock)
         if dial.held:
-            _set_ttl(sock, self._rng.randint(*HOLD_TTL))
+            tcp.set_time_to_live(sock, self._rng.randint(*HOLD_TTL))
         code = sock.connect_ex(dial.address.at(dial.port))
         if dial.held:
             # At once: the kernel's own re-transmission, and the SYN-ACK that
             # answers the peer's SYN, must reach the peer.
-            _set_ttl(sock, ttl)
+            tcp.set_time_to_live(sock, ttl)
         if code not in (0, errno.EINPROGRESS):
             sock.close()
             dial.held = False
@@ -361,8 +367,8 @@ class Dialler:
     def _dialling_socket(self, dial: Dial) -> socket.socket:
         sock = _new_socket(dial.address.family)
         try:
-            _share_port(sock)
-            _ignore_expiry(sock, True)
+            tcp.share_port(sock)
+            tcp.ignore_expiry(sock, True)
             sock.bind((self._host(dial.address.family, dial.address.own), dial.source))
         except OSError:
             sock.close()
@@ -371,7 +377,7 @@ class Dialler:
 
     def _hold_again(self, dial: Dial) -> None:
         """Make a hold anew that nobody has answered."""
-        if dial.sock is None or _tcp_state(dial.sock) != TCP_SYN_SENT:
+        if dial.sock is None or tcp.state(dial.sock) != tcp.SYN_SENT:
             # The peer's SYN has come: now the kernel must go on.
             dial.held = False
             return
@@ -395,46 +401,24 @@ class Dialler:
             self._failed(dial, code, held)
         else:
             dial.due = float("inf")
-            _ignore_expiry(sock, False)
+            tcp.ignore_expiry(sock, False)
             self._on_open(sock, dial.remote, dial)
 
     def _failed(self, dial: Dial, code: int, held: bool) -> None:
-        self.redial(dial)
-        counts = self._counts
-        counts.refused += code in REFUSED
-        counts.expired += held and code in UNREACHABLE
-        counts.unreachable += not held and code in UNREACHABLE
-        counts.forbidden += code in FORBIDDEN
-        counts.silent += code == errno.ETIMEDOUT
-        counts.unusable += code not in REFUSED | UNREACHABLE | FORBIDDEN | {errno.ETIMEDOUT}
+        self.redial(dial, _kind_of(code, held))
+        setattr(self._counts, dial.last, getattr(self._counts, dial.last) + 1)
         self._report("dial_failed", port=dial.source, remote=dial.remote, reason=os.strerror(code))
 
 
-def name_of(sockaddr: Sequence[object]) -> str:
-    """Return `host:port` of what getsockname, getpeername or accept gave."""
-    return join_host_port(str(sockaddr[0]), int(str(sockaddr[1])))
-
-
-def close_with_reset(sock: socket.socket) -> None:
-    """Close a connection so that no TIME_WAIT blocks its ports for the next run."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-    sock.close()
-
-
-def _tcp_state(sock: socket.socket) -> int:
-    """Return the state of a connection as linux/tcp_states.h has it; 0 where that is unknown."""
-    option = getattr(socket, "TCP_INFO", None)
-    return 0 if option is None else sock.getsockopt(socket.IPPROTO_TCP, option, 1)[0]
-
-
-def round_trip(sock: socket.socket) -> float:
-    """Return the kernel's estimate of the round trip in seconds; 0.0 where it has none."""
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None or sys.platform != "linux":
-        return 0.0
-    (microseconds,) = struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, option, 104), 68)
-    return float(microseconds) / 1e6
+def _kind_of(code: int, held: bool) -> str:
+    """Return the field of Counts for an error of connect()."""
+    if code in REFUSED:
+        return "refused"
+    if code in UNREACHABLE:
+        return "expired" if held else "unreachable"
+    if code in FORBIDDEN:
+        return "forbidden"
+    return "silent" if code == errno.ETIMEDOUT else "unusable"
 
 
 def _new_socket(family: socket.AddressFamily) -> socket.socket:
@@ -444,28 +428,3 @@ def _new_socket(family: socket.AddressFamily) -> socket.socket:
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock
-
-
-def _share_port(sock: socket.socket) -> None:
-    if hasattr(socket, "SO_REUSEPORT"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-
-
-def _ignore_expiry(sock: socket.socket, ignore: bool) -> None:
-    """Make the kernel ignore ICMP time-exceeded for this socket, where it can (IPv4 on Linux)."""
-    if IP_MINTTL is not None and sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, SMALLEST_TTL if ignore else 0)
-
-
-def _ttl_option(sock: socket.socket) -> tuple[int, int]:
-    if sock.family == socket.AF_INET6:
-        return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
-    return socket.IPPROTO_IP, socket.IP_TTL
-
-
-def _ttl(sock: socket.socket) -> int:
-    return sock.getsockopt(*_ttl_option(sock))
-
-
-def _set_ttl(sock: socket.socket, ttl: int) -> None:
-    sock.setsockopt(*_ttl_option(sock), ttl)

@@ -10,7 +10,8 @@ hello at once; the side with the greater nonce leads and decides:
       |  <---------  ACCEPT on connection 2 |    heard a hello
     won 2                                 won 2
 
-Rule 1: at most one PICK is outstanding; the next follows only a loss.
+Rule 1: at most one PICK is outstanding; the next follows only a loss, and goes
+        to a party that has not failed to answer one, if there is any.
 Rule 2: the follower never picks.  It answers a PICK at once, unless a PICK of
         its own is outstanding with a third party: then that one ends first.
         Nonces order all parties, so such waiting never closes a circle.
@@ -54,10 +55,10 @@ class Role(IntFlag):
 
 
 class Trait(IntFlag):
-    """What a side tells about the bytes it will and will not carry."""
+    """What else a side tells about itself."""
 
-    NO_SEND = 1
-    NO_RECEIVE = 2
+    # It discards whatever it would receive (--send-only).
+    NO_RECEIVE = 1
 
 
 NO_TRAITS = Trait(0)
@@ -90,7 +91,7 @@ def decode_hello(data: bytes) -> Hello:
     magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
     if magic != MAGIC or version != VERSION:
         raise PeerError(f"no hello of version {VERSION}")
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 3))
+    return Hello(nonce, tag, Role(role & 15), Trait(traits & 1))
 
 
 def roles_fit(mine: Role, theirs: Role) -> bool:
@@ -100,7 +101,7 @@ def roles_fit(mine: Role, theirs: Role) -> bool:
     if Role.STDIO in mine | theirs:
         other = theirs if mine == Role.STDIO else mine
         return Role.STDIO in (mine, theirs) and other in (Role.STDIO, Role.LISTEN, Role.TO)
-    return mine | theirs == Role.LISTEN | Role.TO
+    return bool(mine) and bool(theirs) and mine | theirs == Role.LISTEN | Role.TO
 
 
 class Why(Enum):
@@ -163,7 +164,9 @@ class Election:
     def __init__(self, mine: Hello) -> None:
         self.mine = mine
         self._connections: dict[int, _Connection] = {}
-        self._picked: int | None = None
+        # The connection that we picked, or whose PICK we accepted.
+        self.picked: int | None = None
+        self._failed_nonces: set[bytes] = set()
 
     def opened(self, conn: int) -> list[Action]:
         """Take in a connection that has just opened; `conn` is any fresh number."""
@@ -190,10 +193,12 @@ class Election:
 
     def lost(self, conn: int) -> list[Action]:
         """Forget a connection that was closed; another may be picked in its place."""
-        self._connections.pop(conn, None)
-        if conn != self._picked:
+        connection = self._connections.pop(conn, None)
+        if conn != self.picked:
             return []
-        self._picked = None
+        self.picked = None
+        if connection is not None and connection.hello is not None:
+            self._failed_nonces.add(connection.hello.nonce)
         return self._next_choice()
 
     def _read_hello(self, conn: int, connection: _Connection) -> list[Action]:
@@ -216,19 +221,19 @@ class Election:
             return self._reject(conn, Reject(conn, VERSION, hello))
         del buffer[:HELLO_SIZE]
         connection.hello = hello
-        return self._next_choice() if self._picked is None else []
+        return self._next_choice() if self.picked is None else []
 
     def _read_message(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
         """Read the PICK or ACCEPT that follows the hello."""
         leads = self.mine.nonce > hello.nonce
         expected = ACCEPT if leads else PICK
         message = bytes(connection.buffer[: len(expected)])
-        unasked = leads and conn != self._picked and message
+        unasked = leads and conn != self.picked and message
         if unasked or not expected.startswith(message) or connection.asked:
             return self._drop(conn, Why.STRANGER)
         if len(message) < len(expected):
             return []
-        if not leads and self._picked is not None:
+        if not leads and self.picked is not None:
             connection.asked = True
             return []
         return self._win(conn, connection, hello)
@@ -236,7 +241,8 @@ class Election:
     def _win(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
         leads = self.mine.nonce > hello.nonce
         won = Won(conn, bytes(connection.buffer[len(PICK) :]), leads, hello)
-        self._connections.clear()
+        # If the ACCEPT cannot be sent, the connection is lost like any picked one.
+        self.picked = conn
         return [won] if leads else [Send(conn, ACCEPT), won]
 
     def _next_choice(self) -> list[Action]:
@@ -244,11 +250,16 @@ class Election:
         for conn, connection in self._connections.items():
             if connection.asked and connection.hello is not None:
                 return self._win(conn, connection, connection.hello)
-        for conn, connection in self._connections.items():
-            if connection.hello is not None and self.mine.nonce > connection.hello.nonce:
-                self._picked = conn
-                return [Send(conn, PICK)]
-        return []
+        led = {
+            conn: connection.hello.nonce in self._failed_nonces
+            for conn, connection in self._connections.items()
+            if connection.hello is not None and self.mine.nonce > connection.hello.nonce
+        }
+        if not led:
+            return []
+        # Whoever did not answer a PICK comes last: it may never answer one.
+        self.picked = min(led, key=lambda conn: led[conn])
+        return [Send(self.picked, PICK)]
 
     def _drop(self, conn: int, why: Why) -> list[Action]:
         return [Drop(conn, why), *self.lost(conn)]

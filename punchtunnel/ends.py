@@ -18,25 +18,22 @@ is preceded by a poll and stays below PIPE_BUF; sockets take MSG_DONTWAIT.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import select
 import socket
 import stat
-import struct
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace
+from punchtunnel import tcp, words
+from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.errors import LocalError
 from punchtunnel.mux import Reason
 
-if TYPE_CHECKING:
-    import asyncio
-
-# SO_LINGER on, 0 s: close() sends RST and leaves no TIME_WAIT.
-LINGER_RESET = struct.pack("ii", 1, 0)
 # A write that is not longer never blocks on a pipe that polls as writable.
 _PIPE_BUF = select.PIPE_BUF
 
@@ -67,7 +64,14 @@ class End(Protocol):
         """
 
     def finish_writing(self) -> None:
-        """Pass EOF on: nothing more will be written."""
+        """Pass EOF on: nothing more will be written.
+
+        Raises:
+            OSError: What was written could not be kept (a full disk, NFS).
+        """
+
+    def failure(self) -> OSError | None:
+        """Return what has broken both halves, if the kernel knows of something."""
 
     def close(self) -> None:
         """Both halves have ended well."""
@@ -81,8 +85,7 @@ class SocketEnd:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp.send_at_once(sock)
         self._sock = sock
 
     @property
@@ -115,15 +118,18 @@ class SocketEnd:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
+    def failure(self) -> OSError | None:
+        """See End."""
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return OSError(code, os.strerror(code)) if code else None
+
     def close(self) -> None:
         """See End."""
         self._sock.close()
 
     def abort(self) -> None:
         """See End."""
-        with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        self._sock.close()
+        tcp.close_with_reset(self._sock)
 
 
 class StdioEnd:
@@ -177,6 +183,10 @@ class StdioEnd:
         if self._sink is not None and not self._keep_open:
             self._sink.finish()
             self._sink = None
+
+    def failure(self) -> OSError | None:
+        """See End: a reader of stdout that has gone is found by writing."""
+        return None
 
     def close(self) -> None:
         """See End."""
@@ -236,8 +246,10 @@ class _Descriptor:
         self.close()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.dup2(null, self._fd)
+            # Not left to dup2(), which hides that the last bytes could not be kept.
+            os.close(self._fd)
         finally:
+            os.dup2(null, self._fd)
             os.close(null)
 
     def close(self) -> None:
@@ -261,22 +273,60 @@ def _ready(fd: int, event: int) -> bool:
     return bool(poll.poll(0))
 
 
-async def connect(loop: asyncio.AbstractEventLoop, target: AnyPlace) -> socket.socket:
+async def connect(loop: asyncio.AbstractEventLoop, target: AnyPlace, seconds: float) -> socket.socket:
     """Connect to the target, each of its addresses in turn.
 
+    Args:
+        loop: The running loop.
+        target: Where to.
+        seconds: For all addresses together.
+
     Raises:
-        OSError: The last address's error; TimeoutError comes from outside.
+        OSError: The last address's error; TimeoutError if it did not answer.
     """
     if isinstance(target, UnixPlace):
-        return await _connect_to(loop, socket.AF_UNIX, target.path)
-    infos = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        return await asyncio.wait_for(_connect_to(loop, socket.AF_UNIX, target.path), seconds)
+    infos = await asyncio.wait_for(_look_up(loop, target), seconds)
     last: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, _, _, _, sockaddr in infos:
         try:
-            return await _connect_to(loop, family, sockaddr)
+            return await asyncio.wait_for(_connect_to(loop, family, sockaddr), seconds / len(infos))
         except OSError as error:
             last = error
     raise last
+
+
+async def _look_up(loop: asyncio.AbstractEventLoop, target: Place) -> Sequence[Any]:
+    """Return what getaddrinfo says, in a thread of its own if it may have to ask.
+
+    Not the loop's threads: a look-up can hang for half a minute, and ending
+    the loop would wait for it.
+    """
+    if is_literal(target.host):
+        return socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    answer: asyncio.Future[Sequence[Any]] = loop.create_future()
+
+    def settle(infos: Sequence[Any], error: OSError | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(infos)
+        else:
+            answer.set_exception(error)
+
+    def ask() -> None:
+        infos: Sequence[Any] = ()
+        failure: OSError | None = None
+        try:
+            infos = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            failure = error
+        # The session may be over, and its loop closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, infos, failure)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return await answer
 
 
 async def _connect_to(loop: asyncio.AbstractEventLoop, family: int, address: tuple[Any, ...] | str) -> socket.socket:
@@ -301,11 +351,11 @@ def why_unreachable(error: OSError) -> tuple[str, Reason]:
         reason = Reason.REFUSED
     elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
         reason = Reason.NO_RESOURCES
-    return os.strerror(error.errno or 0), reason
+    return error.strerror or str(error), reason
 
 
 def listen(place: AnyPlace) -> socket.socket:
-    """Bind and listen for -L, before anything else is done.
+    """Bind and listen for -L; of a name, its first address.
 
     Raises:
         LocalError: The port is taken, or the address is not ours.
@@ -315,7 +365,7 @@ def listen(place: AnyPlace) -> socket.socket:
             return _listen_unix(place.path)
         infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, sockaddr = infos[0]
-        return socket.create_server(sockaddr[:2], family=family, backlog=socket.SOMAXCONN)
+        return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
     except OSError as error:
         raise LocalError(words.cannot(f"listen on {place}", error)) from error
 
@@ -344,4 +394,5 @@ def _is_stale(path: str) -> bool:
     A file that is no socket refuses connections too, and is not ours to remove.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         return stat.S_ISSOCK(os.stat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED

@@ -28,19 +28,17 @@ seals them belongs there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from punchtunnel import words
-from punchtunnel.ends import LINGER_RESET, End
+from punchtunnel import tcp, words
+from punchtunnel.ends import End
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import HEADER
 from punchtunnel.mux import (
-    Accepted,
     Credited,
     Data,
     Event,
@@ -53,7 +51,7 @@ from punchtunnel.mux import (
     Reason,
     Reset,
 )
-from punchtunnel.poller import READ, WRITE, Poller
+from punchtunnel.poller import ERROR, READ, WRITE, Poller
 
 # One stream alone sends long frames, because every frame costs a turn of the
 # loop; several send shorter ones, because every frame delays the others.
@@ -70,23 +68,28 @@ USER_TIMEOUT = 40.0
 NOT_SENT_LOW_WATER = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A stream's own end failed while it was read, or written."""
+
+    error: OSError
+    reading: bool
+
+
 class Owner(Protocol):
     """Who decides what streams are for; told of everything in order."""
 
     def stream_opened(self, number: int) -> None:
         """The peer opened a stream: `Link.join` or `Link.refuse` it."""
 
-    def stream_accepted(self, number: int) -> None:
-        """The peer joined a stream of ours to something."""
-
-    def stream_ended(self, number: int, failure: Reset | OSError | None) -> None:
-        """A stream is over: delivered both ways (None), reset, or its own end broke."""
+    def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
+        """A stream is over: both directions ended (None), reset, or its own end broke."""
 
     def source_ended(self, number: int) -> None:
         """The peer will send no more on a stream."""
 
-    def ponged(self, rtt: float) -> None:
-        """A ping was answered."""
+    def ponged(self, value: int, rtt: float) -> None:
+        """The ping that returned `value` was answered."""
 
     def gone_away(self, code: int) -> None:
         """The peer is done with the link."""
@@ -144,10 +147,15 @@ class Link:
         self._unsent = self._frame[:0]
         self._readable = self._writable = True
         self._work_scheduled = False
+        # The hole has ended; streams may still be written out.
+        self._ended = False
+        self._error: LinkError | None = None
+        # Nothing more is done or told.
         self._closed = False
         self.heard_at = self.said_at = self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
-        sock.setblocking(False)
+        # The hole's end has cut a stream.
+        self.cut = False
         _tune(sock)
 
     def start(self, unread: bytes) -> None:
@@ -164,11 +172,6 @@ class Link:
         """Streams that are not over yet."""
         return len(self._streams)
 
-    @property
-    def rtt(self) -> float | None:
-        """The shortest round trip seen, in seconds."""
-        return self._mux.rtt
-
     def open(self, end: End) -> int:
         """Open a stream, join it to `end`, and return its number."""
         number = self._mux.open(time.monotonic())
@@ -179,7 +182,7 @@ class Link:
     def join(self, number: int, end: End) -> bool:
         """Join a stream of the peer to `end`; False if it was reset meanwhile."""
         stream = self._streams.get(number)
-        if stream is None:
+        if stream is None or stream.end is not None:
             return False
         self._mux.accept(number)
         self._attach(stream, end)
@@ -205,10 +208,11 @@ class Link:
             self._on_source_eof(stream)
             self._schedule()
 
-    def ping(self) -> None:
-        """Ask the peer for a sign of life."""
-        self._mux.ping(time.monotonic())
+    def ping(self) -> int:
+        """Ask the peer for a sign of life; the answer carries the value returned here."""
+        value = self._mux.ping(time.monotonic())
         self._schedule()
+        return value
 
     def go_away(self, code: Goodbye) -> None:
         """Say that we are done with the link."""
@@ -217,16 +221,10 @@ class Link:
 
     def close(self, *, reset: bool) -> None:
         """Close the hole and abort what is left; `reset` leaves no TIME_WAIT behind."""
-        if self._closed:
-            return
         self._closed = True
         for number in list(self._streams):
             self._remove(number)
-        self._poller.unregister(self._sock.fileno())
-        if reset:
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        self._sock.close()
+        self._close_hole(reset)
 
     # ---- turns
 
@@ -236,13 +234,17 @@ class Link:
         self._work()
 
     def _on_source(self, stream: _Stream, events: int) -> None:
-        if events & READ:
+        if events & ERROR and stream.end is not None and (error := stream.end.failure()) is not None:
+            # Also behind EOF, where nobody would read any more.
+            self._fail(stream, Broken(error, reading=True))
+            self._work()
+        elif events & READ and stream.source_open:
             stream.source_ready = True
             self._take_turn(stream)
             self._work()
 
     def _on_sink(self, stream: _Stream, events: int) -> None:
-        if events & WRITE:
+        if events & WRITE and stream.sink_open:
             stream.sink_ready = True
             if stream.backlog:
                 self._drain(stream)
@@ -260,7 +262,7 @@ class Link:
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
         for _ in range(STEPS_PER_TURN):
-            if self._closed:
+            if self._ended or self._closed:
                 return
             received = self._readable and self._receive()
             if not (self._send() or received):
@@ -291,11 +293,13 @@ class Link:
         try:
             for event in self._mux.receive(data, now):
                 self._on_event(event, now)
-                if self._closed:
+                if self._ended or self._closed:
                     return
         except PeerError as error:
             self._mux.go_away(Goodbye.PROTOCOL_ERROR)
-            self._send()
+            # If the hole takes it at once: the link is lost either way.
+            while self._send():
+                pass
             self._end(error)
 
     def _on_event(self, event: Event, now: float) -> None:
@@ -313,13 +317,11 @@ class Link:
             case Opened(number):
                 self._streams[number] = _Stream(number, None)
                 self._owner.stream_opened(number)
-            case Accepted(number):
-                self._owner.stream_accepted(number)
             case Reset(number):
                 self._remove(number)
                 self._owner.stream_ended(number, event)
-            case Pong(rtt):
-                self._owner.ponged(rtt)
+            case Pong(value, rtt):
+                self._owner.ponged(value, rtt)
             case GoneAway(code):
                 self._owner.gone_away(code)
 
@@ -343,7 +345,11 @@ class Link:
             stream.sink_open = False
             if stream.end.sink_fd != stream.end.source_fd:
                 self._unwatch(stream.end.sink_fd)
-            stream.end.finish_writing()
+            try:
+                stream.end.finish_writing()
+            except OSError as error:
+                self._fail(stream, Broken(error, reading=False))
+                return
             self._close_if_done(stream)
 
     def _write(self, stream: _Stream, end: End, data: memoryview) -> int:
@@ -355,7 +361,7 @@ class Link:
                 stream.sink_ready = count > 0
                 taken += count
         except OSError as error:
-            self._fail(stream, error)
+            self._fail(stream, Broken(error, reading=False))
             return len(data)
         self._mux.consumed(stream.number, taken, time.monotonic())
         return taken
@@ -393,7 +399,7 @@ class Link:
         try:
             count = stream.end.read_into(self._frame[HEADER.size : HEADER.size + limit])
         except OSError as error:
-            self._fail(stream, error)
+            self._fail(stream, Broken(error, reading=True))
             return
         if count is None:
             stream.source_ready = False
@@ -435,8 +441,8 @@ class Link:
         if source is not None and source == sink:
 
             def on_both(events: int) -> None:
-                self._on_sink(stream, events)
                 self._on_source(stream, events)
+                self._on_sink(stream, events)
 
             self._poller.register(source, on_both)
         else:
@@ -451,11 +457,12 @@ class Link:
         if fd is not None:
             self._poller.unregister(fd)
 
-    def _fail(self, stream: _Stream, error: OSError) -> None:
+    def _fail(self, stream: _Stream, broken: Broken) -> None:
         """A stream's own end broke: the peer sees RST."""
         self._mux.reset(stream.number)
         self._remove(stream.number)
-        self._owner.stream_ended(stream.number, error)
+        self._owner.stream_ended(stream.number, broken)
+        self._tell_if_ended()
 
     def _close_if_done(self, stream: _Stream) -> None:
         if stream.source_open or stream.sink_open or stream.end is None:
@@ -465,6 +472,7 @@ class Link:
         self._unwatch(stream.end.sink_fd)
         stream.end.close()
         self._owner.stream_ended(stream.number, None)
+        self._tell_if_ended()
 
     def _remove(self, number: int) -> None:
         """Forget a stream and abort its end."""
@@ -476,19 +484,37 @@ class Link:
             stream.end.abort()
 
     def _end(self, error: LinkError | None) -> None:
-        if not self._closed:
-            self.close(reset=False)
-            self._owner.link_ended(error)
+        """The hole has ended.  What came whole before that is still written out."""
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        self._close_hole(reset=False)
+        for stream in list(self._streams.values()):
+            if stream.eof and stream.sink_open and stream.end is not None:
+                stream.source_open = False
+            else:
+                self.cut = True
+                self._remove(stream.number)
+        self._tell_if_ended()
+
+    def _tell_if_ended(self) -> None:
+        if self._ended and not self._streams and not self._closed:
+            self._closed = True
+            self._owner.link_ended(self._error)
+
+    def _close_hole(self, reset: bool) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._poller.unregister(self._sock.fileno())
+        if reset:
+            tcp.close_with_reset(self._sock)
+        else:
+            self._sock.close()
 
 
 def _tune(sock: socket.socket) -> None:
-    """Set what a hole needs; each option only where the system has it."""
-    for name, value in (
-        ("TCP_NODELAY", 1),
-        ("TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
-        ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setblocking(False)
+    tcp.send_at_once(sock)
+    tcp.limit_silence(sock, USER_TIMEOUT)
+    tcp.limit_unsent(sock, NOT_SENT_LOW_WATER)

@@ -46,9 +46,9 @@ MAX_LINK_MEMORY = 64 * 1024 * 1024
 GROW_WITHIN_ROUND_TRIPS = 2.0
 # Every stream costs a descriptor here and one at the target.
 MAX_STREAMS = 4096
-# Control frames wait while the link is congested.  A peer that asks for more
-# answers than this without reading them is not one of ours.
-MAX_CONTROL = 256 * 1024
+# Bytes of answers that wait while the link is congested.  A peer that asks for
+# more without reading them is not one of ours.
+MAX_ANSWERS = 256 * 1024
 # Unanswered pings whose time is remembered.
 MAX_PINGS = 4
 LAST_STREAM = 2**32 - 1
@@ -74,18 +74,13 @@ class Goodbye(IntEnum):
     NORMAL = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
+    # Not in yamux: a stream was ended here before everything was delivered.
+    CUT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The peer opened `stream`; accept() or reset() it."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The peer joined our `stream` to something."""
 
     stream: int
 
@@ -123,8 +118,9 @@ class Credited:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The peer answered a ping after `rtt` seconds."""
+    """The peer answered the ping `value` after `rtt` seconds."""
 
+    value: int
     rtt: float
 
 
@@ -135,7 +131,7 @@ class GoneAway:
     code: int
 
 
-Event = Opened | Accepted | Data | Finished | Reset | Credited | Pong | GoneAway
+Event = Opened | Data | Finished | Reset | Credited | Pong | GoneAway
 
 
 @dataclass(slots=True)
@@ -164,8 +160,10 @@ class Mux:
         self._streams: dict[int, _Stream] = {}
         self._decoder = Decoder()
         self._control = bytearray()
+        self._answers = 0
         self._next_stream = 1 if leads else 2
         self._their_parity = 0 if leads else 1
+        self._their_last = 0
         self._windows = 0
         self._unread = 0
         self._pings: dict[int, float] = {}
@@ -217,9 +215,11 @@ class Mux:
 
     def reset(self, number: int, reason: Reason = Reason.RESET) -> None:
         """Give a stream up in both directions; nothing is said about it afterwards."""
-        if number in self._streams:
+        stream = self._streams.get(number)
+        if stream is not None:
             self._remove(number)
-            self._send(Kind.WINDOW, Flag.RST, number, reason)
+            theirs = number % 2 == self._their_parity
+            self._send(Kind.WINDOW, Flag.RST, number, reason, answer=theirs and not stream.accepted)
 
     def consumed(self, number: int, length: int, now: float) -> None:
         """Report that `length` received bytes have left this process; returns them as credit."""
@@ -234,13 +234,14 @@ class Mux:
         elif stream.owed * 2 >= stream.window:
             self._return_credit(number, stream, now)
 
-    def ping(self, now: float) -> None:
-        """Ask the peer for a sign of life; the answer is a Pong."""
+    def ping(self, now: float) -> int:
+        """Ask the peer for a sign of life; the answer is a Pong with the value returned here."""
         self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
         self._pings[self._ping_count] = now
         if len(self._pings) > MAX_PINGS:
             del self._pings[next(iter(self._pings))]
         self._send(Kind.PING, Flag.SYN, 0, self._ping_count)
+        return self._ping_count
 
     def go_away(self, code: Goodbye) -> None:
         """Say that we are done with the link."""
@@ -250,6 +251,7 @@ class Mux:
         """Return and forget the control frames to be sent; they go before any further data."""
         control = bytes(self._control)
         self._control.clear()
+        self._answers = 0
         return control
 
     @property
@@ -267,6 +269,8 @@ class Mux:
                 is good; the link is not.
         """
         for item in self._decoder.feed(data):
+            if self._answers > MAX_ANSWERS:
+                raise PeerError("the peer asks for answers and does not read them")
             if isinstance(item, Payload):
                 yield from self._on_payload(item)
             elif item.kind is Kind.DATA:
@@ -328,21 +332,22 @@ class Mux:
 
     def _on_ping(self, header: Header, now: float) -> Iterator[Event]:
         if Flag.SYN in header.flags:
-            self._send(Kind.PING, Flag.ACK, 0, header.length)
+            self._send(Kind.PING, Flag.ACK, 0, header.length, answer=True)
         elif (asked := self._pings.pop(header.length, None)) is not None:
             rtt = max(now - asked, 0.0)
             # The smallest is the path's own; larger ones waited in a queue.
             self.rtt = rtt if self.rtt is None else min(self.rtt, rtt)
-            yield Pong(rtt)
+            yield Pong(header.length, rtt)
 
     def _on_flags(self, header: Header, now: float) -> Iterator[Event]:
         """Handle SYN, ACK, and a RST that a foreign yamux put on a DATA frame."""
         number = header.stream
         if Flag.SYN in header.flags:
-            if number % 2 != self._their_parity or number in self._streams:
-                raise PeerError(f"stream {number} cannot be opened by the peer")
+            if number % 2 != self._their_parity or number <= self._their_last:
+                raise PeerError(f"stream {number} cannot be opened by the peer, or not again")
+            self._their_last = number
             if len(self._streams) >= MAX_STREAMS:
-                self._send(Kind.WINDOW, Flag.RST, number, Reason.NO_RESOURCES)
+                self._send(Kind.WINDOW, Flag.RST, number, Reason.NO_RESOURCES, answer=True)
             else:
                 self._add(number, now)
                 yield Opened(number)
@@ -351,7 +356,6 @@ class Mux:
             return
         if Flag.ACK in header.flags and not stream.accepted:
             stream.accepted = True
-            yield Accepted(number)
         if Flag.RST in header.flags:
             self._remove(number)
             yield Reset(number, Reason.RESET, stream.accepted)
@@ -383,10 +387,10 @@ class Mux:
         self.reset(number, Reason.MEMORY)
         return Reset(number, Reason.MEMORY, stream.accepted)
 
-    def _send(self, kind: Kind, flags: Flag, stream: int, length: int) -> None:
-        if len(self._control) > MAX_CONTROL:
-            raise PeerError("the peer asks for answers and does not read them")
-        self._control += Header(kind, flags, stream, length).encode()
+    def _send(self, kind: Kind, flags: Flag, stream: int, length: int, *, answer: bool = False) -> None:
+        frame = Header(kind, flags, stream, length).encode()
+        self._control += frame
+        self._answers += len(frame) * answer
 
     def _add(self, number: int, now: float) -> None:
         self._streams[number] = _Stream(updated=now)

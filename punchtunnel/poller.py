@@ -19,6 +19,8 @@ from collections.abc import Callable
 
 READ = 1
 WRITE = 2
+# The connection was reset, or the reader of a pipe has gone.
+ERROR = 4
 # Events taken in one turn of the loop.
 MAX_EVENTS = 256
 
@@ -28,8 +30,8 @@ Callback = Callable[[int], None]
 class Poller:
     """Tells callbacks which of READ and WRITE has become possible.
 
-    Errors and hang-ups are told as both: the next read or write says what
-    happened.
+    Errors are told as all three, hang-ups as READ and WRITE: the next read or
+    write says what happened.
 
     Args:
         loop: The running loop.
@@ -83,7 +85,12 @@ if sys.platform == "linux":
             readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
             writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
             return [
-                (fd, (READ if mask & readable else 0) | (WRITE if mask & writable else 0))
+                (
+                    fd,
+                    (READ if mask & readable else 0)
+                    | (WRITE if mask & writable else 0)
+                    | (ERROR if mask & select.EPOLLERR else 0),
+                )
                 for fd, mask in self._epoll.poll(0, MAX_EVENTS)
             ]
 

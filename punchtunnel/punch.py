@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from punchtunnel import schedule, words
+from punchtunnel import schedule, tcp, words
 from punchtunnel.address import parse_bind, parse_peer
-from punchtunnel.dialling import Counts, Dial, Dialler, close_with_reset, name_of, round_trip
+from punchtunnel.dialling import Counts, Dial, Dialler
 from punchtunnel.election import (
     NO_TRAITS,
     NONCE_SIZE,
@@ -40,7 +40,7 @@ from punchtunnel.election import (
     Won,
 )
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
-from punchtunnel.resolve import REFRESH, Address, Answer, Resolver
+from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
 # comes within a round trip, and within three more if it is lost once.  One that
@@ -49,11 +49,14 @@ HELLO_TIMEOUT = 0.5
 HELLO_ROUND_TRIPS = 4
 LONGEST_HELLO_TIMEOUT = 5.0
 DECISION_TIMEOUT = 15.0
+# Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
+PICK_TIMEOUT = 3.0
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0
-# Connections that wait for their hello; the oldest silent one makes room.
+# Connections that are open but not elected; the oldest, of those without a
+# hello if there are any, makes room.
 MAX_HALFWAY = 64
 RECEIVE_SIZE = 4096
 DEFAULT_WAIT = 120.0
@@ -70,7 +73,7 @@ class Hole:
         leads: Exactly one of the two sides leads.
         role: What the peer joins the hole to.
         traits: What the peer will not send or receive.
-        waited: Seconds from the first dial.
+        waited: Seconds from the start of the punch.
         counts: What happened on the way.
     """
 
@@ -83,7 +86,7 @@ class Hole:
     counts: Counts
 
     def __str__(self) -> str:
-        return f"{name_of(self.sock.getsockname())} to {name_of(self.sock.getpeername())}"
+        return f"{tcp.name_of(self.sock.getsockname())} to {tcp.name_of(self.sock.getpeername())}"
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class _Candidate:
     opened: float
     patience: float
     dial: Dial | None
+    picked: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,10 @@ def open_hole(
         raise UsageError(words.NO_PEER)
     if not 0 <= settings.wait < float("inf"):
         raise UsageError(f"cannot wait for {settings.wait} seconds")
+    try:
+        settings.channel.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the name of the channel is not valid UTF-8") from error
     nonce = nonce or os.urandom(NONCE_SIZE)
     puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report)
     try:
@@ -242,16 +250,16 @@ class _Puncher:
         """Close everything but the winner."""
         for candidate in self._candidates.values():
             if self._hole is None or candidate.sock is not self._hole.sock:
-                close_with_reset(candidate.sock)
+                tcp.close_with_reset(candidate.sock)
         self._dialler.close()
         self._resolver.close()
         self._selector.close()
 
     def _no_hole(self) -> NoHoleError:
         if not self._addresses:
-            return NoHoleError("; ".join(self._failed) or words.NO_ADDRESS)
-        pending = self._dialler.pending
-        return NoHoleError(words.no_hole(self._settings.peers, self._settings.wait, self._counts, pending))
+            return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
+        outcomes = self._dialler.outcomes
+        return NoHoleError(words.no_hole(self._settings.peers, self._settings.wait, self._counts, outcomes))
 
     # ---- where to, and when
 
@@ -270,8 +278,10 @@ class _Puncher:
             if asked and answer.lasting and not self._addresses:
                 raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
             return
-        foreign = tuple(address for address in answer.addresses if not address.own)
-        self._addresses = foreign or answer.addresses
+        # A name that fails for the moment keeps the addresses it had.
+        found = dict.fromkeys(answer.addresses + (self._addresses if answer.failed else ()))
+        foreign = tuple(address for address in found if not address.own)
+        self._addresses = (foreign or tuple(found))[:MAX_ADDRESSES]
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:
@@ -294,15 +304,15 @@ class _Puncher:
 
     def _on_open(self, sock: socket.socket, remote: str, dial: Dial | None) -> None:
         """A connection is open, but with whom?  The election finds out."""
-        silent = [conn for conn in self._candidates if not self._election.has_hello(conn)]
-        if len(self._candidates) >= MAX_HALFWAY and silent:
-            self._drop(silent[0])
+        if len(self._candidates) >= MAX_HALFWAY:
+            silent = [conn for conn in self._candidates if not self._election.has_hello(conn)]
+            self._drop(min(silent or self._candidates))
         self._counts.opened += 1
         conn = self._counts.opened
-        patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * round_trip(sock))
+        patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * tcp.round_trip(sock))
         self._candidates[conn] = _Candidate(sock, remote, self._monotonic(), patience, dial)
-        self._report("opened", local=name_of(sock.getsockname()), remote=remote)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._report("opened", local=tcp.name_of(sock.getsockname()), remote=remote)
+        tcp.send_at_once(sock)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
         self._perform(self._election.opened(conn))
 
@@ -325,7 +335,8 @@ class _Puncher:
 
     def _expiry(self, conn: int) -> float:
         candidate = self._candidates[conn]
-        return candidate.opened + (DECISION_TIMEOUT if self._election.has_hello(conn) else candidate.patience)
+        limit = DECISION_TIMEOUT if self._election.has_hello(conn) else candidate.patience
+        return min(candidate.opened + limit, candidate.picked + PICK_TIMEOUT)
 
     def _next_expiry(self) -> float:
         return min(map(self._expiry, self._candidates), default=float("inf"))
@@ -345,7 +356,7 @@ class _Puncher:
                 case Reject(conn, version, hello):
                     self._farewell(conn)
                     raise RejectedError(words.rejected(self._settings.role, version, hello))
-                case Won():
+                case Won(conn) if conn in self._candidates:
                     self._win(action)
 
     def _send(self, conn: int, data: bytes) -> None:
@@ -355,6 +366,8 @@ class _Puncher:
             sent = self._candidates[conn].sock.send(data)
         except OSError:
             sent = 0
+        if conn == self._election.picked:
+            self._candidates[conn].picked = self._monotonic()
         # A fresh connection takes a handshake whole; one that does not is dying.
         if sent != len(data):
             self._drop(conn)
@@ -377,9 +390,9 @@ class _Puncher:
         """Close a connection, and let its port be dialled again."""
         candidate = self._candidates.pop(conn)
         self._selector.unregister(candidate.sock)
-        close_with_reset(candidate.sock)
+        tcp.close_with_reset(candidate.sock)
         if candidate.dial is not None:
-            self._dialler.redial(candidate.dial)
+            self._dialler.redial(candidate.dial, "mute")
 
     def _farewell(self, conn: int) -> None:
         """Leave the peer the time to read our hello: it must say the same sentence."""
@@ -398,7 +411,7 @@ class _Puncher:
         self._hole = Hole(sock, won.unread, won.leads, won.hello.role, won.hello.traits, waited, self._counts)
         self._report(
             "hole",
-            local=name_of(sock.getsockname()),
+            local=tcp.name_of(sock.getsockname()),
             remote=candidate.remote,
             role=words.role_name(won.hello.role),
             leads=won.leads,

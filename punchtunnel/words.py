@@ -11,7 +11,7 @@ and from which verbosity on.  status.py prints them, as text or as JSON.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,7 +66,10 @@ EVENTS: dict[str, tuple[Level, str]] = {
 NO_PEER = "no peer: give the address of the other machine"
 NO_ADDRESS = "no PEER has an address of the chosen family"
 LINK_CUT = "link lost: the peer's process or its machine ended without a goodbye"
+NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 PEER_QUIT = "the peer ended before everything was delivered"
+PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
+PEER_TAKES_NOTHING = "the peer takes nothing (--send-only): stdin is not read"
 SESSION_OVER = "the session is over"
 NO_ANSWER = "no answer"
 
@@ -76,43 +79,59 @@ def peers_text(peers: Sequence[str]) -> str:
     return " or ".join(peers)
 
 
-def no_hole(peers: Sequence[str], wait: float, counts: Counts, pending: int) -> str:
-    """Say why there is no hole, from what was counted, and what to try."""
+def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping[str, int]) -> str:
+    """Say why there is no hole, and what to try.
+
+    Args:
+        peers: As given.
+        wait: Seconds.
+        counts: What happened in all.
+        outcomes: How the last dial of each port ended: a field of Counts, or
+            "pending".  The majority tells the cause: a single odd answer
+            among twenty ports is chance.
+    """
     start = f"no hole to {peers_text(peers)} in {wait:g} s: {counts.dials} dials"
-    met = counts.strangers + counts.mute
     if counts.other_channel:
         return f"{start}; a punchtunnel there uses another channel: give both sides the same --channel"
-    if met:
-        return (
-            f"{start}, {met} answered but not by a punchtunnel: "
-            f"a router or another program takes these connections; is it the right address?"
-        )
-    if counts.rewritten:
-        return (
-            f"{start}; the peer came from other ports than it dialled from: "
-            f"its router rewrites ports; use IPv6, or map ports on one router"
-        )
-    if counts.forbidden and counts.forbidden >= counts.dials // 2:
-        return f"{start}, {counts.forbidden} forbidden by this machine's own firewall: allow outgoing TCP"
-    if counts.refused > counts.unreachable and counts.refused:
-        return (
-            f"{start}, {counts.refused} refused at once: the peer is not punching yet, or its router rejects; "
-            f"start both sides within the same minute, with the same --channel"
-        )
-    if counts.unreachable:
-        return (
-            f"{start}, {counts.unreachable} unreachable: there is no route to that address from here; "
-            f"check it, and this machine's network"
-        )
-    if counts.foreign:
+    if counts.foreign and not counts.refused + counts.strangers + counts.mute:
         return (
             f"{start}, no answer; {counts.foreign} connections came from another address than the peer's: "
             f"is it the right one?"
         )
-    return (
-        f"{start}, no answer at all to {pending}: the peer is not punching, its address is wrong, "
-        f"or a router on the way drops everything; start both sides within the same minute"
-    )
+    causes = {
+        "mute": counts.strangers + counts.mute,
+        "refused": counts.refused,
+        "forbidden": counts.forbidden,
+        "unusable": counts.unusable,
+        "unreachable": counts.unreachable,
+    }
+    # A host without IPv6 finds all of a peer's IPv6 addresses unreachable: what
+    # the others say counts.
+    share = {kind: outcomes.get(kind, 0) for kind in causes} | {"silent": outcomes.get("pending", 0)}
+    share["silent"] += outcomes.get("silent", 0) + outcomes.get("expired", 0)
+    reachable = {kind: count for kind, count in share.items() if count and kind != "unreachable"}
+    cause = max(reachable or share, key=lambda kind: share[kind])
+    if cause == "silent" and causes["refused"] + causes["mute"] > counts.dials // 4:
+        # Most ports are held at any moment; what the other dials met says more.
+        cause = max(("refused", "mute"), key=lambda kind: causes[kind])
+    count = causes.get(cause, share["silent"])
+    return start + _CAUSES[cause].format(count=count, rewritten=counts.rewritten)
+
+
+_CAUSES = {
+    "mute": ", {count} answered but not by a punchtunnel: a router or another program takes these connections, "
+    "and the peer is not punching; is it the right address?",
+    "refused": ", {count} refused at once: the peer is not punching yet, or its router rejects; "
+    "start both sides within the same minute, with the same --channel",
+    "forbidden": ", {count} forbidden by this machine's own firewall: allow outgoing TCP",
+    "unusable": ", {count} of them impossible on this machine: its ports are in use by another punchtunnel "
+    "to the same peer; give every link its own --channel",
+    "unreachable": ", {count} unreachable: there is no route to that address from here; "
+    "check it, and this machine's network",
+    "silent": ", no answer at all to {count}: the peer is not punching, its address is wrong, a router on the way "
+    "drops everything, or both routers choose random ports; start both sides within the same minute, "
+    "or use IPv6",
+}
 
 
 def all_ports_busy(count: int, channel: str) -> str:
@@ -187,9 +206,9 @@ def broken_link(error: OSError) -> str:
     return f"link lost: {error.strerror or error}"
 
 
-def local_reset(reason: str) -> str:
+def local_reset(error: OSError) -> str:
     """Say that the local client or target ended its connection with an error."""
-    return f"the local connection broke: {reason}"
+    return f"the local connection broke: {error.strerror or error}"
 
 
 def protocol_error(code: int) -> str:

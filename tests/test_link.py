@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -17,7 +18,7 @@ import uvloop
 from punchtunnel.ends import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import Flag, Header, Kind
-from punchtunnel.link import Link
+from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
 from punchtunnel.poller import Poller
 
@@ -32,21 +33,19 @@ class Side:
     poller: Poller
     link: Link = field(init=False)
     opened: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
-    ended: asyncio.Queue[tuple[int, Reset | OSError | None]] = field(default_factory=asyncio.Queue)
+    ended: asyncio.Queue[tuple[int, Reset | Broken | None]] = field(default_factory=asyncio.Queue)
     lost: asyncio.Queue[LinkError | None] = field(default_factory=asyncio.Queue)
     codes: list[int] = field(default_factory=list)
 
     def stream_opened(self, number: int) -> None:
         self.opened.put_nowait(number)
 
-    def stream_accepted(self, number: int) -> None: ...
-
-    def stream_ended(self, number: int, failure: Reset | OSError | None) -> None:
+    def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         self.ended.put_nowait((number, failure))
 
     def source_ended(self, number: int) -> None: ...
 
-    def ponged(self, rtt: float) -> None: ...
+    def ponged(self, value: int, rtt: float) -> None: ...
 
     def gone_away(self, code: int) -> None:
         self.codes.append(code)
@@ -182,7 +181,8 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
                 _, failure = await asyncio.wait_for(left.ended.get(), LONG)
-                assert isinstance(failure, ConnectionResetError)
+                assert isinstance(failure, Broken)
+                assert failure.error.errno == errno.ECONNRESET
                 assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(1, Reason.RESET, True))
                 far.setblocking(False)
                 with pytest.raises(ConnectionResetError):

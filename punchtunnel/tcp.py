@@ -1,0 +1,112 @@
+"""What the kernel's TCP is asked for beyond connect, send and receive.
+
+Each option is used where the system has it; where it does not, the function
+does nothing or says "unknown", and the callers work without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+
+from punchtunnel.address import join_host_port
+
+# linux/in.h; Python's socket module does not name it.
+_IP_MINTTL = 21
+# linux/tcp.h: struct tcp_info begins with the state and has the smoothed round
+# trip, in microseconds, at this offset.
+_TCP_INFO_SIZE = 104
+_TCP_INFO_RTT = 68
+# linux/tcp_states.h
+SYN_SENT = 2
+# Routers quote an expired packet with the TTL that it had left: 1, or 0.
+_SMALLEST_TTL = 2
+# SO_LINGER on, 0 s.
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def name_of(sockaddr: Sequence[object]) -> str:
+    """Return `host:port` of what getsockname, getpeername or accept gave."""
+    return join_host_port(str(sockaddr[0]), int(str(sockaddr[1])))
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close with RST instead of FIN: no TIME_WAIT blocks the ports for a minute."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    sock.close()
+
+
+def share_port(sock: socket.socket) -> None:
+    """Let other sockets of this user bind the same port, if they ask for it too."""
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Do not hold back small segments (Nagle)."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def limit_silence(sock: socket.socket, seconds: float) -> None:
+    """Give the connection up when what was sent is not acknowledged for so long."""
+    _set_tcp(sock, "TCP_USER_TIMEOUT", int(seconds * 1000))
+
+
+def limit_unsent(sock: socket.socket, size: int) -> None:
+    """Take no more while `size` bytes wait unsent in the kernel."""
+    _set_tcp(sock, "TCP_NOTSENT_LOWAT", size)
+
+
+def time_to_live(sock: socket.socket) -> int:
+    """Return the TTL or hop limit of what is sent."""
+    return sock.getsockopt(*_ttl_option(sock))
+
+
+def set_time_to_live(sock: socket.socket, ttl: int) -> None:
+    """Set the TTL or hop limit of what is sent from now on."""
+    sock.setsockopt(*_ttl_option(sock), ttl)
+
+
+def ignore_expiry(sock: socket.socket, ignore: bool) -> None:
+    """Make the kernel ignore ICMP time-exceeded for this socket: IPv4 on Linux only.
+
+    `tcp_v4_err` drops an ICMP error whose quoted packet has a TTL below
+    IP_MINTTL (RFC 5082).  For IPv6 it compares the hop limit of the ICMP
+    packet itself, which says nothing.
+    """
+    if sys.platform == "linux" and sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _SMALLEST_TTL if ignore else 0)
+
+
+def state(sock: socket.socket) -> int:
+    """Return the connection's state as linux/tcp_states.h numbers it; 0 where unknown."""
+    if sys.platform != "linux":
+        return 0
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def round_trip(sock: socket.socket) -> float:
+    """Return the kernel's estimate of the round trip in seconds; 0.0 where it has none."""
+    if sys.platform != "linux":
+        return 0.0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+    return float(microseconds) / 1e6
+
+
+def _set_tcp(sock: socket.socket, name: str, value: int) -> None:
+    option = getattr(socket, name, None)
+    if option is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _ttl_option(sock: socket.socket) -> tuple[int, int]:
+    if sock.family == socket.AF_INET6:
+        return socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
+    return socket.IPPROTO_IP, socket.IP_TTL
