@@ -217,7 +217,8 @@ class Election:
             return self._drop(conn, Why.MYSELF)
         if hello.channel_tag != self.mine.channel_tag:
             return self._drop(conn, Why.OTHER_CHANNEL)
-        if not roles_fit(self.mine.role, hello.role):
+        nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
+        if nobody_receives or not roles_fit(self.mine.role, hello.role):
             return self._reject(conn, Reject(conn, VERSION, hello))
         del buffer[:HELLO_SIZE]
         connection.hello = hello

@@ -162,6 +162,8 @@ def rejected(mine: Role, version: int, hello: Hello | None) -> str:
     """Say why the peer was rejected and what to change."""
     if hello is None:
         return f"the peer speaks version {version} of the protocol, not 1: install the same punchtunnel on both sides"
+    if hello.traits and mine == hello.role == 1:
+        return "both sides are --send-only, so nobody would receive anything: drop it on one side"
     both = f"roles do not fit: {role_name(mine)} here, {role_name(hello.role)} there"
     if mine == hello.role and "-L" in role_name(mine):
         return f"{both}: both sides listen; one side needs --to HOST:PORT, or no option for stdio"
