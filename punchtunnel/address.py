@@ -10,7 +10,6 @@ Nothing is resolved here: a name stays a name until an edge looks it up.
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from dataclasses import dataclass
 
@@ -130,9 +129,13 @@ def parse_target(text: str) -> AnyPlace:
 def _parse_place(option: str, text: str, default_host: str, lowest_port: int) -> AnyPlace:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
-        if not path or "\0" in path:
+        try:
+            size = len(path.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            size = 0
+        if not size or "\0" in path:
             raise UsageError(f"{option} {text!r} names no path behind unix:")
-        if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        if size > MAX_UNIX_PATH:
             raise UsageError(f"{option}: the path of a Unix socket has at most {MAX_UNIX_PATH} bytes")
         return UnixPlace(path)
     host, colon, port_text = text.rpartition(":")
@@ -141,7 +144,8 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise UsageError(f"{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{port_text or 22}")
+        example = port_text if port_text.isdigit() else "22"
+        raise UsageError(f"{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{example}")
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
         raise UsageError(f"{option} {text!r} does not end in a port number")
     port = int(port_text)

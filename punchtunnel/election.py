@@ -235,6 +235,9 @@ class Election:
         if len(message) < len(expected):
             return []
         if not leads and self.picked is not None:
+            if len(connection.buffer) > len(expected):
+                # Nothing may follow a PICK that is not answered yet.
+                return self._drop(conn, Why.STRANGER)
             connection.asked = True
             return []
         return self._win(conn, connection, hello)

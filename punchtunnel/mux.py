@@ -170,6 +170,8 @@ class Mux:
         self._ping_count = 0
         # A FIN on a DATA frame counts once the frame's payload is complete.
         self._pending_fin: tuple[int, int] | None = None
+        # The payload that follows was not counted: its stream was unknown.
+        self._skipping = False
         self.rtt: float | None = None
 
     # ---- what we do
@@ -285,6 +287,7 @@ class Mux:
     def _on_data(self, header: Header, now: float) -> Iterator[Event]:
         yield from self._on_flags(header, now)
         stream = self._streams.get(header.stream)
+        self._skipping = stream is None
         if stream is not None:
             if stream.finished_there and header.length:
                 raise PeerError(f"data on stream {header.stream} behind its end")
@@ -296,13 +299,13 @@ class Mux:
             if self._unread > MAX_LINK_MEMORY:
                 yield self._reset_largest()
         if Flag.FIN in header.flags:
-            if header.length:
+            if header.length and not self._skipping:
                 self._pending_fin = (header.stream, header.length)
-            else:
+            elif not header.length:
                 yield from self._on_fin(header.stream)
 
     def _on_payload(self, piece: Payload) -> Iterator[Event]:
-        if piece.stream in self._streams:
+        if piece.stream in self._streams and not self._skipping:
             yield Data(piece.stream, piece.data)
         if self._pending_fin is not None:
             number, missing = self._pending_fin

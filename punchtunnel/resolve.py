@@ -128,6 +128,10 @@ class Resolver:
         for peer in peers:
             try:
                 answers = self._look_up(peer, None, self._family, socket.SOCK_STREAM)
+            except UnicodeError:
+                # An interface behind "%" that no machine can have.
+                failed.append(f"{peer!r} is not a possible address")
+                continue
             except OSError as error:
                 failed.append(f"{peer!r} cannot be resolved: {error.strerror or error}")
                 lasting = lasting and error.errno != socket.EAI_AGAIN

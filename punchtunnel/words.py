@@ -91,6 +91,8 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
             among twenty ports is chance.
     """
     start = f"no hole to {peers_text(peers)} in {wait:g} s: {counts.dials} dials"
+    if not counts.dials:
+        return f"{start}, nobody came: start the other side, with the same --channel"
     if counts.other_channel:
         return f"{start}; a punchtunnel there uses another channel: give both sides the same --channel"
     if counts.foreign and not counts.refused + counts.strangers + counts.mute:
@@ -110,7 +112,7 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
     share = {kind: outcomes.get(kind, 0) for kind in causes} | {"silent": outcomes.get("pending", 0)}
     share["silent"] += outcomes.get("silent", 0) + outcomes.get("expired", 0)
     reachable = {kind: count for kind, count in share.items() if count and kind != "unreachable"}
-    cause = max(reachable or share, key=lambda kind: share[kind])
+    cause = max(reachable or share, key=lambda kind: share[kind]) if any(share.values()) else "silent"
     if cause == "silent" and causes["refused"] + causes["mute"] > counts.dials // 4:
         # Most ports are held at any moment; what the other dials met says more.
         cause = max(("refused", "mute"), key=lambda kind: causes[kind])
@@ -234,6 +236,11 @@ def sentence(event: str, fields: dict[str, object]) -> tuple[Level, str]:
     A field that is missing shows by its name: a message must never end a run.
     """
     level, text = EVENTS[event]
-    with contextlib.suppress(KeyError, ValueError):
-        return level, text.format(**fields)
-    return level, f"{event} {fields}"
+    return level, fill(text, fields)
+
+
+def fill(text: str, fields: dict[str, object]) -> str:
+    """Return `text` with its fields filled in; where one is missing, the text and what there is."""
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        return text.format(**fields)
+    return f"{text} {fields}"
