@@ -62,7 +62,7 @@ class Status:
                 self._line = ""
 
     def _follow(self, event: str, fields: dict[str, object]) -> None:
-        line = f"punchtunnel: {words.fill(_STATES[event], fields)}"
+        line = f"punchtunnel: {words.fill(event, _STATES[event], fields)}"
         self._write(self._clear() + line)
         self._line = line
         if event == _LAST_STATE:

@@ -236,11 +236,11 @@ def sentence(event: str, fields: dict[str, object]) -> tuple[Level, str]:
     A field that is missing shows by its name: a message must never end a run.
     """
     level, text = EVENTS[event]
-    return level, fill(text, fields)
+    return level, fill(event, text, fields)
 
 
-def fill(text: str, fields: dict[str, object]) -> str:
-    """Return `text` with its fields filled in; where one is missing, the text and what there is."""
+def fill(event: str, text: str, fields: dict[str, object]) -> str:
+    """Return `text` with its fields filled in; where one does not fit, the event and what there is."""
     with contextlib.suppress(KeyError, ValueError, TypeError):
         return text.format(**fields)
-    return f"{text} {fields}"
+    return f"{event} {fields}"
