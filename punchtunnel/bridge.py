@@ -216,8 +216,12 @@ class _Session:
             self._link.refuse(number, Reason.NOT_EXPECTED)
 
     def source_ended(self, number: int) -> None:
-        """EOF of the peer ends a terminal too: nobody types into a finished transfer."""
-        if number == self._only and self._stdio is not None and self._stdio.stdin_is_terminal:
+        """EOF of the peer ends a terminal too: nobody types into a finished transfer.
+
+        A peer that has sent nothing at all only listens: there the typing goes on.
+        """
+        ours = number == self._only and self._stdio is not None and self._stdio.stdin_is_terminal
+        if ours and self._link.bytes_in:
             self._link.end_source(number)
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:

@@ -351,7 +351,14 @@ def why_unreachable(error: OSError) -> tuple[str, Reason]:
         reason = Reason.REFUSED
     elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
         reason = Reason.NO_RESOURCES
-    return error.strerror or str(error), reason
+    return _reason(error), reason
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's own words: asyncio and socket put some of theirs into strerror."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def listen(place: AnyPlace) -> socket.socket:
@@ -367,7 +374,7 @@ def listen(place: AnyPlace) -> socket.socket:
         family, _, _, _, sockaddr = infos[0]
         return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
     except OSError as error:
-        raise LocalError(words.cannot(f"listen on {place}", error)) from error
+        raise LocalError(words.cannot(f"listen on {place}", OSError(error.errno, _reason(error)))) from error
 
 
 def _listen_unix(path: str) -> socket.socket:

@@ -1,0 +1,262 @@
+"""What people write for PEER, -L and --to becomes a value or one sentence."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from punchtunnel.address import (
+    Place,
+    UnixPlace,
+    is_literal,
+    join_host_port,
+    parse_bind,
+    parse_listen,
+    parse_peer,
+    parse_target,
+)
+from punchtunnel.errors import UsageError
+
+PARSERS: list[Callable[[str], object]] = [parse_peer, parse_bind, parse_listen, parse_target]
+
+GOOD_PEERS = {
+    "203.0.113.9": "203.0.113.9",
+    "2001:db8::7": "2001:db8::7",
+    "[2001:db8::7]": "2001:db8::7",
+    "2001:0DB8:0:0::0007": "2001:db8::7",
+    "fe80::1%eth0": "fe80::1%eth0",
+    "[fe80::1%eth0]": "fe80::1%eth0",
+    "127.0.0.1": "127.0.0.1",
+    "::1": "::1",
+    "home.example": "home.example",
+    "home.example.": "home.example.",
+    "localhost": "localhost",
+    "my_nas": "my_nas",
+    "3com.example": "3com.example",
+    "bücher.example": "bücher.example",
+    "a" * 63: "a" * 63,
+    ".".join(["a" * 63] * 3 + ["a" * 61]): ".".join(["a" * 63] * 3 + ["a" * 61]),
+}
+
+BAD_PEERS = [
+    "",
+    " ",
+    "a b",
+    "-home",
+    "home-",
+    "a..b",
+    ".",
+    ".home",
+    "home/24",
+    "10.0.0.0/8",
+    "user@home",
+    "http://home",
+    "256.1.1.1",
+    "1.2.3",
+    "10.1",
+    "1.2.3.4.5",
+    "0.0.0.0",
+    "::",
+    "224.0.0.1",
+    "ff02::1",
+    "255.255.255.255",
+    "1.2.3.4:22",
+    "home:22",
+    "[::1]:22",
+    "[::1",
+    "::1]",
+    "2001:db8::7::1",
+    "fe80::1%",
+    "12345",
+    "1.2.3.4%eth0",
+    "a" * 64,
+    ".".join(["a" * 63] * 4),
+    "home\n",
+    "ho\0me",
+    "\udcff",
+    "１２７.０.０.１",
+]
+
+GOOD_LISTENS = {
+    "2222": Place("127.0.0.1", 2222),
+    "0": Place("127.0.0.1", 0),
+    "65535": Place("127.0.0.1", 65535),
+    "0.0.0.0:2222": Place("0.0.0.0", 2222),
+    "[::1]:2222": Place("::1", 2222),
+    "[::]:2222": Place("::", 2222),
+    "localhost:2222": Place("localhost", 2222),
+    "unix:/run/ssh.sock": UnixPlace("/run/ssh.sock"),
+    "unix:relative.sock": UnixPlace("relative.sock"),
+    "unix:/a:b/c d": UnixPlace("/a:b/c d"),
+}
+
+GOOD_TARGETS = {
+    "22": Place("127.0.0.1", 22),
+    "nas:445": Place("nas", 445),
+    "192.168.1.2:80": Place("192.168.1.2", 80),
+    "[::1]:22": Place("::1", 22),
+    "unix:/run/app.sock": UnixPlace("/run/app.sock"),
+}
+
+BAD_PLACES = [
+    "",
+    ":",
+    ":22",
+    "[]:22",
+    "nas",
+    "nas:",
+    "nas:ssh",
+    "65536",
+    "100000",
+    "-1",
+    "+22",
+    "2 2",
+    " 22",
+    "22 ",
+    "22\n",
+    "２２",
+    "²²",
+    "1e3",
+    "0x16",
+    "22.0",
+    "1.2.3.4",
+    "1.2.3:22",
+    "256.1.1.1:22",
+    "*:22",
+    "a b:22",
+    "::1",
+    "::1:22",
+    "fe80::1:22",
+    "[::1]",
+    "[::1:22",
+    "unix:",
+    "unix:\0",
+    "unix:/run/\0",
+    "unix:/" + "a" * 107,
+    "unix:/" + "ü" * 54,
+    "unix:/\ud800",
+    "\udcff:22",
+]
+
+
+def assert_one_sentence(error: UsageError) -> None:
+    text = str(error)
+    assert text
+    assert text.isprintable(), "control characters would end the line or move the cursor"
+    assert not text[0].isupper()
+
+
+@pytest.mark.parametrize(("text", "peer"), GOOD_PEERS.items())
+def test_a_good_peer_is_returned_in_its_shortest_form(text: str, peer: str) -> None:
+    assert parse_peer(text) == peer
+
+
+@pytest.mark.parametrize("text", BAD_PEERS)
+def test_a_bad_peer_gets_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_peer(text)
+    assert_one_sentence(caught.value)
+
+
+def test_a_peer_with_a_port_is_told_that_it_needs_none() -> None:
+    with pytest.raises(UsageError, match="both sides derive the ports"):
+        parse_peer("203.0.113.9:22")
+
+
+@pytest.mark.parametrize(("text", "place"), GOOD_LISTENS.items())
+def test_a_good_listen_is_loopback_unless_told_otherwise(text: str, place: Place | UnixPlace) -> None:
+    assert parse_listen(text) == place
+
+
+@pytest.mark.parametrize(("text", "place"), GOOD_TARGETS.items())
+def test_a_good_target_is_on_this_machine_unless_told_otherwise(text: str, place: Place | UnixPlace) -> None:
+    assert parse_target(text) == place
+
+
+@pytest.mark.parametrize("text", BAD_PLACES)
+@pytest.mark.parametrize(("option", "parse"), [("-L", parse_listen), ("--to", parse_target)])
+def test_a_bad_place_gets_one_sentence_that_names_its_option(
+    option: str, parse: Callable[[str], object], text: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert_one_sentence(caught.value)
+    assert str(caught.value).startswith(option)
+
+
+def test_port_0_is_for_listening_only() -> None:
+    assert parse_listen("0") == Place("127.0.0.1", 0)
+    with pytest.raises(UsageError, match="1–65535"):
+        parse_target("0")
+
+
+def test_an_ipv6_address_without_brackets_is_told_about_them() -> None:
+    with pytest.raises(UsageError, match=r"in brackets, as in \[::1\]:2222"):
+        parse_listen("::1:2222")
+
+
+@pytest.mark.parametrize("text", ["::1:\n22", "::1:\x1b[2J"])
+def test_a_sentence_never_holds_control_characters_of_the_argument(text: str) -> None:
+    """The port of an address without brackets went into the sentence as it was."""
+    with pytest.raises(UsageError) as caught:
+        parse_listen(text)
+    assert_one_sentence(caught.value)
+
+
+@pytest.mark.parametrize(("text", "bind"), [("192.0.2.1", "192.0.2.1"), ("[::1]", "::1"), ("0.0.0.0", "0.0.0.0")])
+def test_a_bind_address_is_a_literal(text: str, bind: str) -> None:
+    assert parse_bind(text) == bind
+
+
+@pytest.mark.parametrize("text", ["", "home", "localhost", "1.2.3.4:5", "1.2.3", "eth0", "::1\n"])
+def test_a_bind_address_that_is_no_literal_gets_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_bind(text)
+    assert_one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.characters()) | st.text(st.sampled_from("0123456789abcdef.:[]%-_ünix:/\n\udc80")))
+def test_any_text_gives_a_value_or_one_sentence(parse: Callable[[str], object], text: str) -> None:
+    try:
+        parse(text)
+    except UsageError as error:
+        assert_one_sentence(error)
+
+
+@given(st.ip_addresses())
+def test_an_address_survives_parsing_in_every_spelling(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    try:
+        canonical = parse_peer(str(address))
+    except UsageError:
+        assert address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255"
+        return
+    assert canonical == str(address)
+    assert parse_peer(address.exploded) == parse_peer(f"[{address}]") == canonical
+    assert is_literal(canonical)
+
+
+@given(host=st.ip_addresses().map(str) | st.just("nas"), port=st.integers(1, 65535))
+def test_a_place_is_parsed_from_its_own_text(host: str, port: int) -> None:
+    assert parse_target(str(Place(host, port))) == Place(host, port)
+    assert parse_listen(join_host_port(host, port)) == Place(host, port)
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=26))
+def test_a_unix_place_is_parsed_from_its_own_text(path: str) -> None:
+    assert parse_target(str(UnixPlace(path))) == UnixPlace(path)
+
+
+def test_brackets_are_put_around_ipv6_only() -> None:
+    assert join_host_port("::1", 22) == "[::1]:22"
+    assert join_host_port("127.0.0.1", 22) == "127.0.0.1:22"
+
+
+@pytest.mark.parametrize(("text", "literal"), [("1.2.3.4", True), ("::", True), ("fe80::1%eth0", True), ("a", False)])
+def test_literals_are_told_from_names(text: str, literal: bool) -> None:
+    assert is_literal(text) is literal

@@ -1,0 +1,149 @@
+"""Bad input gets one clear sentence and exit status 2; help and version tell the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import punchtunnel
+from punchtunnel import cli
+from punchtunnel.errors import Exit
+
+PEER = "198.51.100.7"
+
+# Arguments, and a word of the sentence.
+MISTAKES: list[tuple[list[str], str]] = [
+    ([], "no peer"),
+    (["-L", "2222"], "no peer"),
+    (["256.1.1.1"], "neither an address nor a host name"),
+    ([PEER, "not a host"], "neither an address nor a host name"),
+    ([""], "neither an address nor a host name"),
+    ([f"{PEER}:22"], "both sides derive the ports"),
+    (["0.0.0.0"], "not the address of one machine"),
+    (["255.255.255.255"], "broadcast"),
+    (["fe80::1%" + "a" * 64], ""),
+    (["fe80::1%\udcff"], ""),
+    (["\udcff"], "neither an address nor a host name"),
+    ([PEER, "-L", "65536"], "outside 0–65535"),
+    ([PEER, "-L", "-1"], "port number"),
+    ([PEER, "-L", "ssh"], "port number"),
+    ([PEER, "-L", "::1:22"], "brackets"),
+    ([PEER, "-L", "::1:\n22"], "brackets"),
+    ([PEER, "-L", "unix:"], "no path"),
+    ([PEER, "-L", "2222", "-L", "x"], "port number"),
+    ([PEER, "--to", "0"], "outside 1–65535"),
+    ([PEER, "--to", "nas:99999"], "outside 1–65535"),
+    ([PEER, "--to", "nas"], "does not end in a port number"),
+    ([PEER, "--to", "nas:"], "does not end in a port number"),
+    ([PEER, "--to", ""], "does not end in a port number"),
+    ([PEER, "--bind", "eth0"], "--bind"),
+    ([PEER, "--bind", "::1", "-4"], "other family"),
+    ([PEER, "--bind", "198.51.100.1", "-6"], "other family"),
+    ([PEER, "-4", "-6"], "contradict"),
+    ([PEER, "-q", "-v"], "contradict"),
+    ([PEER, "--stdio", "-L", "2222"], "contradicts"),
+    ([PEER, "--stdio", "--to", "22"], "contradicts"),
+    ([PEER, "-n", "--send-only"], "nothing to do"),
+    ([PEER, "--recv-only", "--send-only"], "nothing to do"),
+    ([PEER, "-n", "-L", "2222"], "are for stdio"),
+    ([PEER, "--send-only", "--to", "22"], "are for stdio"),
+    ([PEER, "--recv-only", "--to", "22"], "are for stdio"),
+    ([PEER, "-k"], "--recv-only"),
+    *(([PEER, option, value], option) for option in ("-w", "-i", "--clock-offset") for value in ("nan", "inf")),
+    *(([PEER, option, value], option) for option in ("-w", "-i") for value in ("-1", "-inf")),
+    ([PEER, "-w", "soon"], "-w"),
+    ([PEER, "-w"], "-w"),
+    ([PEER, "--to"], "--to"),
+    ([PEER, "--channel"], "--channel"),
+    ([PEER, "--no-such-option"], "--no-such-option"),
+]
+
+
+def run(*arguments: str | bytes) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    return subprocess.run(
+        [sys.executable, "-m", "punchtunnel", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=Path(punchtunnel.__file__).parent.parent,
+        env=os.environ | {"COLUMNS": "100", "LC_ALL": "C.UTF-8"},
+        timeout=60,
+    )
+
+
+def assert_one_sentence(stderr: str) -> None:
+    assert re.fullmatch(r"punchtunnel: [^A-Z\n][^\n]*\n", stderr)
+    for unwanted in ("Usage:", "Traceback", "Error", "\x1b"):
+        assert unwanted not in stderr
+
+
+@pytest.mark.parametrize(("arguments", "word"), MISTAKES, ids=[ascii(" ".join(each)) for each, _ in MISTAKES])
+def test_a_mistake_gets_one_sentence_and_status_2(
+    arguments: list[str], word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process, because a new one for each mistake takes 0.2 s.
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    output, errors = capsys.readouterr()
+    assert_one_sentence(errors)
+    assert word in errors
+    assert output == ""
+    assert ended.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize("arguments", [[], ["256.1.1.1"], [PEER, "-w", "soon"], [PEER, "--stdio", "--to", "22"]])
+def test_the_real_command_says_one_sentence_and_exits_with_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert_one_sentence(done.stderr)
+    assert done.stdout == ""
+    assert done.returncode == 2
+
+
+def test_a_channel_of_any_bytes_is_used_or_refused_with_a_sentence() -> None:
+    """A name that is not UTF-8 ended with a traceback."""
+    done = run("127.0.0.1", "--channel", b"\xff", "-w", "0.1")
+    assert_one_sentence(done.stderr)
+    assert done.returncode in (Exit.USAGE, Exit.NO_HOLE)
+
+
+def test_help_documents_every_exit_status_and_every_pair_of_roles() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    statuses = done.stdout.partition("Exit status:")[2]
+    for status in Exit:
+        assert re.search(rf"\b{int(status)}\b", statuses), f"{status!r} is not documented"
+    roles = done.stdout.partition("Roles that fit together")[2].partition("Exit status:")[0]
+    for pair in (("stdio", "--stdio"), ("stdio", "--to"), ("-L", "--to"), ("-L", "--stdio")):
+        assert re.search(rf"{pair[0]} +{pair[1]}\b", roles)
+
+
+def test_help_names_every_option_once_and_tells_units() -> None:
+    text = run("-h").stdout
+    for option in ("--stdio", "-L", "--to", "--channel", "-w", "-i", "-k", "-n", "--send-only", "--recv-only"):
+        assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
+    for option in ("-4", "-6", "--bind", "--clock-offset", "-v", "-q", "--json", "-N", "--version", "--help"):
+        assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
+    assert len(re.findall("SECONDS", text)) >= 3
+
+
+def test_version_is_the_version_of_the_package() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"punchtunnel {punchtunnel.__version__}\n", "")
+
+
+@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"]])
+def test_with_json_a_mistake_is_told_as_the_exit_event(mistake: list[str]) -> None:
+    done = run(PEER, "--json", *mistake)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["status"]) == ("exit", 2)
+    assert event["reason"]

@@ -1,0 +1,144 @@
+"""The layers of the package: imports point down, and each layer knows only what it may."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import punchtunnel
+
+PACKAGE = Path(punchtunnel.__file__).parent
+
+# Lowest first: a module imports only from the rows above its own.
+LAYERS = [
+    {"errors"},
+    {"address", "schedule", "election", "frames", "words"},
+    {"mux", "parting", "status", "resolve", "tcp"},
+    {"ends", "poller"},
+    {"dialling", "link"},
+    {"punch"},
+    {"__init__", "bridge"},
+    {"cli"},
+    {"__main__"},
+]
+LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
+
+PURE = ["errors", "address", "schedule", "election", "frames", "mux", "parting", "words"]
+EDGES_OF_THE_SYSTEM = {
+    *("asyncio", "fcntl", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal"),
+    *("socket", "ssl", "subprocess", "sys", "threading", "time", "uuid", "uvloop"),
+}
+# What crosses from the synchronous half to the loop is a plain value.
+PUNCH_SIDE = {"punch", "dialling", "resolve", "schedule"}
+LOOP_SIDE = {"bridge", "link", "ends", "poller"}
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text())
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk everything but what is there for type checkers only."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not is_type_checking(child):
+            yield from at_run_time(child)
+
+
+def imports(module: str) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of every import at run time; the name is "" for a whole module."""
+    for node in at_run_time(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def own_imports(module: str) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of the imports from this package."""
+    for source, name in imports(module):
+        if source == "punchtunnel":
+            yield (name, "") if name in LAYER else ("__init__", name)
+        elif source.startswith("punchtunnel."):
+            yield source.removeprefix("punchtunnel."), name
+
+
+def top_level(module: str) -> set[str]:
+    return {source.partition(".")[0] for source, _ in imports(module)}
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LAYER)
+
+
+@pytest.mark.parametrize("module", LAYER)
+def test_imports_point_down_only(module: str) -> None:
+    for source, name in own_imports(module):
+        assert LAYER[source] < LAYER[module], f"{module} imports {name or source} from {source}"
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_knows_no_socket_clock_loop_or_thread(module: str) -> None:
+    allowed = {"random"} if module == "schedule" else set()
+    assert top_level(module) & EDGES_OF_THE_SYSTEM <= allowed
+    assert {source for source, _ in own_imports(module)} <= set(PURE)
+
+
+def test_the_schedule_takes_randomness_only_as_an_argument() -> None:
+    used = {
+        node.attr
+        for node in ast.walk(tree("schedule"))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random"
+    }
+    assert used <= {"Random"}
+    created = [
+        node for node in ast.walk(tree("schedule")) if isinstance(node, ast.Call) and "random" in ast.dump(node.func)
+    ]
+    assert not created
+
+
+@pytest.mark.parametrize("module", ["punch", "dialling", "resolve"])
+def test_the_synchronous_half_knows_no_event_loop(module: str) -> None:
+    assert not top_level(module) & {"asyncio", "uvloop"}
+    assert not {source for source, _ in own_imports(module)} & LOOP_SIDE
+
+
+@pytest.mark.parametrize("module", ["bridge", "link", "ends", "poller"])
+def test_the_loop_half_knows_no_selectors(module: str) -> None:
+    assert "selectors" not in top_level(module)
+
+
+def test_the_loop_half_takes_only_the_hole_from_the_synchronous_one() -> None:
+    taken = {(source, name) for module in LOOP_SIDE for source, name in own_imports(module) if source in PUNCH_SIDE}
+    assert taken == {("punch", "Hole")}
+
+
+@pytest.mark.parametrize("module", LAYER)
+def test_the_package_needs_only_typer_and_uvloop_beside_python(module: str) -> None:
+    foreign = top_level(module) - sys.stdlib_module_names - {"punchtunnel"}
+    assert foreign <= {"cli": {"typer"}, "bridge": {"uvloop"}}.get(module, set())
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("punchtunnel.cli", ["asyncio", "uvloop", "rich", "cryptography", "ssl"]),
+        ("punchtunnel", ["asyncio", "uvloop", "rich", "cryptography", "ssl", "typer"]),
+    ],
+)
+def test_the_first_syn_waits_for_no_slow_import(module: str, unwanted: list[str]) -> None:
+    program = f"import sys, {module}; print(*sorted({set(unwanted)!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    )
+    assert done.stdout == "\n"

@@ -1,0 +1,143 @@
+"""Credit and memory: a slow reader stops its own writer, and the link holds 64 MiB at most."""
+
+from __future__ import annotations
+
+import pytest
+
+from punchtunnel.errors import PeerError
+from punchtunnel.frames import HEADER, Flag, Header, Kind
+from punchtunnel.mux import (
+    INITIAL_WINDOW,
+    MAX_LINK_MEMORY,
+    MAX_WINDOW,
+    Credited,
+    Event,
+    Mux,
+    Pong,
+    Reason,
+    Reset,
+)
+from tests.test_mux import data, follower_with, receive, window
+
+KIB = 1024
+ZEROS = memoryview(bytes(INITIAL_WINDOW))
+
+
+def grant(mux: Mux) -> dict[int, int]:
+    """Take the control frames and return the credit that they give, by stream."""
+    control, credit = mux.take_control(), {}
+    for position in range(0, len(control), HEADER.size):
+        _, kind, _, stream, length = HEADER.unpack_from(control, position)
+        assert kind == Kind.WINDOW
+        credit[stream] = length
+    return credit
+
+
+def test_credit_is_spent_by_sending_and_comes_back_with_a_word_only_when_it_was_used_up() -> None:
+    mux = follower_with(1)
+    assert mux.credit(1) == 256 * KIB
+    mux.data_header(1, 100 * KIB)
+    assert mux.credit(1) == 156 * KIB
+    assert receive(mux, window(1, 1)) == []
+    mux.data_header(1, mux.credit(1))
+    assert receive(mux, window(1, 7)) == [Credited(1)]
+    assert mux.credit(1) == 7
+
+
+def test_credit_for_a_finished_stream_wakes_nobody() -> None:
+    mux = follower_with(1)
+    mux.data_header(1, INITIAL_WINDOW)
+    mux.finish(1)
+    assert receive(mux, window(1, 7)) == []
+    assert mux.credit(1) == 0
+
+
+def test_credit_returns_in_halves_of_the_window_and_only_for_what_was_consumed() -> None:
+    mux = follower_with(1)
+    receive(mux, data(1, bytes(256 * KIB)))
+    mux.consumed(1, 127 * KIB, 1.0)
+    assert grant(mux) == {}
+    mux.consumed(1, 1 * KIB, 1.0)
+    assert grant(mux) == {1: 128 * KIB}
+    receive(mux, data(1, bytes(128 * KIB)))
+    with pytest.raises(PeerError):
+        receive(mux, data(1, b"x"))
+
+
+def test_no_credit_returns_behind_the_end_of_a_stream() -> None:
+    mux = follower_with(1)
+    receive(mux, data(1, bytes(200 * KIB), Flag.FIN))
+    mux.consumed(1, 200 * KIB, 1.0)
+    assert grant(mux) == {}
+
+
+def turn(mux: Mux, stream: int, length: int, now: float) -> int:
+    """Receive and consume `length` bytes and return the credit that came back."""
+    for start in range(0, length, len(ZEROS)):
+        receive(mux, data(stream, bytes(ZEROS[: length - start])), now=now)
+    mux.consumed(stream, length, now)
+    return grant(mux).get(stream, 0)
+
+
+def measured(mux: Mux, rtt: float) -> Mux:
+    number = mux.ping(0.0)
+    mux.take_control()
+    assert receive(mux, Header(Kind.PING, Flag.ACK, 0, number).encode(), now=rtt) == [Pong(number, rtt)]
+    return mux
+
+
+def test_a_window_that_limits_its_stream_doubles_up_to_16_mib() -> None:
+    mux = measured(follower_with(1), 0.1)
+    size, now, sizes = INITIAL_WINDOW, 0.0, []
+    while size < MAX_WINDOW:
+        now += 0.15
+        size += turn(mux, 1, size // 2, now) - size // 2
+        sizes.append(size // KIB)
+    assert sizes == [512, 1024, 2048, 4096, 8192, 16384]
+    assert turn(mux, 1, size // 2, now + 0.15) == size // 2
+
+
+def test_a_window_that_does_not_limit_its_stream_stays() -> None:
+    mux = measured(follower_with(1), 0.1)
+    assert turn(mux, 1, 128 * KIB, 0.21) == 128 * KIB
+
+
+def test_a_window_stays_until_the_round_trip_is_known() -> None:
+    assert turn(follower_with(1), 1, 128 * KIB, 0.0001) == 128 * KIB
+
+
+def test_all_windows_together_never_grow_beyond_64_mib() -> None:
+    streams = range(1, 201, 2)
+    mux, now, total = measured(follower_with(*streams), 1.0), 0.0, len(streams) * INITIAL_WINDOW
+    sizes = dict.fromkeys(streams, INITIAL_WINDOW)
+    for _ in range(5):
+        for stream in streams:
+            grown = turn(mux, stream, sizes[stream] // 2, now) - sizes[stream] // 2
+            sizes[stream] += grown
+            total += grown
+    assert total == sum(sizes.values()) == MAX_LINK_MEMORY
+    mux.reset(next(stream for stream in streams if sizes[stream] > MAX_LINK_MEMORY // 100))
+    mux.take_control()
+    assert turn(mux, 199, sizes[199] // 2, now) > sizes[199] // 2, "what a stream had is free for others"
+
+
+def fill(mux: Mux, stream: int, length: int) -> list[Event]:
+    """Receive `length` unread bytes, without an event for each piece of payload."""
+    header = Header(Kind.DATA, Flag(0), stream, length).encode()
+    return [event for piece in (header, ZEROS[:length]) for event in mux.receive(memoryview(piece), 0.0)][:-1]
+
+
+def test_more_than_64_mib_unread_resets_the_stream_that_holds_most() -> None:
+    streams = list(range(1, 2 * 259, 2))
+    mux = follower_with(*streams)
+    receive(mux, window(streams[7], flags=Flag.ACK))
+    mux.take_control()
+    for stream in streams[:256]:
+        length = INITIAL_WINDOW if stream == streams[7] else INITIAL_WINDOW - KIB
+        assert fill(mux, stream, length) == []
+    assert fill(mux, streams[256], 254 * KIB) == []
+    (reset,) = fill(mux, streams[257], 2 * KIB)
+    assert isinstance(reset, Reset)
+    assert (reset.stream, reset.reason) == (streams[7], Reason.MEMORY)
+    assert mux.take_control() == window(streams[7], Reason.MEMORY, Flag.RST)
+    assert fill(mux, streams[258], 100 * KIB) == [], "what the reset stream held is free again"
