@@ -17,6 +17,7 @@ from punchtunnel.errors import UsageError
 
 # RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
 MAX_NAME = 253
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 # sockaddr_un has 108 bytes for the path and its final NUL (unix(7)).
 MAX_UNIX_PATH = 107
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -73,12 +74,15 @@ def parse_peer(text: str) -> str:
         UsageError: Neither a literal nor a possible name, or a port is
             attached (a peer has none: both sides derive the ports).
     """
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    bracketed = text.startswith("[") and text.endswith("]")
+    bare = text[1:-1] if bracketed else text
     try:
         address = ipaddress.ip_address(bare)
     except ValueError:
         pass
     else:
+        if address.version == 6 and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
         if address.is_unspecified or address.is_multicast:
             raise UsageError(f"{text!r} is not the address of one machine")
         if address.version == 4 and address == ipaddress.ip_address("255.255.255.255"):
@@ -87,7 +91,7 @@ def parse_peer(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if colon and port.isdigit() and host.count(":") == 0:
         raise UsageError(f"{text!r} has a port, but PEER is an address only: both sides derive the ports")
-    if not _is_name(bare):
+    if bracketed or not _is_name(bare):
         raise UsageError(f"{text!r} is neither an address nor a host name")
     return bare
 
@@ -165,6 +169,6 @@ def _is_name(text: str) -> bool:
     except UnicodeError:
         return False
     labels = ascii_text.removesuffix(".").split(".")
-    # A last label of digits alone is an address with a mistake (RFC 3696 §2),
-    # and the C resolver would read "10.1" as 10.0.0.1.
-    return not labels[-1].isdigit() and all(_LABEL.fullmatch(label) for label in labels)
+    # A last label that is a number is an address with a mistake (RFC 3696 §2),
+    # and the C resolver would read "10.1" as 10.0.0.1 and "0x7f.1" as loopback.
+    return not _NUMBER.fullmatch(labels[-1]) and all(_LABEL.fullmatch(label) for label in labels)

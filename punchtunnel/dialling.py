@@ -146,6 +146,9 @@ class Dialler:
         self._on_open = on_open
         self._started = monotonic()
         self._captured = False
+        # Families in which ICMP ends our holds: there they last no longer than
+        # a plain dial, and open less.
+        self._mortal: set[socket.AddressFamily] = set()
         self._addresses: tuple[Address, ...] = ()
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
@@ -344,9 +347,7 @@ class Dialler:
             return
         self._busy.discard(place)
         self._counts.dials += 1
-        dial.held = not dial.address.own and self._rng.random() < (
-            HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
-        )
+        dial.held = self._rng.random() < self._hold_share(dial.address)
         dial.started = self._monotonic()
         ttl = tcp.time_to_live(sock)
         if dial.held:
@@ -374,6 +375,11 @@ class Dialler:
             sock.close()
             raise
         return sock
+
+    def _hold_share(self, address: Address) -> float:
+        if address.own or address.family in self._mortal:
+            return 0.0
+        return HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
 
     def _hold_again(self, dial: Dial) -> None:
         """Make a hold anew that nobody has answered."""
@@ -406,6 +412,8 @@ class Dialler:
 
     def _failed(self, dial: Dial, code: int, held: bool) -> None:
         self.redial(dial, _kind_of(code, held))
+        if dial.last == "expired":
+            self._mortal.add(dial.address.family)
         setattr(self._counts, dial.last, getattr(self._counts, dial.last) + 1)
         self._report("dial_failed", port=dial.source, remote=dial.remote, reason=os.strerror(code))
 

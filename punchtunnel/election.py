@@ -156,6 +156,7 @@ class _Connection:
     hello: Hello | None = None
     # The peer's PICK came while a PICK of ours was outstanding elsewhere.
     asked: bool = False
+    won: bool = False
 
 
 class Election:
@@ -181,7 +182,7 @@ class Election:
     def received(self, conn: int, data: bytes) -> list[Action]:
         """Take in bytes from `conn`, any length, and return what to do now, in order."""
         connection = self._connections.get(conn)
-        if connection is None:
+        if connection is None or connection.won:
             return []
         connection.buffer += data
         actions: list[Action] = []
@@ -247,6 +248,7 @@ class Election:
         won = Won(conn, bytes(connection.buffer[len(PICK) :]), leads, hello)
         # If the ACCEPT cannot be sent, the connection is lost like any picked one.
         self.picked = conn
+        connection.won = True
         return [won] if leads else [Send(conn, ACCEPT), won]
 
     def _next_choice(self) -> list[Action]:

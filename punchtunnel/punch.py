@@ -68,6 +68,8 @@ class Hole:
 
     Attributes:
         sock: The connected socket, blocking; the caller closes it.
+        local: Its own address and port, as text.
+        remote: The peer's.
         unread: Bytes of the peer that arrived behind the handshake: they come
             before anything that `sock` still yields.
         leads: Exactly one of the two sides leads.
@@ -78,6 +80,8 @@ class Hole:
     """
 
     sock: socket.socket
+    local: str
+    remote: str
     unread: bytes
     leads: bool
     role: Role
@@ -86,7 +90,7 @@ class Hole:
     counts: Counts
 
     def __str__(self) -> str:
-        return f"{tcp.name_of(self.sock.getsockname())} to {tcp.name_of(self.sock.getpeername())}"
+        return f"{self.local} to {self.remote}"
 
 
 @dataclass(slots=True)
@@ -408,10 +412,13 @@ class _Puncher:
         self._selector.unregister(sock)
         sock.setblocking(True)
         waited = self._monotonic() - self._started
-        self._hole = Hole(sock, won.unread, won.leads, won.hello.role, won.hello.traits, waited, self._counts)
+        local = tcp.name_of(sock.getsockname())
+        self._hole = Hole(
+            sock, local, candidate.remote, won.unread, won.leads, won.hello.role, won.hello.traits, waited, self._counts
+        )
         self._report(
             "hole",
-            local=tcp.name_of(sock.getsockname()),
+            local=local,
             remote=candidate.remote,
             role=words.role_name(won.hello.role),
             leads=won.leads,

@@ -57,8 +57,8 @@ CLOCK_FREE = -(2**63)
 # short, because the peer may have started this very moment: its own dials are
 # then only milliseconds away.
 FIRST_WAIT = 0.04
-WAIT_GROWTH = 2.5
-SLOW_WAIT = 1.6
+WAIT_GROWTH = 3.0
+SLOW_WAIT = 2.0
 # After this long without a peer politeness wins; a port is then dialled every
 # PATIENT_WAIT seconds, and 28 of them together less than ten times a second.
 PATIENT_AFTER = 300.0

@@ -229,14 +229,27 @@ def test_any_text_gives_a_value_or_one_sentence(parse: Callable[[str], object], 
         assert_one_sentence(error)
 
 
+@pytest.mark.parametrize("text", ["0x7f000001", "1.2.3.0x4", "10.1", "[home]"])
+def test_what_the_resolver_would_read_as_an_address_is_no_name(text: str) -> None:
+    """0x7f000001 was taken for a name, and looked up as 127.0.0.1."""
+    with pytest.raises(UsageError):
+        parse_peer(text)
+
+
+def test_mapped_address_is_punched_as_ipv4() -> None:
+    assert parse_peer("::ffff:192.0.2.7") == "192.0.2.7"
+
+
 @given(st.ip_addresses())
 def test_an_address_survives_parsing_in_every_spelling(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     try:
         canonical = parse_peer(str(address))
     except UsageError:
-        assert address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255"
+        plain = (address.ipv4_mapped if address.version == 6 else None) or address
+        assert plain.is_unspecified or plain.is_multicast or str(plain) == "255.255.255.255"
         return
-    assert canonical == str(address)
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    assert canonical == str(mapped or address)
     assert parse_peer(address.exploded) == parse_peer(f"[{address}]") == canonical
     assert is_literal(canonical)
 
