@@ -34,6 +34,7 @@ from punchtunnel.mux import Goodbye, Reason, Reset
 from punchtunnel.parting import Parting
 from punchtunnel.poller import Poller
 from punchtunnel.punch import Hole
+from punchtunnel.signals import Signals
 
 # Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
 # DEAD_AFTER: the peer, which does the same, is gone.
@@ -85,14 +86,14 @@ class Outcome:
     reason: str
 
 
-def run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[int] = ()) -> Outcome:
+def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = None) -> Outcome:
     """Bridge a hole until the session ends; closes the hole.
 
     Args:
         hole: The winner of a punch.
         plan: What to join it to.
         report: Where events go.
-        signals: Signal numbers that end the session; the second one at once.
+        signals: What ends the session; the second one at once.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(hole, plan, report, signals))
@@ -107,18 +108,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Sequence[int]) -> Outcome:
+async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None) -> Outcome:
     loop = asyncio.get_running_loop()
     session = _Session(loop, hole, plan, report)
     loop.set_exception_handler(lambda _, context: session.broke(_bug(context)))
-    for number in signals:
-        loop.add_signal_handler(number, session.stop, number)
+
+    def on_signal() -> None:
+        while signals is not None and (number := signals.take()) is not None:
+            session.stop(number)
+
+    if signals is not None:
+        loop.add_reader(signals.fileno(), on_signal)
     try:
         session.start(hole.unread)
         return await session.ended
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        if signals is not None:
+            loop.remove_reader(signals.fileno())
         await session.close()
 
 
@@ -222,7 +228,7 @@ class _Session:
         """
         ours = number == self._only and self._stdio is not None and self._stdio.stdin_is_terminal
         if ours and self._link.bytes_in:
-            self._link.end_source(number)
+            self._link.end_source(number, drain=True)
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""

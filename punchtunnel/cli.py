@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -21,13 +19,13 @@ from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, p
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, open_hole
+from punchtunnel.signals import Signals
 from punchtunnel.status import Status
 from punchtunnel.tcp import name_of
 
 if TYPE_CHECKING:
     from punchtunnel.bridge import Outcome, Plan
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # With these a session is over for good, also under -k.
 _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
@@ -249,33 +247,31 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
     if not 0 <= options.idle < LONGEST:
         raise UsageError(f"-i needs a number of seconds, not {options.idle:g}")
     _allow_descriptors()
-    with _listening(places, status) as listeners:
+    with Signals() as signals, _listening(places, status) as listeners:
         sessions = 0
         while True:
-            _raise_on_signals()
             try:
-                hole = open_hole(settings, report=status)
+                hole = open_hole(settings, report=status, signals=signals)
             except (RejectedError, UsageError) as error:
                 # A service outlives a peer that is set up wrongly, and a name that is gone for a
                 # while; what was wrong from the start ends it.
                 if not options.keep or (isinstance(error, UsageError) and not sessions):
                     raise
                 status("punching_again", reason=str(error))
-                time.sleep(REJECTION_PAUSE)
+                signals.sleep(REJECTION_PAUSE)
                 continue
             sessions += 1
-            outcome = _bridge(hole, options, settings.role, listeners, status)
+            outcome = _bridge(hole, _plan(options, settings.role, listeners), status, signals)
             if not options.keep or outcome.status in _FINAL:
                 return outcome.status, outcome.reason
             status("punching_again", reason=outcome.reason or words.SESSION_OVER)
 
 
-def _bridge(hole: Hole, options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Outcome:
+def _bridge(hole: Hole, plan: Plan, status: Status, signals: Signals) -> Outcome:
     # Imported now: asyncio and uvloop take 130 ms that the first SYN need not wait for.
     from punchtunnel import bridge
 
-    signals = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    return bridge.run(hole, _plan(options, role, listeners), status, signals)
+    return bridge.run(hole, plan, status, signals)
 
 
 @contextlib.contextmanager
@@ -304,17 +300,6 @@ def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.s
 def _unlink(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-def _raise_on_signals() -> None:
-    """Let signals end the punch; one that was ignored from the start (nohup) stays so."""
-
-    def end(number: int, _: object) -> NoReturn:
-        raise SignalError(number)
-
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
 
 
 def _allow_descriptors() -> None:

@@ -25,6 +25,7 @@ import os
 import select
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -210,7 +211,7 @@ class _Descriptor:
         self._private: int | None = None
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(fd))
-        elif stat.S_ISFIFO(kind) or os.isatty(fd):
+        elif stat.S_ISFIFO(kind) or (os.isatty(fd) and not _is_master(fd)):
             with contextlib.suppress(OSError):
                 flags = mode | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
                 self._private = os.open(f"/proc/self/fd/{fd}", flags)
@@ -265,6 +266,12 @@ def _can_wait(fd: int) -> bool:
     """Tell whether readiness of a descriptor can be waited for."""
     kind = os.fstat(fd).st_mode
     return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(fd)
+
+
+def _is_master(fd: int) -> bool:
+    """Tell whether a terminal is the master of a pair: opened a second time it is a new pair."""
+    device = os.fstat(fd).st_rdev
+    return sys.platform == "linux" and (os.major(device), os.minor(device)) == (5, 2)
 
 
 def _ready(fd: int, event: int) -> bool:

@@ -108,6 +108,8 @@ class _Stream:
     backlog: bytearray = field(default_factory=bytearray)
     # The peer's FIN has come; it counts once the backlog is written.
     eof: bool = False
+    # The source ends where it has nothing more at once.
+    ending: bool = False
     source_open: bool = True
     sink_open: bool = True
     source_ready: bool = True
@@ -201,12 +203,22 @@ class Link:
         for number in list(self._streams):
             self.refuse(number, reason)
 
-    def end_source(self, number: int) -> None:
-        """Send EOF on a stream without waiting for its source to end."""
+    def end_source(self, number: int, *, drain: bool = False) -> None:
+        """Send EOF on a stream without waiting for its source to end.
+
+        Args:
+            number: The stream.
+            drain: What the source holds already is sent before it.
+        """
         stream = self._streams.get(number)
-        if stream is not None and stream.source_open:
+        if stream is None or not stream.source_open:
+            return
+        if drain:
+            stream.source_ready = stream.ending = True
+            self._take_turn(stream)
+        else:
             self._on_source_eof(stream)
-            self._schedule()
+        self._schedule()
 
     def ping(self) -> int:
         """Ask the peer for a sign of life; the answer carries the value returned here."""
@@ -401,9 +413,9 @@ class Link:
         except OSError as error:
             self._fail(stream, Broken(error, reading=True))
             return
-        if count is None:
+        if count is None and not stream.ending:
             stream.source_ready = False
-        elif count == 0:
+        elif not count:
             self._on_source_eof(stream)
         else:
             self._frame[: HEADER.size] = self._mux.data_header(stream.number, count)

@@ -41,6 +41,7 @@ from punchtunnel.election import (
 )
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
+from punchtunnel.signals import Signals
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
 # comes within a round trip, and within three more if it is lost once.  One that
@@ -170,6 +171,7 @@ def open_hole(
     rng: random.Random | None = None,
     nonce: bytes | None = None,
     report: words.Report = words.unreported,
+    signals: Signals | None = None,
 ) -> Hole:
     """Punch as `settings` say; `punch` tells what is returned and raised.
 
@@ -180,6 +182,10 @@ def open_hole(
         rng: Jitter and coins; the system's by default.
         nonce: NONCE_SIZE bytes; random by default.
         report: Where events go.
+        signals: What may end the wait.
+
+    Raises:
+        SignalError: A signal has come.
     """
     if not settings.peers:
         raise UsageError(words.NO_PEER)
@@ -190,7 +196,7 @@ def open_hole(
     except UnicodeEncodeError as error:
         raise UsageError("the name of the channel is not valid UTF-8") from error
     nonce = nonce or os.urandom(NONCE_SIZE)
-    puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report)
+    puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report, signals)
     try:
         return puncher.run()
     finally:
@@ -206,8 +212,10 @@ class _Puncher:
         rng: random.Random,
         nonce: bytes,
         report: words.Report,
+        signals: Signals | None,
     ) -> None:
         self._settings = settings
+        self._signals = signals
         self._clock = clock
         self._monotonic = monotonic
         self._report = report
@@ -231,11 +239,15 @@ class _Puncher:
 
     def run(self) -> Hole:
         self._selector.register(self._resolver, selectors.EVENT_READ, self._on_resolved)
+        if self._signals is not None:
+            self._selector.register(self._signals, selectors.EVENT_READ, self._signals.check)
         self._use(self._resolver.literals())
         if self._resolver.has_names:
             self._resolver.start()
         deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
         while self._hole is None:
+            if self._signals is not None:
+                self._signals.check()
             now = self._monotonic()
             if now >= deadline:
                 raise self._no_hole()

@@ -18,7 +18,7 @@ PACKAGE = Path(punchtunnel.__file__).parent
 LAYERS = [
     {"errors"},
     {"address", "schedule", "election", "frames", "words"},
-    {"mux", "parting", "status", "resolve", "tcp"},
+    {"mux", "parting", "status", "resolve", "signals", "tcp"},
     {"ends", "poller"},
     {"dialling", "link"},
     {"punch"},
