@@ -1,0 +1,36 @@
+"""The network laboratory: punching tried on real kernels, real NAT and a pretended internet.
+
+One run of one cell of the matrix looks like this; every box is a network
+namespace, and `internet` is a single process that holds the other end of
+every TUN device called "wan":
+
+    +------+ eth0    lan1 +--------+ wan                wan +--------+      +-------+
+    | left |--------------| router |=====( internet )=======| router |------| right |
+    +------+   veth       +--------+  delay, loss, hops,    +--------+      +-------+
+    one end of            nftables,   reordering, ICMP,     any row of      the other
+    the tool              conntrack   a packet log          topology.py     end
+
+The rooms, from the bottom up; a file imports only from those above it:
+
+    packets.py    bytes of IPv4, IPv6, TCP and ICMP            pure
+    usernat.py    NAT behaviours that Linux does not have      pure
+    wire.py       what a path does to a packet                 pure
+    packetlog.py  what was carried, and questions about it     pure
+    sandbox.py    private namespaces; what this machine lacks
+    internet.py   the process that carries packets
+    topology.py   router behaviours as table rows
+    build.py      a pair of rows -> namespaces, links, rules
+    actors.py     scanner, stranger, busy ports: the extras of a scene
+    cells.py      the table of cells: what is tried and what must come out
+    subjects.py   the tool and the baseline, as command lines
+    ends.py       one child process at one end, watched
+    run.py        one run of one cell
+    report.py     results -> text table, JSON
+    heatmap.py    results -> SVG
+    __main__.py   python -m tests.natlab
+    baseline.py   the plain published algorithm, for comparison
+
+Nothing is ever visible outside: `__main__` re-creates itself inside private
+mount, network and process namespaces with a tmpfs on /run, and the kernel
+takes all of it away when that process ends, however it ends.
+"""

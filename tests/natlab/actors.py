@@ -1,0 +1,121 @@
+"""The extras of a scene: small programs that run beside the two ends.
+
+    python -m tests.natlab.actors service PORT [BANNER]    accepts everybody
+    python -m tests.natlab.actors scanner ADDRESS          connects to every port
+    python -m tests.natlab.actors hog SHARE                binds a share of all local ports
+
+Each prints "ready" when it has begun, and ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import select
+import socket
+import sys
+import threading
+import time
+
+# What the ends could use: the tool's range and the baseline's.
+USED_PORTS = range(10240, 61000)
+# Connections a second: the tool's range, which comes first, is through after
+# twelve seconds.  Twice as many keep the internet process so
+# busy that the ends' own packets are late.
+SCAN_RATE = 2000
+SCAN_PAUSE = 0.01
+# A scanner that gets a connection talks HTTP, as zgrab and its like do.
+SCAN_GREETING = b"GET / HTTP/1.0\r\n\r\n"
+# Connections the scanner keeps open; the oldest are closed first.
+SCAN_HELD = 400
+BACKLOG = 512
+
+
+def service(port: int, banner: bytes) -> None:
+    """Accept every connection, say `banner` if there is one, and hold it open."""
+    listener = socket.create_server(("0.0.0.0", port), backlog=BACKLOG)
+    _ready()
+    held: list[socket.socket] = []
+    while True:
+        connection, _address = listener.accept()
+        with contextlib.suppress(OSError):
+            connection.sendall(banner)
+        held.append(connection)
+
+
+def scanner(address: str) -> None:
+    """Connect to every port of `address`, over and over, and talk to whatever answers."""
+    poller = select.epoll()
+    held: dict[int, socket.socket] = {}
+    _ready()
+    while True:
+        for count, port in enumerate(USED_PORTS):
+            if count % int(SCAN_RATE * SCAN_PAUSE) == 0:
+                _talk(poller, held)
+            probe = socket.socket()
+            probe.setblocking(False)
+            probe.connect_ex((address, port))
+            poller.register(probe, select.EPOLLOUT | select.EPOLLONESHOT)
+            held[probe.fileno()] = probe
+
+
+def _talk(poller: select.epoll, held: dict[int, socket.socket]) -> None:
+    """Greet what has connected, drop what has failed, and keep the pace."""
+    deadline = time.monotonic() + SCAN_PAUSE
+    while (left := deadline - time.monotonic()) > 0:
+        for descriptor, events in poller.poll(left):
+            if events & (select.EPOLLERR | select.EPOLLHUP):
+                held.pop(descriptor).close()
+                continue
+            with contextlib.suppress(OSError):
+                held[descriptor].send(SCAN_GREETING)
+    while len(held) > SCAN_HELD:
+        held.pop(next(iter(held))).close()
+
+
+def hog(share: float) -> None:
+    """Occupy a share of all local ports with listeners that nobody can share."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    rng = random.Random("busy ports")
+    held = []
+    for port in USED_PORTS:
+        if rng.random() < share:
+            one = socket.socket()
+            with contextlib.suppress(OSError):
+                one.bind(("0.0.0.0", port))
+            held.append(one)
+    _ready()
+    threading.Event().wait()
+
+
+def _ready() -> None:
+    """Tell the laboratory, and end with it: a thread waits for the end of stdin."""
+    ended = threading.Thread(target=_exit_at_eof, daemon=True)
+    ended.start()
+    print("ready", flush=True)
+
+
+def _exit_at_eof() -> None:
+    sys.stdin.read()
+    # The main thread may be in accept(); nothing needs tidying.
+    os._exit(0)
+
+
+def main(arguments: list[str]) -> None:
+    """Be the actor that the command line names."""
+    match arguments:
+        case ["service", port, *banner]:
+            service(int(port), " ".join(banner).encode())
+        case ["scanner", address]:
+            scanner(address)
+        case ["hog", share]:
+            hog(float(share))
+        case _:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

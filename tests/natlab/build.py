@@ -1,0 +1,303 @@
+"""A pair of table rows -> a scene: namespaces, links, addresses and rules, as text.
+
+    site 1 "left"      198.51.100.10   2001:db8:1:1::2
+    site 2 "right"     198.51.100.20   2001:db8:2:1::2
+    site 3 "stranger"  198.51.100.30   2001:db8:3:1::2
+
+Behind a NAT every host is 192.168.1.2, on both sides, as in real homes; a
+second host of a LAN is 192.168.1.3.  IPv6 is never translated: there the same
+boxes are stateful firewalls.
+
+Pure: run.py gives `links` to `ip -batch` and each script to a shell inside its
+namespace.  Every link is point to point (a /32 and a route), so that no bridge
+is needed for a LAN of several hosts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .internet import DEVICE, Site
+from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited
+
+SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3}
+# Where a router or DMZ host that accepts everything listens; see actors.py.
+SERVICE_PORT = 9
+# What a user forwards who does not know the ports beforehand.
+MAPPED_PORTS = "1024-65535"
+SYN_COUNTER = "syns"
+_BARE_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
+
+# DAD would keep new IPv6 addresses unusable for a second; a reverse-path
+# filter would drop what the one-armed point-to-point links carry.
+_PROLOGUE = """\
+for file in /proc/sys/net/ipv6/conf/*/dad_transmits; do echo 0 > $file; done
+for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $file; done
+ip link set lo up
+"""
+
+_REFUSALS = {
+    Unsolicited.DROP: "drop",
+    Unsolicited.RESET: "meta l4proto tcp reject with tcp reset",
+    Unsolicited.ACCEPT: "accept",
+    Unsolicited.ICMP_PORT: "reject with icmpx type port-unreachable",
+    Unsolicited.ICMP_PROHIBITED: "reject with icmpx type admin-prohibited",
+    Unsolicited.SERVICE: "accept",
+    Unsolicited.DMZ_SERVICE: "drop",
+    Unsolicited.DMZ_DROP: "drop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that programs run on; `dial4` and `dial6` are how others reach it."""
+
+    namespace: str
+    dial4: str
+    dial6: str
+
+
+@dataclass(slots=True)
+class Scene:
+    """All that one run of a cell needs from the kernel."""
+
+    prefix: str
+    links: list[str] = field(default_factory=list)
+    scripts: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    # Namespaces in which every port must be answered by the service actor.
+    services: list[str] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+
+    @property
+    def namespaces(self) -> list[str]:
+        """All namespaces of this scene."""
+        return list(self.scripts)
+
+    def add_namespace(self, name: str) -> str:
+        """Plan a namespace; `name` is unique in this scene."""
+        namespace = f"{self.prefix}-{name}"
+        self.links.append(f"netns add {namespace}")
+        self.scripts[namespace] = _PROLOGUE
+        return namespace
+
+    def add_veth(self, one: str, one_device: str, other: str, other_device: str) -> None:
+        """Plan a cable between two namespaces."""
+        self.links.append(f"link add name {one_device} netns {one} type veth peer name {other_device} netns {other}")
+
+    def configure(self, namespace: str, *lines: str) -> None:
+        """Add shell lines to the script of one namespace."""
+        self.scripts[namespace] += "".join(line + "\n" for line in lines)
+
+
+def internet_scene(prefix: str, left: Behaviour, right: Behaviour, *, stranger: bool, neighbours: bool) -> Scene:
+    """Return two sites, each behind its behaviour, and a public stranger if asked for.
+
+    Args:
+        prefix: Names of namespaces begin with it: unique in this laboratory.
+        left: What the left host is behind.
+        right: What the right host is behind.
+        stranger: Whether a third, public host is needed.
+        neighbours: Whether the left LAN needs a second host.
+    """
+    scene = Scene(prefix)
+    _add_site(scene, "left", left, neighbours)
+    _add_site(scene, "right", right, False)
+    if stranger:
+        _add_site(scene, "stranger", PUBLIC, False)
+    return scene
+
+
+def lan_scene(prefix: str) -> Scene:
+    """Return two hosts on one cable."""
+    scene = Scene(prefix)
+    names = {"left": 2, "right": 3}
+    for name, number in names.items():
+        namespace = scene.add_namespace(name)
+        scene.configure(namespace, "ip link set eth0 up", f"ip addr add 192.168.1.{number}/24 dev eth0")
+        scene.configure(namespace, f"ip addr add fd00::{number}/64 dev eth0 nodad", _count_syns())
+        scene.hosts[name] = Host(namespace, f"192.168.1.{number}", f"fd00::{number}")
+    scene.add_veth(scene.hosts["left"].namespace, "eth0", scene.hosts["right"].namespace, "eth0")
+    return scene
+
+
+def host_scene(prefix: str, *, loopback: bool) -> Scene:
+    """Return one machine that both ends run on, dialled at its loopback or its own address."""
+    scene = Scene(prefix)
+    namespace = scene.add_namespace("both")
+    scene.configure(namespace, "ip addr add 192.168.1.2/32 dev lo", "ip addr add fd00::2/128 dev lo", _count_syns())
+    host = Host(namespace, "127.0.0.1", "::1") if loopback else Host(namespace, "192.168.1.2", "fd00::2")
+    scene.hosts = {"left": host, "right": host}
+    return scene
+
+
+def _add_site(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -> None:
+    number = SITE_NUMBERS[name]
+    dial4, dial6 = f"198.51.100.{number}0", f"2001:db8:{number}:1::2"
+    own4, own6 = f"198.51.100.{number}1", f"2001:db8:{number}:f::1"
+    namespace = scene.add_namespace(f"{name}-host")
+    scene.configure(namespace, _count_syns())
+    scene.hosts[name] = Host(namespace, dial4, dial6)
+    edge = _add_boxes(scene, name, behaviour, neighbour) if behaviour.routers else namespace
+    addresses = (dial4, dial6, own4, own6, f"2001:db8:{number}:1::3")
+    scene.sites.append(Site(name, edge, addresses, behaviour.usernat))
+    if not behaviour.routers:
+        inside4 = "192.168.1.2" if behaviour.usernat else dial4
+        scene.configure(edge, *_tun_lines(inside4, dial6))
+
+
+def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -> str:
+    """Add the routers of one site and its LAN; return the namespace of the outermost."""
+    number, boxes = SITE_NUMBERS[name], behaviour.routers
+    spaces = [scene.add_namespace(f"{name}-box{level}") for level in range(len(boxes))]
+    outside4 = f"198.51.100.{number}1" if boxes[0].nat is Nat.NONE else f"198.51.100.{number}0"
+    scene.configure(spaces[0], *_tun_lines(outside4, f"2001:db8:{number}:f::1"))
+    for level in range(1, len(boxes)):
+        outer, inner = spaces[level - 1], spaces[level]
+        scene.add_veth(outer, "lan", inner, DEVICE)
+        link6 = f"2001:db8:{number}:f{level}"
+        up, down = (f"100.64.{level}.1", f"{link6}::1"), (f"100.64.{level}.2", f"{link6}::2")
+        scene.configure(outer, *_gateway_lines("lan", *up, *down))
+        scene.configure(outer, f"ip -6 route add 2001:db8:{number}:1::/64 via {link6}::2")
+        scene.configure(inner, *_host_lines(DEVICE, *down, *up))
+    for box, space in zip(boxes, spaces, strict=True):
+        scene.configure(space, *_box_lines(box))
+        if box.unsolicited is Unsolicited.SERVICE:
+            scene.services.append(space)
+    _add_lan(scene, name, spaces[-1], boxes[-1], neighbour)
+    return spaces[0]
+
+
+def _add_lan(scene: Scene, name: str, router: str, box: Router, neighbour: bool) -> None:
+    number = SITE_NUMBERS[name]
+    dmz = box.unsolicited in (Unsolicited.DMZ_SERVICE, Unsolicited.DMZ_DROP)
+    lan = {"host": f"198.51.100.{number}0" if box.nat is Nat.NONE else "192.168.1.2"}
+    if dmz or neighbour:
+        lan["neighbour"] = "192.168.1.3"
+    for index, (role, inside4) in enumerate(lan.items(), start=1):
+        inside6, gateway6 = f"2001:db8:{number}:1::{index + 1}", f"2001:db8:{number}:1::1"
+        namespace = f"{scene.prefix}-{name}-{role}"
+        if role == "neighbour":
+            scene.add_namespace(f"{name}-{role}")
+            scene.hosts[f"{name} neighbour"] = Host(namespace, inside4, inside6)
+        scene.add_veth(router, f"lan{index}", namespace, "eth0")
+        scene.configure(router, *_gateway_lines(f"lan{index}", "192.168.1.1", gateway6, inside4, inside6))
+        scene.configure(namespace, *_host_lines("eth0", inside4, inside6, "192.168.1.1", gateway6))
+    if box.unsolicited is Unsolicited.DMZ_SERVICE:
+        scene.services.append(f"{scene.prefix}-{name}-neighbour")
+    if dmz:
+        rules = _drop_all() if box.unsolicited is Unsolicited.DMZ_DROP else _redirect_all("eth0")
+        scene.configure(f"{scene.prefix}-{name}-neighbour", rules)
+
+
+def _tun_lines(address4: str, address6: str) -> list[str]:
+    return [
+        f"ip link set {DEVICE} up",
+        f"ip addr add {address4}/32 dev {DEVICE}",
+        f"ip addr add {address6}/128 dev {DEVICE} nodad",
+        f"ip route add default dev {DEVICE}",
+        f"ip -6 route add default dev {DEVICE}",
+    ]
+
+
+def _host_lines(device: str, own4: str, own6: str, gateway4: str, gateway6: str) -> list[str]:
+    """Return the lines for the end of a cable that has a gateway at the other end."""
+    return [
+        f"ip link set {device} up",
+        f"ip addr add {own4}/32 dev {device}",
+        f"ip addr add {own6}/128 dev {device} nodad",
+        f"ip route add {gateway4} dev {device}",
+        f"ip route add default via {gateway4} dev {device}",
+        f"ip -6 route add {gateway6} dev {device}",
+        f"ip -6 route add default via {gateway6} dev {device}",
+    ]
+
+
+def _gateway_lines(device: str, own4: str, own6: str, host4: str, host6: str) -> list[str]:
+    """Return the lines for the gateway's end of such a cable."""
+    return [
+        f"ip link set {device} up",
+        f"ip addr add {own4}/32 dev {device}",
+        f"ip addr add {own6}/128 dev {device} nodad",
+        f"ip route add {host4} dev {device}",
+        f"ip -6 route add {host6} dev {device}",
+    ]
+
+
+def _box_lines(box: Router) -> list[str]:
+    lines = ["echo 1 > /proc/sys/net/ipv4/ip_forward", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]
+    if box.syn_sent_s is not None:
+        timeout = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent"
+        # The file exists once conntrack is in use here, so after the rules.
+        return [*lines, _rules(box), f"echo {box.syn_sent_s} > {timeout}"]
+    return [*lines, _rules(box)]
+
+
+def _nft(text: str) -> str:
+    return f"nft -f - <<'END'\n{text}\nEND"
+
+
+def _rules(box: Router) -> str:
+    """Return the nftables rules of one router."""
+    refusal = _REFUSALS[box.unsolicited]
+    limit = f"{_BARE_SYN} limit rate over 25/second burst 50 packets drop"
+    invalid = "ct state invalid drop" if box.invalid_drop else ""
+    return _nft(f"""\
+table inet natlab {{
+  chain first {{ type filter hook prerouting priority -300
+    {limit if box.syn_limit is SynLimit.ALL else ""}
+  }}
+  chain input {{ type filter hook input priority 0
+    iifname != "{DEVICE}" accept
+    {limit if box.syn_limit is SynLimit.INPUT else ""}
+    {invalid}
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    {refusal}
+  }}
+  chain forward {{ type filter hook forward priority 0
+    {invalid}
+    ct state established,related accept
+    iifname != "{DEVICE}" accept
+    ct status dnat accept
+    {refusal}
+  }}
+}}
+{_translation(box)}""")
+
+
+def _translation(box: Router) -> str:
+    """Return the `table ip nat` of one router; a firewall has none."""
+    if box.nat is Nat.NONE:
+        return ""
+    inbound = ""
+    if box.nat is Nat.MAPPED:
+        inbound = f'iifname "{DEVICE}" tcp dport {MAPPED_PORTS} dnat to 192.168.1.2'
+    elif box.unsolicited is Unsolicited.SERVICE:
+        inbound = f'iifname "{DEVICE}" meta l4proto tcp redirect to :{SERVICE_PORT}'
+    elif box.unsolicited in (Unsolicited.DMZ_SERVICE, Unsolicited.DMZ_DROP):
+        inbound = f'iifname "{DEVICE}" meta l4proto tcp dnat to 192.168.1.3'
+    return f"""\
+table ip nat {{
+  chain inbound {{ type nat hook prerouting priority -100
+    {inbound}
+  }}
+  chain outbound {{ type nat hook postrouting priority 100
+    oifname "{DEVICE}" masquerade {"fully-random" if box.nat is Nat.RANDOM else ""}
+  }}
+}}"""
+
+
+def _count_syns() -> str:
+    counted = f"{_BARE_SYN} counter name {SYN_COUNTER}"
+    chain = f"chain output {{ type filter hook output priority 0\n {counted}\n }}"
+    return _nft(f"table inet count {{\n counter {SYN_COUNTER} {{ }}\n {chain}\n}}")
+
+
+def _redirect_all(device: str) -> str:
+    redirect = f'iifname "{device}" meta l4proto tcp redirect to :{SERVICE_PORT}'
+    return _nft(f"table ip nat {{\n chain inbound {{ type nat hook prerouting priority -100\n {redirect}\n }}\n}}")
+
+
+def _drop_all() -> str:
+    return _nft("table inet silent {\n chain input { type filter hook input priority 0\n meta l4proto tcp drop\n }\n}")

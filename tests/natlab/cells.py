@@ -1,0 +1,292 @@
+"""The table of cells: what is tried, and what must come out.  Data only.
+
+A cell is one line here and one line of the report.
+
+`make lab` runs all of it, `--short` and pytest run the cells that carry
+`short`; there is no second list anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import combinations_with_replacement
+from typing import Any
+
+from .topology import BEHAVIOURS, PAIR_ROWS, can_meet
+from .wire import Path
+
+
+class Layout(StrEnum):
+    """What lies between the two ends."""
+
+    INTERNET = "internet"
+    LAN = "same LAN"
+    LOOPBACK = "same host, loopback"
+    OWN_ADDRESS = "same host, own address"
+
+
+class Extra(StrEnum):
+    """What else happens in the scene."""
+
+    BUSY_PORTS = "a third of the local ports are taken on both sides"
+    NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
+    SCANNER = "a stranger connects to every port of the left host"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `most` SYNs, or percent of a core, between two moments after the first dial."""
+
+    measure: str
+    since_s: float
+    until_s: float
+    most: float
+
+    @property
+    def name(self) -> str:
+        """Return how reports call what was measured."""
+        return f"{self.measure} in {self.since_s:g}-{self.until_s:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Fails:
+    """Every end must exit with `status` and a reason that matches `words`, in time."""
+
+    status: int
+    words: str
+
+
+NO_HOLE, REJECTED = 3, 4
+# Which of the causes an end can see depends on the routers; that it names one
+# of them is what is checked where both are possible.
+ANY_CAUSE = Fails(NO_HOLE, r"no answer|refused|reject|rewr|another port")
+SILENCE = Fails(NO_HOLE, r"no answer|nothing came")
+REFUSAL = Fails(NO_HOLE, r"refused|reject")
+ROLES = Fails(REJECTED, r"--to|role|-L")
+
+PLAIN_PATH = Path()
+# Seconds to wait for a hole.  The target for the worst case is 3 s; a cell
+# that needs more than 20 is broken.
+PATIENCE = 20.0
+# Long enough to see the routers' answers, short enough to wait out often.
+SHORT_PATIENCE = 8.0
+# Starts are spread over this many seconds unless a cell fixes them.
+SPREAD = 1.5
+HOUR = 3600.0
+POLITE = Limit("syns", 0, 10, 250)
+SIXTY_FOUR_SOCKETS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One line of the matrix; the defaults are the plainest case."""
+
+    block: str
+    name: str
+    left: str = "drop"
+    right: str = "drop"
+    layout: Layout = Layout.INTERNET
+    # 4, 6, or 46 for both at once.
+    family: int = 4
+    path: Path = PLAIN_PATH
+    # The way back, from right to left, where it differs.
+    back: Path | None = None
+    answers_expired: bool = True
+    # Seconds between the starts; None spreads them over 0 to SPREAD.  The
+    # order alternates from run to run, unless the left side is always first.
+    gap_s: float | None = None
+    left_first: bool = False
+    clocks: tuple[float, float] = (0.0, 0.0)
+    # Both clocks are moved so that a bucket border falls between the starts.
+    border_between: bool = False
+    channels: tuple[str, ...] = ("lab",)
+    # Holes in a row in the same scene, without a pause.
+    repeats: int = 1
+    extra: Extra | None = None
+    # The right end is not started.
+    absent: bool = False
+    role: tuple[str, ...] = ("--stdio",)
+    wait_s: float = PATIENCE
+    # None: must connect.
+    fails: Fails | None = None
+    limits: tuple[Limit, ...] = ()
+    short: bool = False
+    # Minutes long, mostly waiting: only in the full matrix, few runs.
+    most_runs: int | None = None
+    # Why this row cannot be run yet.
+    pending: str = ""
+
+    @property
+    def title(self) -> str:
+        """Return the name that is unique in the table."""
+        return f"{self.block}: {self.name}"
+
+    @property
+    def rtt_s(self) -> float:
+        """Return the round-trip time of the path, without jitter."""
+        return self.path.delay_s + (self.back or self.path).delay_s if self.layout is Layout.INTERNET else 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """Return how long one run may take; a hole that opens soon is not counted on where none may."""
+        return self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)
+
+    def gap(self, run: int) -> float:
+        """Return the seconds by which the right side starts after the left one in run `run`."""
+        # Multiples of the golden ratio fill the spread evenly for any number of runs.
+        size = SPREAD * (run * 0.618034 % 1) if self.gap_s is None else self.gap_s
+        return size if self.left_first or run % 2 == 0 else -size
+
+
+PAIRS = "pairs"
+# The pairs that pytest runs: each behaviour at least once, and the ones that
+# a fixed retry interval or a single SYN fails in.
+SHORT_PAIRS = {
+    ("drop", "drop"), ("drop", "reset"), ("reset", "reset"), ("accept", "accept"), ("icmp", "icmp"),
+    ("reset", "icmp"), ("public", "reset"), ("public", "random"), ("mapped", "random"),
+    ("firewall drop", "firewall reset"), ("openwrt", "double nat"), ("reset", "full cone"), ("random", "random"),
+}  # fmt: skip
+
+
+def _pairs() -> Iterator[Cell]:
+    for left, right in combinations_with_replacement(PAIR_ROWS, 2):
+        names = (left.name, right.name)
+        cell = Cell(PAIRS, " x ".join(names), *names, short=names in SHORT_PAIRS)
+        yield cell if can_meet(left, right) else replace(cell, fails=ANY_CAUSE, wait_s=SHORT_PATIENCE)
+
+
+def _against(block: str, left: str, rights: str, short: str = "") -> Iterator[Cell]:
+    """Yield one cell for each of the comma-separated `rights`; the ones in `short` are in the short list."""
+    for right in rights.split(", "):
+        cell = Cell(block, f"{left} x {right}", left, right, short=right in short.split(", "))
+        meets = can_meet(BEHAVIOURS[left], BEHAVIOURS[right])
+        yield cell if meets else replace(cell, fails=ANY_CAUSE, wait_s=SHORT_PATIENCE)
+
+
+def _routers() -> Iterator[Cell]:
+    block = "routers"
+    yield from _against(block, "icmp prohibited", "icmp prohibited, reset, drop")
+    yield from _against(block, "invalid drop", "invalid drop, reset")
+    yield from _against(block, "invalid drop reset", "invalid drop reset, invalid drop, drop")
+    yield from _against(block, "router accepts", "router accepts, drop, reset, public", "reset")
+    yield from _against(block, "stranger accepts", "stranger accepts, drop, reset, public")
+    yield from _against(block, "dmz drops", "dmz drops, drop, reset, public")
+    yield from _against(block, "sequential ports", "public, mapped, full cone, drop")
+    yield from _against(block, "random per destination", "public, mapped, full cone, reset")
+    yield from _against(block, "bare SYN dropped", "drop, reset, accept, public, bare SYN dropped", "reset")
+    yield from _against(block, "RST kills mapping", "reset, accept, openwrt, RST kills mapping", "reset")
+    yield from _against(block, "ICMP kills mapping", "drop, icmp, reset, ICMP kills mapping", "icmp")
+    yield from _against(block, "address filter", "drop, reset, random")
+    yield from _against(block, "syn limit", "drop, reset, syn limit", "syn limit")
+    yield from _against(block, "syn limit drop", "syn limit drop, reset")
+    yield from _against(block, "random reset", "random reset, random")
+    for one, other in (("short syn_sent", "short syn_sent"), ("short syn_sent reset", "short syn_sent reset"),
+                       ("short syn_sent", "reset")):  # fmt: skip
+        # The gap is longer than the router remembers the first SYN.
+        yield Cell(block, f"{one} x {other}, 15 s apart", one, other, gap_s=15, wait_s=15 + PATIENCE)
+    for right in ("drop", "reset"):
+        yield Cell(block, f"neighbour with the same ports, drop x {right}", "drop", right, extra=Extra.NEIGHBOUR)
+
+
+# The pairs that every other axis is tried with: one where the first SYN simply
+# stays open, and one where every SYN that comes too early is refused.
+AXIS_PAIRS = (("drop", "drop"), ("reset", "reset"))
+
+
+def _axis(block: str, name: str, short: bool = False, **changes: Any) -> Iterator[Cell]:
+    """Yield one cell for each axis pair, with `changes` to the plain case."""
+    for left, right in AXIS_PAIRS:
+        refused = short and left == "reset"
+        yield replace(Cell(block, f"{name}, {left} x {right}", left, right, short=refused), **changes)
+
+
+def _ipv6() -> Iterator[Cell]:
+    for left, right in (*AXIS_PAIRS, ("drop", "reset"), ("public", "drop"), ("public", "reset")):
+        yield Cell("ipv6", f"{left} x {right}", left, right, family=6, short=right == "reset" == left)
+    # Nothing is translated, so only a router that drops what conntrack calls
+    # INVALID shows a SYN-ACK of a wrong socket.
+    yield Cell("ipv6", "openwrt x openwrt", "openwrt", "openwrt", family=6)
+    for one in ("reset", "openwrt"):
+        yield Cell("ipv6", f"{one} x {one}, 3 s apart", one, one, family=6, gap_s=3, wait_s=3 + PATIENCE)
+    yield Cell("ipv6", "random ports on IPv4, both families dialled", "random", "random", family=46, short=True)
+
+
+def _distance() -> Iterator[Cell]:
+    block = "distance"
+    for rtt_ms in (1, 20, 80, 300):
+        yield from _axis(block, f"RTT {rtt_ms} ms", rtt_ms in (1, 300), path=Path(rtt_ms / 2000))
+    yield from _axis(block, "RTT 5 + 145 ms", True, path=Path(0.005), back=Path(0.145))
+    yield from _axis(block, "jitter 20 ms, reordering 10 %", path=Path(0.02, jitter_s=0.02, reorder=0.1))
+    for percent in (1, 5, 10, 20):
+        yield from _axis(block, f"loss {percent} %", percent == 10, path=Path(loss=percent / 100), wait_s=40)
+    yield from _axis(block, "RTT 300 ms, loss 10 %", path=Path(0.15, loss=0.1), wait_s=40)
+    yield from _axis(block, "no ICMP when the TTL runs out", answers_expired=False)
+    yield from _axis(block, "25 hops", path=Path(hops=25))
+    yield from _axis(block, "3 hops", path=Path(hops=3))
+
+
+def _starts() -> Iterator[Cell]:
+    block = "starts"
+    for gap_s in (0, 1, 3, 12):
+        yield from _axis(block, f"{gap_s} s apart", gap_s == 3, gap_s=gap_s, wait_s=gap_s + PATIENCE)
+    for gap_s in (30, 60):
+        yield from _axis(block, f"{gap_s} s apart", gap_s=gap_s, wait_s=gap_s + PATIENCE, most_runs=5)
+    yield from _axis(block, "bucket border between the starts", True, gap_s=4, border_between=True)
+    yield Cell(block, "10 minutes apart, reset x reset", "reset", "reset", gap_s=600, wait_s=640, most_runs=1)
+
+
+def _clocks() -> Iterator[Cell]:
+    for name, clocks in (("1 s", (1.0, 0.0)), ("20 s against 20 s", (20.0, -20.0)), ("one hour", (HOUR, 0.0))):
+        yield from _axis("clocks", f"{name} wrong", name == "one hour", clocks=clocks)
+
+
+def _hosts() -> Iterator[Cell]:
+    block = "hosts"
+    yield from _axis(block, "busy local ports", True, extra=Extra.BUSY_PORTS)
+    yield from _axis(block, "ten runs in a row", repeats=10)
+    yield Cell(block, "ten runs in a row, public x public", "public", "public", repeats=10)
+    yield from _axis(block, "two channels at once", True, channels=("lab", "other"))
+    scanned = Cell(block, "", extra=Extra.SCANNER, left_first=True, wait_s=30)
+    yield replace(scanned, name="port scanner, public x drop", left="public", gap_s=13)
+    yield replace(scanned, name="port scanner, public x reset", left="public", right="reset", gap_s=3, short=True)
+    yield replace(scanned, name="port scanner, full cone x drop", left="full cone", gap_s=3)
+    yield Cell(block, "same LAN", layout=Layout.LAN, short=True)
+    yield Cell(block, "same LAN, IPv6", layout=Layout.LAN, family=6)
+    yield Cell(block, "same host, loopback", layout=Layout.LOOPBACK, short=True)
+    yield Cell(block, "same host, IPv6 loopback", layout=Layout.LOOPBACK, family=6)
+    yield Cell(block, "same host, own address", layout=Layout.OWN_ADDRESS)
+    yield Cell(block, "same host, ten runs in a row", layout=Layout.LOOPBACK, repeats=10)
+
+
+def _failures() -> Iterator[Cell]:
+    block = "failures"
+    absent = Cell(block, "", absent=True, wait_s=SHORT_PATIENCE)
+    causes = {"drop": SILENCE, "reset": REFUSAL, "accept": REFUSAL, "public": REFUSAL, "icmp": REFUSAL}
+    for right, fails in causes.items():
+        short = right in ("drop", "reset")
+        yield replace(absent, name=f"peer absent behind {right}", right=right, fails=fails, short=short)
+    for right in ("router accepts", "stranger accepts"):
+        yield replace(absent, name=f"peer absent, {right}", right=right, fails=Fails(NO_HOLE, ""))
+    yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
+    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES)
+    yield Cell(block, "wrong secret", fails=Fails(REJECTED, "secret"), pending="the tool has no secrets yet (issue 4)")
+
+
+def _politeness() -> Iterator[Cell]:
+    block = "politeness"
+    absent = Cell(block, "", right="reset", absent=True, fails=Fails(NO_HOLE, ""))
+    idle = Limit("cpu percent", 2, 10, 2)
+    yield replace(absent, name="first 10 s, refused", wait_s=11, limits=(POLITE, idle), short=True)
+    yield replace(absent, name="first 10 s, silence", right="drop", wait_s=11, limits=(POLITE, idle))
+    yield replace(absent, name="first 10 s, ICMP", right="icmp", wait_s=11, limits=(POLITE, idle))
+    later = (POLITE, Limit("syns", 60, 120, 30 * 60), Limit("cpu percent", 60, 120, 2))
+    yield replace(absent, name="second minute, refused", wait_s=122, limits=later, most_runs=2)
+    much_later = (Limit("syns", 600, 660, 10 * 60), Limit("cpu percent", 600, 660, 2))
+    yield replace(absent, name="after ten minutes, refused", wait_s=662, limits=much_later, most_runs=1)
+
+
+CELLS = (
+    *_pairs(), *_routers(), *_ipv6(), *_distance(), *_starts(), *_clocks(), *_hosts(), *_failures(), *_politeness(),
+)  # fmt: skip

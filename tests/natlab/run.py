@@ -1,0 +1,227 @@
+"""One run of one cell: set the scene, let both ends play, judge, clear away.
+
+    scene      build.py's text -> namespaces, the internet process, rules
+    ends       two (or one, or four) child processes, started by the cell's clock
+    verdict    judge.py: exit statuses, hashes, events, packet log -> a Result
+
+Setting a scene takes about 0.2 s, so every run gets a new one: no mapping, no
+TIME_WAIT and no neighbour entry of the last run can help or hurt the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from . import build, ends, internet, sandbox
+from .cells import Cell, Extra, Layout
+from .judge import Result, judge
+from .packetlog import PacketLog
+from .subjects import Call, Subject
+from .topology import BEHAVIOURS
+
+# Bytes each way: the contract of a success, and just what a pipe holds.
+PAYLOAD = 65536
+# An end that is still there this long after its deadline will never end.
+GRACE = 15.0
+# An address of nobody: packets to it vanish.
+NOBODY = "198.51.100.99"
+BUSY_SHARE = 0.3
+
+_numbers = itertools.count(1)
+
+
+class SceneError(Exception):
+    """A namespace, a rule or an extra could not be set up: a bug here, or a machine at its limits."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A scene that stands: what the ends need to know of it."""
+
+    scene: build.Scene
+    log_file: FilePath
+
+
+async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None = None) -> Result:
+    """Play one run of `cell`; `logs` is a directory for what the ends said and the packet log."""
+    prefix = f"run{next(_numbers)}"
+    plays: list[list[ends.Outcome]] = []
+    try:
+        async with _standing(cell, run, prefix) as stage:
+            for _ in range(cell.repeats):
+                plays.append(await _play(cell, subject, run, stage.scene))
+            syns = await _count_syns(cell, stage.scene)
+    except SceneError as error:
+        # One scene that could not be set must not end a matrix of an hour.
+        return Result(cell.title, subject.name, run, False, f"the laboratory broke: {error}", None, (0, 0), (0, 0))
+    log = PacketLog()
+    if stage.log_file.exists():
+        log = PacketLog.load(stage.log_file)
+        stage.log_file.unlink()
+    result = judge(cell, subject, run, plays, log, syns)
+    if logs is not None:
+        _save_evidence(logs, result, plays, log)
+    return result
+
+
+@contextlib.asynccontextmanager
+async def _standing(cell: Cell, run: int, prefix: str) -> AsyncIterator[Stage]:
+    """Set the scene, and clear it away."""
+    scene = _scene(cell, prefix)
+    log_file = sandbox.SCRATCH / f"{prefix}.log"
+    children: list[asyncio.subprocess.Process] = []
+    try:
+        await _shell(["ip", "-batch", "-"], "\n".join(scene.links))
+        if scene.sites:
+            paths = (("left", "right", cell.path), ("right", "left", cell.back or cell.path))
+            plan = internet.Plan(tuple(scene.sites), paths, cell.path, run, cell.answers_expired, str(log_file))
+            command = [sys.executable, "-m", "tests.natlab.internet"]
+            children.append(await _child(command, plan.to_json() + "\n"))
+        scripts = scene.scripts.items()
+        await asyncio.gather(*(_shell(ends.in_namespace(space, ["sh", "-e"]), text) for space, text in scripts))
+        for namespace, arguments in _actors(cell, scene):
+            command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
+            children.append(await _child(ends.in_namespace(namespace, command)))
+        yield Stage(scene, log_file)
+    finally:
+        for child in reversed(children):
+            await _end(child)
+        await _shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
+
+
+def _scene(cell: Cell, prefix: str) -> build.Scene:
+    match cell.layout:
+        case Layout.LAN:
+            return build.lan_scene(prefix)
+        case Layout.LOOPBACK | Layout.OWN_ADDRESS:
+            return build.host_scene(prefix, loopback=cell.layout is Layout.LOOPBACK)
+        case Layout.INTERNET:
+            return build.internet_scene(
+                prefix, BEHAVIOURS[cell.left], BEHAVIOURS[cell.right],
+                stranger=cell.extra is Extra.SCANNER, neighbours=cell.extra is Extra.NEIGHBOUR,
+            )  # fmt: skip
+
+
+def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
+    """Return the extras: where each runs, and its arguments."""
+    actors = [(space, ["service", str(build.SERVICE_PORT), "SSH-2.0-stranger"]) for space in scene.services]
+    if cell.extra is Extra.SCANNER:
+        actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
+    if cell.extra is Extra.BUSY_PORTS:
+        actors += [(scene.hosts[side].namespace, ["hog", str(BUSY_SHARE)]) for side in ("left", "right")]
+    return actors
+
+
+async def _shell(command: Sequence[str], text: str) -> None:
+    """Run a command with `text` as its input; whatever it complains about is a bug of the laboratory."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _out, said = await process.communicate(text.encode())
+    if process.returncode:
+        raise SceneError(f"{' '.join(command)}: {said.decode()}\n{text}")
+
+
+async def _child(command: Sequence[str], text: str = "") -> asyncio.subprocess.Process:
+    """Start a child that says "ready" and ends at the end of its input; wait for the former."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, env=ends.environment(), cwd=ends.ROOT
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(text.encode())
+    if await process.stdout.readline() != b"ready\n":
+        await process.wait()
+        raise SceneError(f"{' '.join(command)} did not get ready")
+    return process
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    assert child.stdin is not None
+    child.stdin.close()
+    try:
+        await asyncio.wait_for(child.wait(), GRACE)
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+async def _play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> list[ends.Outcome]:
+    """Start all ends by the cell's clock; return left and right of each channel in turn."""
+    gap = cell.gap(run)
+    shift = subject.offset_to_border(time.time(), abs(gap) / 2) if cell.border_between else 0.0
+    starts = {"left": max(0.0, -gap), "right": max(0.0, gap)}
+    neighbour: asyncio.Task[ends.Outcome] | None = None
+    if cell.extra is Extra.NEIGHBOUR:
+        neighbour = asyncio.create_task(_play_neighbour(cell, subject, scene))
+        # Its dials must be in the router's table before the first end begins.
+        starts = {side: start + 1.0 for side, start in starts.items()}
+    ready = []
+    for channel in cell.channels:
+        for side in ("left",) if cell.absent else ("left", "right"):
+            call = _call(cell, scene, side, channel, shift)
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell.wait_s))
+    outcomes = await asyncio.gather(*ready)
+    if neighbour is not None:
+        neighbour.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await neighbour
+    return outcomes
+
+
+def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float) -> Call:
+    own, peer = scene.hosts[side], scene.hosts["right" if side == "left" else "left"]
+    peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
+    clock = cell.clocks[side == "right"] + shift
+    return Call(own.dial6 if cell.family == 6 else own.dial4, peers, channel, clock, cell.wait_s, cell.role)
+
+
+async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:
+    await asyncio.sleep(start)
+    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), wait_s + GRACE)
+
+
+async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> ends.Outcome:
+    host = scene.hosts["left neighbour"]
+    call = Call(host.dial4, (NOBODY,), cell.channels[0], 0.0, cell.wait_s)
+    return await ends.run_end(host.namespace, subject.command(call), b"", cell.wait_s + GRACE)
+
+
+async def _count_syns(cell: Cell, scene: build.Scene) -> tuple[int, int]:
+    """Return the SYNs that left each host, counted there: also those that a router then dropped."""
+    left, right = [await _counter(scene.hosts[side].namespace) for side in ("left", "right")]
+    if cell.layout in (Layout.LOOPBACK, Layout.OWN_ADDRESS):
+        return left, 0  # one machine, one counter
+    return left, right
+
+
+async def _counter(namespace: str) -> int:
+    command = ends.in_namespace(namespace, ["nft", "list", "counter", "inet", "count", build.SYN_COUNTER])
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    found = re.search(rb"packets (\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def _save_evidence(logs: FilePath, result: Result, plays: list[list[ends.Outcome]], log: PacketLog) -> None:
+    """Write what both ends said and what the internet saw, for people."""
+    verdict = "passed" if result.passed else "FAILED"
+    name = re.sub(r"[^\w.-]+", "_", f"{verdict} {result.subject} {result.cell} {result.run}")
+    said = "".join(
+        f"== end {number}: exit {one.status}, {len(one.received)} bytes\n"
+        + "".join(f"{event}\n" for event in one.events)
+        + "".join(f"{words}\n" for words in one.words)
+        for number, one in enumerate(itertools.chain(*plays))
+    )
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / f"{name}.txt").write_text(f"{result.why}\n{said}== packets\n{log.text()}")

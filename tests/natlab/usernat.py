@@ -1,0 +1,178 @@
+"""A small NAT for behaviours that the Linux kernel does not have.
+
+    inside 192.168.1.2:p  --outbound-->  outside 198.51.100.1:q  --> peer
+                          <--inbound---
+
+Pure: packets and the time in, bytes or a reason out.  `internet.py` puts one
+between a host's TUN device and the paths.  IPv4 and TCP only, plus the ICMP
+errors that belong to a TCP mapping.
+
+Words of RFC 4787 §4 and §5: a mapping or a filter is "endpoint-independent"
+(full cone: anyone who knows the outside port gets in), "address-dependent" or
+"address-and-port-dependent" (what Linux does).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .packets import RST, Packet, quoted_packet, readdressed, with_quoted
+
+# Ports that such a NAT hands out when it does not keep the source port.
+FIRST_PORT = 1024
+LAST_PORT = 65535
+# RFC 5382 REQ-5 asks for four minutes of transitory idle time; nothing in the
+# laboratory that should survive waits longer than that.
+IDLE_SECONDS = 240.0
+
+
+class Depends(StrEnum):
+    """On how much of the far end a mapping or a filter depends."""
+
+    NOTHING = "nothing"
+    ADDRESS = "address"
+    ADDRESS_AND_PORT = "address and port"
+
+
+class Ports(StrEnum):
+    """How an outside port is chosen."""
+
+    KEEP = "keep"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class UserNat:
+    """One behaviour: a row of the table in topology.py."""
+
+    mapping: Depends = Depends.ADDRESS_AND_PORT
+    filtering: Depends = Depends.ADDRESS_AND_PORT
+    ports: Ports = Ports.KEEP
+    # RFC 5382 REQ-2 forbids it: an inbound SYN for a mapping is thrown away
+    # unless it carries an ACK, so simultaneous open dies here.
+    drops_bare_syn: bool = False
+    dies_by_rst: bool = False
+    dies_by_icmp: bool = False
+
+
+Place = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Mapping:
+    """One outside port, the inside place behind it, and the far ends it has talked to."""
+
+    inside: Place
+    outside: Place
+    far: set[Place] = field(default_factory=set)
+    used_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The packet ends here; `why` goes into the packet log."""
+
+    why: str
+
+
+class Translator:
+    """The state of one NAT: its mappings."""
+
+    def __init__(self, behaviour: UserNat, outside_address: str, rng: random.Random) -> None:
+        self._behaviour = behaviour
+        self._outside_address = outside_address
+        self._rng = rng
+        self._next_port = FIRST_PORT
+        self._by_key: dict[tuple[object, ...], Mapping] = {}
+        self._by_port: dict[int, list[Mapping]] = {}
+
+    def outbound(self, packet: Packet, now: float) -> bytes | Dropped:
+        """Return the packet as it leaves on the outside.
+
+        Args:
+            packet: A packet from the inside.
+            now: Any clock in seconds, the same for all calls.
+        """
+        if not packet.is_tcp or packet.version != 4:
+            return Dropped("usernat: not TCP")
+        inside, far = (packet.source, packet.source_port), (packet.target, packet.target_port)
+        key = _key(self._behaviour.mapping, inside, far)
+        mapping = self._by_key.get(key)
+        if mapping is not None and now - mapping.used_at > IDLE_SECONDS:
+            self._forget(mapping)
+            mapping = None
+        if mapping is None:
+            mapping = Mapping(inside, (self._outside_address, self._choose_port(inside[1])))
+            self._by_key[key] = mapping
+            self._by_port.setdefault(mapping.outside[1], []).append(mapping)
+        mapping.far.add(far)
+        mapping.used_at = now
+        return readdressed(packet, source=mapping.outside)
+
+    def inbound(self, packet: Packet, now: float) -> bytes | Dropped:
+        """Return the packet as it enters on the inside, or why it does not."""
+        quoted = quoted_packet(packet)
+        if quoted is not None:
+            return self._inbound_error(packet, quoted)
+        if not packet.is_tcp:
+            return Dropped("usernat: not TCP")
+        far = (packet.source, packet.source_port)
+        mapping = self._find(packet.target_port, far)
+        if mapping is None or now - mapping.used_at > IDLE_SECONDS:
+            return Dropped("usernat: no mapping")
+        if packet.is_bare_syn and self._behaviour.drops_bare_syn:
+            return Dropped("usernat: bare inbound SYN")
+        if packet.flags & RST and self._behaviour.dies_by_rst:
+            self._forget(mapping)
+        return readdressed(packet, target=mapping.inside)
+
+    def _inbound_error(self, packet: Packet, quoted: Packet) -> bytes | Dropped:
+        mapping = self._find(quoted.source_port, (quoted.target, quoted.target_port))
+        if mapping is None:
+            return Dropped("usernat: ICMP for no mapping")
+        if self._behaviour.dies_by_icmp:
+            self._forget(mapping)
+        return with_quoted(packet, mapping.inside[0], readdressed(quoted, source=mapping.inside))
+
+    def _find(self, outside_port: int, far: Place) -> Mapping | None:
+        for mapping in self._by_port.get(outside_port, ()):
+            if self._lets_in(mapping, far):
+                return mapping
+        return None
+
+    def _lets_in(self, mapping: Mapping, far: Place) -> bool:
+        match self._behaviour.filtering:
+            case Depends.NOTHING:
+                return True
+            case Depends.ADDRESS:
+                return any(address == far[0] for address, _port in mapping.far)
+            case Depends.ADDRESS_AND_PORT:
+                return far in mapping.far
+
+    def _choose_port(self, inside_port: int) -> int:
+        match self._behaviour.ports:
+            case Ports.KEEP:
+                return inside_port
+            case Ports.RANDOM:
+                return self._rng.randint(FIRST_PORT, LAST_PORT)
+            case Ports.SEQUENTIAL:
+                self._next_port += 1
+                return self._next_port
+
+    def _forget(self, mapping: Mapping) -> None:
+        self._by_key = {key: kept for key, kept in self._by_key.items() if kept is not mapping}
+        self._by_port[mapping.outside[1]].remove(mapping)
+
+
+def _key(mapping: Depends, inside: Place, far: Place) -> tuple[object, ...]:
+    """Return what two packets must share to get the same outside port."""
+    match mapping:
+        case Depends.NOTHING:
+            return (inside,)
+        case Depends.ADDRESS:
+            return (inside, far[0])
+        case Depends.ADDRESS_AND_PORT:
+            return (inside, far)
