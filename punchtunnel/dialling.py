@@ -149,6 +149,7 @@ class Dialler:
         # Families in which ICMP ends our holds: there they last no longer than
         # a plain dial, and open less.
         self._mortal: set[socket.AddressFamily] = set()
+        self._express = schedule.express_ports(channel)
         self._addresses: tuple[Address, ...] = ()
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
@@ -212,7 +213,8 @@ class Dialler:
         dial.last = kind
         dial.failures += 1
         now = self._monotonic()
-        dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng)
+        express = dial.address.family in self._mortal and dial.source in self._express
+        dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
 
     @property
     def ports(self) -> list[int]:

@@ -59,10 +59,16 @@ CLOCK_FREE = -(2**63)
 FIRST_WAIT = 0.04
 WAIT_GROWTH = 3.0
 SLOW_WAIT = 2.0
+# Where no hold survives, two sides that refuse each other meet only if their
+# SYNs cross in flight.  For a given number of SYNs that is likelier the fewer
+# ports share them, so these ports, without listeners, are dialled faster.
+EXPRESS_PORTS = slice(LISTENERS_PER_BUCKET, CLOCK_FREE_PORTS)
+EXPRESS_WAIT = 0.2
 # After this long without a peer politeness wins; a port is then dialled every
 # PATIENT_WAIT seconds, and 28 of them together less than ten times a second.
 PATIENT_AFTER = 300.0
 PATIENT_WAIT = 6.0
+PATIENT_EXPRESS_WAIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,12 @@ def channel_tag(channel: str) -> bytes:
     return hmac.digest(channel.encode(), b"punchtunnel channel 1", hashlib.sha256)[:8]
 
 
-def redial_wait(failures: int, waited: float, rng: random.Random) -> float:
+def express_ports(channel: str) -> frozenset[int]:
+    """Return the ports that are dialled faster where no hold survives."""
+    return frozenset(bucket_ports(channel, CLOCK_FREE, CLOCK_FREE_PORTS)[EXPRESS_PORTS])
+
+
+def redial_wait(failures: int, waited: float, rng: random.Random, express: bool = False) -> float:
     """Return the seconds to wait before a failed dial is made again.
 
     Args:
@@ -180,7 +191,11 @@ def redial_wait(failures: int, waited: float, rng: random.Random) -> float:
         rng: Source of the jitter.  Without it two sides behind routers that
             reject fall into step and miss each other for good: fixed waits
             of 0.2 s gave 27–72 %, of 1 s 8–30 % success in the laboratory.
+        express: The port is one of `express_ports`, and no hold survives.
     """
-    slowest = SLOW_WAIT if waited < PATIENT_AFTER else PATIENT_WAIT
+    if express:
+        slowest = EXPRESS_WAIT if waited < PATIENT_AFTER else PATIENT_EXPRESS_WAIT
+    else:
+        slowest = SLOW_WAIT if waited < PATIENT_AFTER else PATIENT_WAIT
     wait = min(slowest, FIRST_WAIT * WAIT_GROWTH ** min(failures - 1, 16))
     return wait * rng.uniform(0.5, 1.5)
