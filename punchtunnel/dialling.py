@@ -50,6 +50,8 @@ BACKLOG = 16
 # TTLs of a hold: beyond a home router and its carrier's, short of the peer's.
 HOLD_TTL = (2, 6)
 HOLD_SHARE = 0.5
+# Short waits that the dials of a later bucket skip.
+LATER_FAILURES = 3
 HOLD_SHARE_CAPTURED = 0.95
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
 HOLD_LIFE = 0.9
@@ -173,10 +175,13 @@ class Dialler:
         for route in [route for route in self._dials if route not in kept]:
             self._retire(route)
         now = self._monotonic()
+        # The ports of a bucket that begins while we wait are new to both sides:
+        # nobody needs to be caught in the moment of starting.
+        failures = LATER_FAILURES if self._dials else 0
         for route in wanted:
             address, source, port = route
             if route not in self._dials:
-                self._dials[route] = Dial(address, source, port, due=now)
+                self._dials[route] = Dial(address, source, port, due=now, failures=failures)
         plan = self._plan_size()
         for family in {address.family for address in addresses if not address.own}:
             for bucket in buckets:

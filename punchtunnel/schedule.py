@@ -58,7 +58,7 @@ CLOCK_FREE = -(2**63)
 # then only milliseconds away.
 FIRST_WAIT = 0.04
 WAIT_GROWTH = 3.0
-SLOW_WAIT = 2.0
+SLOW_WAIT = 2.2
 # Where no hold survives, two sides that refuse each other meet only if their
 # SYNs cross in flight.  For a given number of SYNs that is likelier the fewer
 # ports share them, so these ports, without listeners, are dialled faster.
