@@ -42,8 +42,12 @@ completions: $(VENV)/ready
 	  _PUNCHTUNNEL_COMPLETE=source_$$shell $(BIN)/punchtunnel | sed '/./,$$!d' > completions/punchtunnel.$$shell || exit 1; \
 	done
 
+# The published algorithm first: its failures are the point of the comparison.
 lab: $(VENV)/ready
-	$(BIN)/python -m tests.natlab --json docs/natlab.json --svg docs/natlab.svg
+	mkdir -p build
+	-$(BIN)/python -m tests.natlab --baseline --runs 3 --cells '^(?!.*minutes)' --json build/natlab-baseline.json
+	$(BIN)/python -m tests.natlab --json build/natlab.json --beside build/natlab-baseline.json \
+	  --svg docs/natlab.svg --text docs/natlab.txt
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/forward.py

@@ -30,12 +30,15 @@ JOBS = 2
 PATIENT_JOBS = 4
 PATIENT_SECONDS = 7.0
 FULL_RUNS = 5
+SHORT_RUNS = 20
 
 
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.natlab", description="The network laboratory.")
-    parser.add_argument("--runs", type=int, default=FULL_RUNS, metavar="N", help="runs of each cell (default 5)")
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="runs of each cell (default: 20 for the short list, 5 for the others)"
+    )
     parser.add_argument("--short", action="store_true", help="only the cells of the short list")
     parser.add_argument("--cells", default="", metavar="PATTERN", help="only cells whose title matches this pattern")
     parser.add_argument("--baseline", action="store_true", help="run the published algorithm instead of the tool")
@@ -43,6 +46,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="runs at a time (default 2)")
     parser.add_argument("--json", type=FilePath, metavar="FILE", help="write all results here, after every run")
     parser.add_argument("--svg", type=FilePath, metavar="FILE", help="write the heat map here")
+    parser.add_argument("--text", type=FilePath, metavar="FILE", help="write the table here as well")
     parser.add_argument("--logs", type=FilePath, metavar="DIRECTORY", help="keep events and packets of every run here")
     parser.add_argument("--tied", action="store_true", help="end when the process that started this one ends")
     parser.add_argument("--list", action="store_true", help="print the cells that would be run, and stop")
@@ -69,9 +73,11 @@ async def run_all(cells: list[Cell], subject: Subject, given: argparse.Namespace
         if given.json:
             report.save(results, given.json)
 
-    await asyncio.gather(
-        *(one(cell, run) for cell in cells for run in range(min(given.runs, cell.most_runs or given.runs)))
-    )
+    def runs_of(cell: Cell) -> int:
+        wanted: int = given.runs or (SHORT_RUNS if cell.short else FULL_RUNS)
+        return min(wanted, cell.most_runs or wanted)
+
+    await asyncio.gather(*(one(cell, run) for cell in cells for run in range(runs_of(cell))))
     return results
 
 
@@ -92,7 +98,9 @@ def main() -> int:
     subject = BASELINE if given.baseline else TOOL
     results = asyncio.run(run_all(cells, subject, given))
     shown = results + (report.load(given.beside) if given.beside else [])
-    print(report.text(shown))
+    print(table := report.text(shown))
+    if given.text:
+        given.text.write_text(f"{table}\n")
     if given.svg:
         given.svg.write_text(heatmap.svg(shown))
     return 0 if all(result.passed for result in results) else 1
