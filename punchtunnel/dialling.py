@@ -15,8 +15,8 @@ Rule 3: a coin decides whether a dial is plain or a *hold*, whose first SYN
         has a TTL that opens the near router and dies before the far one, so
         that it provokes no RST there.  One side holding while the other
         dials meets with no timing at all.  The ICMP time-exceeded that tells
-        of the SYN's death would end the hold; IP_MINTTL makes Linux ignore
-        it, because the packet that it quotes has a TTL below the minimum.
+        of the SYN's death would end the hold; tcp.ignore_expiry prevents
+        that, for IPv6 at the price of a quarter of a second without hearing.
 Rule 4: where a router or a stranger accepts plain dials (*captures* them),
         almost every dial is a hold, and it is made anew before the kernel
         would send a second, full SYN: what was captured is of no use for
@@ -52,6 +52,8 @@ HOLD_TTL = (2, 6)
 HOLD_SHARE = 0.5
 # Short waits that the dials of a later bucket skip.
 LATER_FAILURES = 3
+# Seconds in which the ICMP of a hold comes, from a router a few hops away.
+DEAF_LIFE = 0.25
 HOLD_SHARE_CAPTURED = 0.95
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
 HOLD_LIFE = 0.9
@@ -94,6 +96,8 @@ class Dial:
     due: float
     failures: int = 0
     held: bool = False
+    # It takes nothing in until its own ICMP must have come (IPv6).
+    deaf: bool = False
     started: float = 0.0
     # The field of Counts that the last failure counted in.
     last: str = ""
@@ -196,6 +200,10 @@ class Dialler:
         now = self._monotonic()
         for dial in [dial for dial in self._dials.values() if dial.sock is None and dial.due <= now]:
             self._start(dial)
+        for dial in self._dials.values():
+            if dial.deaf and dial.sock is not None and dial.started + DEAF_LIFE <= now:
+                tcp.ignore_expiry(dial.sock, False)
+                dial.deaf = False
         if self._captured:
             for dial in [dial for dial in self._dials.values() if dial.held and dial.started + HOLD_LIFE <= now]:
                 self._hold_again(dial)
@@ -205,6 +213,7 @@ class Dialler:
     def next_due(self) -> float:
         """Return the monotonic time at which `start_due` has something to do."""
         due = [dial.due for dial in self._dials.values() if dial.sock is None]
+        due += [dial.started + DEAF_LIFE for dial in self._dials.values() if dial.deaf]
         if self._captured:
             due += [dial.started + HOLD_LIFE for dial in self._dials.values() if dial.held]
         return min(due, default=float("inf"))
@@ -359,6 +368,7 @@ class Dialler:
         ttl = tcp.time_to_live(sock)
         if dial.held:
             tcp.set_time_to_live(sock, self._rng.randint(*HOLD_TTL))
+            dial.deaf = tcp.ignore_expiry(sock, True)
         code = sock.connect_ex(dial.address.at(dial.port))
         if dial.held:
             # At once: the kernel's own re-transmission, and the SYN-ACK that
@@ -366,7 +376,7 @@ class Dialler:
             tcp.set_time_to_live(sock, ttl)
         if code not in (0, errno.EINPROGRESS):
             sock.close()
-            dial.held = False
+            dial.held = dial.deaf = False
             self._failed(dial, code, False)
             return
         dial.sock = sock
@@ -376,7 +386,6 @@ class Dialler:
         sock = _new_socket(dial.address.family)
         try:
             tcp.share_port(sock)
-            tcp.ignore_expiry(sock, True)
             sock.bind((self._host(dial.address.family, dial.address.own), dial.source))
         except OSError:
             sock.close()
@@ -401,7 +410,7 @@ class Dialler:
         """Take the socket from a dial that is in progress."""
         sock, dial.sock = dial.sock, None
         assert sock is not None
-        dial.held = False
+        dial.held = dial.deaf = False
         self._selector.unregister(sock)
         return sock
 

@@ -16,6 +16,7 @@ from punchtunnel.address import join_host_port
 
 # linux/in.h; Python's socket module does not name it.
 _IP_MINTTL = 21
+_IPV6_MINHOPCOUNT = 73
 # linux/tcp.h: struct tcp_info begins with the state and has the smoothed round
 # trip, in microseconds, at this offset.
 _TCP_INFO_SIZE = 104
@@ -72,15 +73,25 @@ def set_time_to_live(sock: socket.socket, ttl: int) -> None:
     sock.setsockopt(*_ttl_option(sock), ttl)
 
 
-def ignore_expiry(sock: socket.socket, ignore: bool) -> None:
-    """Make the kernel ignore ICMP time-exceeded for this socket: IPv4 on Linux only.
+def ignore_expiry(sock: socket.socket, ignore: bool) -> bool:
+    """Make the kernel ignore ICMP time-exceeded for this socket, where it can: on Linux.
 
-    `tcp_v4_err` drops an ICMP error whose quoted packet has a TTL below
-    IP_MINTTL (RFC 5082).  For IPv6 it compares the hop limit of the ICMP
-    packet itself, which says nothing.
+    Both families have a smallest TTL for what a socket takes in (RFC 5082).
+    `tcp_v4_err` compares it with the packet that the ICMP error quotes, so a
+    small one ignores just what has expired.  `tcp_v6_err` compares it with
+    the ICMP packet itself, so only the largest helps, and then the socket
+    hears nothing at all.
+
+    Returns:
+        Whether the socket is deaf to everything until this is undone.
     """
-    if sys.platform == "linux" and sock.family == socket.AF_INET:
+    if sys.platform != "linux":
+        return False
+    if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _SMALLEST_TTL if ignore else 0)
+        return False
+    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, 255 if ignore else 0)
+    return ignore
 
 
 def state(sock: socket.socket) -> int:
