@@ -3,6 +3,7 @@
 # make check  format, lint, types, tests
 # make lab    the network laboratory: every router behaviour, as a table
 # make bench  the figures of the README
+# make fuzz   ten minutes of garbage for every decoder
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 SHELLS := bash zsh fish
 SOURCES := punchtunnel tests bench
 
-.PHONY: demo test check format lint types completions lab bench clean
+.PHONY: demo test check format lint types completions lab bench fuzz clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,9 @@ lab: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/forward.py
+
+fuzz: $(VENV)/ready
+	$(BIN)/python -m tests.fuzz --seconds 600
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

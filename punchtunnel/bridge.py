@@ -34,6 +34,7 @@ from punchtunnel.mux import Goodbye, Reason, Reset
 from punchtunnel.parting import Parting
 from punchtunnel.poller import Poller
 from punchtunnel.punch import Hole
+from punchtunnel.secure import Opener, Sealer
 from punchtunnel.signals import Signals
 
 # Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
@@ -146,7 +147,10 @@ class _Session:
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._single = Role.STDIO in plan.role | hole.role
         self._poller = Poller(loop)
-        self._link = Link(loop, self._poller, hole.sock, hole.leads, self)
+        seals = None
+        if hole.keys is not None:
+            seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
+        self._link = Link(loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._stdio: StdioEnd | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import punchtunnel
-from punchtunnel import words
+from punchtunnel import secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, parse_peer, parse_target
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
@@ -50,7 +50,7 @@ Exit status:
   1    the link was lost, or data was cut
   2    wrong usage
   3    no hole within the time to wait
-  4    the peer was rejected: its role or version does not fit
+  4    the peer was rejected: its role, version or secret does not fit
   5    local resource: the port is taken, nothing could be bound
   6    the target of --to was refused (with stdio on one side)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM;  141  output closed
@@ -83,6 +83,10 @@ class Options:
     ipv6: bool
     bind: str | None
     clock_offset: float
+    secret_file: str | None
+    ask_secret: bool
+    require_secret: bool
+    plain: bool
     verbose: int
     quiet: bool
     as_json: bool
@@ -91,6 +95,12 @@ class Options:
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"punchtunnel {punchtunnel.__version__}")
+        raise typer.Exit
+
+
+def _show_new_secret(wanted: bool) -> None:
+    if wanted:
+        typer.echo(secret.fresh())
         raise typer.Exit
 
 
@@ -135,6 +145,18 @@ def run(
     clock_offset: Annotated[
         float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
     ] = 0.0,
+    secret_file: Annotated[
+        str | None, typer.Option("--secret-file", metavar="FILE", help="Read the shared secret from FILE.")
+    ] = None,
+    ask_secret: Annotated[
+        bool, typer.Option("--ask-secret", help="Ask for the shared secret on the terminal.")
+    ] = False,
+    require_secret: Annotated[bool, typer.Option("--require-secret", help="Refuse to run without a secret.")] = False,
+    new_secret: Annotated[
+        bool,
+        typer.Option("--new-secret", callback=_show_new_secret, is_eager=True, help="Print a fresh secret and exit."),
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Do not seal the link; must be given on both sides.")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only why it failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stderr for every event.")] = False,
@@ -149,6 +171,10 @@ def run(
 
     Run one command on each of the two machines, within the same minutes.
     Both must know the other's public address; nothing else is needed.
+
+    The link is encrypted.  With the same secret on both sides, in
+    PUNCHTUNNEL_SECRET or by --secret-file or --ask-secret, the two machines
+    also prove to each other who they are.
     """
     given = locals()
     return _guarded(Options(**{name: given[name] for name in Options.__slots__}))
@@ -168,7 +194,55 @@ def _guarded(options: Options) -> int:
     return code
 
 
-def _settings(options: Options) -> Settings:
+def _secret(options: Options, status: Status) -> bytes:
+    """Return the shared secret, or b"" if there is none."""
+
+    def warn(reason: str) -> None:
+        status("warning", reason=reason)
+
+    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
+    if options.plain and given:
+        raise UsageError(
+            f"--plain contradicts a secret (also in {secret.VARIABLE}): a link that is not sealed proves nothing"
+        )
+    ask = None
+    if options.ask_secret:
+        ask = _ask
+    found = secret.find(os.environ, options.secret_file, ask, warn)
+    if options.require_secret and not found:
+        raise UsageError(f"--require-secret, but there is none: give --secret-file, --ask-secret or {secret.VARIABLE}")
+    return found
+
+
+def _ask() -> str:
+    """Ask for the secret on the terminal; stdin and stdout belong to the tunnel."""
+    # Imported now: only who asks pays for it.
+    import getpass
+
+    try:
+        # Without a terminal getpass would read the tunnel's stdin.
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return getpass.getpass("secret: ")
+    except (OSError, EOFError) as error:
+        raise UsageError("--ask-secret needs a terminal: give --secret-file FILE") from error
+
+
+def _has_fast_aes() -> bool:
+    """Tell whether the processor has AES instructions; where nothing is known, most have."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
+        return b" aes" in file.read(1 << 16)
+    return True
+
+
+def _traits(options: Options) -> Trait:
+    return (
+        (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
+        | (Trait.PLAIN if options.plain else NO_TRAITS)
+        | (Trait.FAST_AES if _has_fast_aes() else NO_TRAITS)
+    )
+
+
+def _settings(options: Options, shared: bytes) -> Settings:
     """Check what concerns the punch.
 
     Raises:
@@ -196,7 +270,8 @@ def _settings(options: Options) -> Settings:
         family=family,
         clock_offset=options.clock_offset,
         role=_role(options),
-        traits=Trait.NO_RECEIVE if options.send_only else NO_TRAITS,
+        traits=_traits(options),
+        secret=shared,
     )
 
 
@@ -240,7 +315,7 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket]) -> Plan:
 
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
     """Bind, punch and bridge, again and again with -k; return status and reason."""
-    settings = _settings(options)
+    settings = _settings(options, _secret(options, status))
     places = [parse_listen(text) for text in options.listen or []]
     if options.to is not None:
         parse_target(options.to)

@@ -128,7 +128,8 @@ class Dialler:
         counts: Where everything is counted.
         report: Where events go.
         on_open: Called with each connection that opens, with its far end as
-            text, and its dial or None; the callee owns the socket.
+            text, that end's address, and its dial or None; the callee owns
+            the socket.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Dialler:
         rng: random.Random,
         counts: Counts,
         report: words.Report,
-        on_open: Callable[[socket.socket, str, Dial | None], None],
+        on_open: Callable[[socket.socket, str, str, Dial | None], None],
     ) -> None:
         self._selector = selector
         self._channel = channel
@@ -152,6 +153,7 @@ class Dialler:
         self._on_open = on_open
         self._started = monotonic()
         self._captured = False
+        self.open_to_all = False
         # Families in which ICMP ends our holds: there they last no longer than
         # a plain dial, and open less.
         self._mortal: set[socket.AddressFamily] = set()
@@ -336,14 +338,15 @@ class Dialler:
             return
         sock.setblocking(False)
         host = str(remote[0]).partition("%")[0]
-        if not listener.own and all(address.host != host for address in self._addresses):
+        known = listener.own or self.open_to_all
+        if not known and all(address.host != host for address in self._addresses):
             self._counts.foreign += 1
             self._report("foreign", remote=tcp.name_of(remote))
             tcp.close_with_reset(sock)
             return
         if not listener.own and remote[1] != listener.port:
             self._counts.rewritten += 1
-        self._on_open(sock, tcp.name_of(remote), None)
+        self._on_open(sock, tcp.name_of(remote), host, None)
 
     # ---- dials
 
@@ -424,7 +427,7 @@ class Dialler:
         else:
             dial.due = float("inf")
             tcp.ignore_expiry(sock, False)
-            self._on_open(sock, dial.remote, dial)
+            self._on_open(sock, dial.remote, dial.address.host, dial)
 
     def _failed(self, dial: Dial, code: int, held: bool) -> None:
         self.redial(dial, _kind_of(code, held))

@@ -6,32 +6,45 @@ hello at once; the side with the greater nonce leads and decides:
 
     leader                                follower
       |  HELLO  --------><--------  HELLO   |    on every connection
-      |  PICK on connection 2  ---------->  |    the first on which the leader
-      |  <---------  ACCEPT on connection 2 |    heard a hello
-    won 2                                 won 2
+      |  PICK, M on connection 2 -------->  |    the first on which the leader
+      |  <----  ACCEPT, M, T on connection 2|    heard a hello
+    won 2   T ---------------------------->  won 2
+
+M is a message of the key agreement and T the proof that its sender knows the
+secret (secure.py).  On plain links neither is sent, and the follower has won
+with its ACCEPT.
 
 Rule 1: at most one PICK is outstanding; the next follows only a loss, and goes
-        to a party that has not failed to answer one, if there is any.
-Rule 2: the follower never picks.  It answers a PICK at once, unless a PICK of
-        its own is outstanding with a third party: then that one ends first.
-        Nonces order all parties, so such waiting never closes a circle.
+        to a party that has not failed before, if there is any.
+Rule 2: the follower never picks.  It answers a PICK at once; on a plain link,
+        unless a PICK of its own is outstanding with a third party: then that
+        one ends first.  Nonces order all parties, so such waiting never
+        closes a circle.
 Rule 3: one process uses one nonce on all its connections; hearing it back
         means being connected to oneself.
 Rule 4: a stranger's bytes cost the stranger its connection, never the
-        election.  At most HELLO_SIZE + 4 bytes are held for a connection.
-Rule 5: bytes that follow the ACCEPT belong to the link and travel with the
-        winner as `unread`.
+        election.  What is held for a connection is bounded by its caller's
+        one receive, because anything unexpected drops it.
+Rule 5: bytes that follow the last of these messages belong to the link and
+        travel with the winner as `unread`.
+Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
+        does not know the secret, or cannot be linked to and has not proved
+        that it does, is dropped.  The owner says how often a party may try.
 
 No sockets and no clock: punch.py owns both and performs the actions.
 """
 
 from __future__ import annotations
 
+import hmac
 import struct
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 
 from punchtunnel.errors import PeerError
+from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
 
 # The first byte is not ASCII and the last two are a line end, so that neither
 # a text protocol nor a transfer that mends line ends can pass for a hello.
@@ -40,6 +53,8 @@ VERSION = 1
 _HELLO = struct.Struct("!8sBBBx8s16s")
 HELLO_SIZE = _HELLO.size
 NONCE_SIZE = 16
+# Parties that did not answer a PICK; a flood of them forgets the oldest.
+FAILURES_REMEMBERED = 64
 PICK = b"PICK"
 ACCEPT = b"ACPT"
 
@@ -59,6 +74,10 @@ class Trait(IntFlag):
 
     # It discards whatever it would receive (--send-only).
     NO_RECEIVE = 1
+    # It does not seal (--plain); both sides must say so.
+    PLAIN = 2
+    # Its processor has AES instructions; without them ChaCha20 is faster.
+    FAST_AES = 4
 
 
 NO_TRAITS = Trait(0)
@@ -91,7 +110,7 @@ def decode_hello(data: bytes) -> Hello:
     magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
     if magic != MAGIC or version != VERSION:
         raise PeerError(f"no hello of version {VERSION}")
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 1))
+    return Hello(nonce, tag, Role(role & 15), Trait(traits & 7))
 
 
 def roles_fit(mine: Role, theirs: Role) -> bool:
@@ -110,6 +129,7 @@ class Why(Enum):
     STRANGER = "did not speak our protocol"
     MYSELF = "was connected to this process itself"
     OTHER_CHANNEL = "belongs to another channel"
+    NOT_PROVED = "is with somebody who has another secret, or none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +150,15 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown."""
+    """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown.
+
+    With a secret, and unless `proved`, it may be a stranger: drop it and go on.
+    """
 
     conn: int
     version: int
     hello: Hello | None
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +169,7 @@ class Won:
     unread: bytes
     leads: bool
     hello: Hello
+    keys: Keys | None = None
 
 
 Action = Send | Drop | Reject | Won
@@ -154,20 +179,56 @@ Action = Send | Drop | Reject | Won
 class _Connection:
     buffer: bytearray = field(default_factory=bytearray)
     hello: Hello | None = None
-    # The peer's PICK came while a PICK of ours was outstanding elsewhere.
+    # The hello as it came, with bits that only a later version knows.
+    raw_hello: bytes = b""
+    # The peer's PICK came while it could not be answered.
     asked: bool = False
+    agreement: Agreement | None = None
+    keys: Keys | None = None
     won: bool = False
 
 
-class Election:
-    """One side's view of all connections of one punch."""
+class Limits:
+    """How often strangers may try; this one lets everybody."""
 
-    def __init__(self, mine: Hello) -> None:
+    def may_try(self, conn: int) -> bool:
+        """Tell whether a key agreement may begin on `conn` now."""
+        return True
+
+    def began(self, conn: int) -> None:
+        """Take note that one begins: each lets its peer test one secret."""
+
+    def rank(self, conn: int) -> int:
+        """Return how far back `conn` stands among those that could be picked."""
+        return 0
+
+
+class Election:
+    """One side's view of all connections of one punch.
+
+    Args:
+        mine: The hello of this process.
+        agree: Makes a fresh key agreement; None on a plain link.
+        strict: There is a secret (rule 6).
+        limits: Says which connections may begin a key agreement now; `retry`
+            asks again.
+    """
+
+    def __init__(
+        self,
+        mine: Hello,
+        agree: Callable[[], Agreement] | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
         self.mine = mine
+        self._agree = agree
+        self._strict = strict
+        self._limits = limits or Limits()
         self._connections: dict[int, _Connection] = {}
         # The connection that we picked, or whose PICK we accepted.
         self.picked: int | None = None
-        self._failed_nonces: set[bytes] = set()
+        self._failed_nonces: deque[bytes] = deque(maxlen=FAILURES_REMEMBERED)
 
     def opened(self, conn: int) -> list[Action]:
         """Take in a connection that has just opened; `conn` is any fresh number."""
@@ -199,8 +260,13 @@ class Election:
             return []
         self.picked = None
         if connection is not None and connection.hello is not None:
-            self._failed_nonces.add(connection.hello.nonce)
+            self._failed_nonces.append(connection.hello.nonce)
         return self._next_choice()
+
+    def engaged(self, conn: int) -> bool:
+        """Tell whether it is the peer's turn to answer on `conn`, at once."""
+        connection = self._connections.get(conn)
+        return conn == self.picked or (connection is not None and connection.keys is not None)
 
     def _read_hello(self, conn: int, connection: _Connection) -> list[Action]:
         """Read a hello from the buffer once it is whole; judge it before that if it must fail."""
@@ -218,54 +284,123 @@ class Election:
             return self._drop(conn, Why.MYSELF)
         if hello.channel_tag != self.mine.channel_tag:
             return self._drop(conn, Why.OTHER_CHANNEL)
-        nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
-        if nobody_receives or not roles_fit(self.mine.role, hello.role):
+        if not self._fits(hello) and not self._strict:
             return self._reject(conn, Reject(conn, VERSION, hello))
-        del buffer[:HELLO_SIZE]
+        if (self.mine.traits ^ hello.traits) & Trait.PLAIN:
+            return self._reject(conn, Reject(conn, VERSION, hello))
+        connection.raw_hello = bytes(buffer[:HELLO_SIZE])
         connection.hello = hello
+        del buffer[:HELLO_SIZE]
         return self._next_choice() if self.picked is None else []
 
+    def _fits(self, hello: Hello) -> bool:
+        nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
+        return roles_fit(self.mine.role, hello.role) and not nobody_receives
+
     def _read_message(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
-        """Read the PICK or ACCEPT that follows the hello."""
+        """Read what follows the hello: PICK or ACCEPT, and the proof that follows those."""
         leads = self.mine.nonce > hello.nonce
-        expected = ACCEPT if leads else PICK
-        message = bytes(connection.buffer[: len(expected)])
+        if connection.keys is not None:
+            return self._read_proof(conn, connection, hello, b"")
+        expected, size = (ACCEPT, TAG_SIZE) if leads else (PICK, 0)
+        size = len(expected) + (size + MESSAGE_SIZE if self._agree else 0)
+        message = bytes(connection.buffer[:size])
         unasked = leads and conn != self.picked and message
-        if unasked or not expected.startswith(message) or connection.asked:
+        known = message.startswith(expected[: len(message)])
+        if unasked or not known or connection.asked:
             return self._drop(conn, Why.STRANGER)
-        if len(message) < len(expected):
+        if len(message) < size:
             return []
-        if not leads and self.picked is not None:
-            if len(connection.buffer) > len(expected):
+        if not leads and not self._may_answer(conn):
+            if len(connection.buffer) > size:
                 # Nothing may follow a PICK that is not answered yet.
                 return self._drop(conn, Why.STRANGER)
             connection.asked = True
             return []
-        return self._win(conn, connection, hello)
+        return self._answer(conn, connection, hello)
 
-    def _win(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+    def _may_answer(self, conn: int) -> bool:
+        """Tell whether a PICK may be answered now.
+
+        On a plain link an ACCEPT is a promise, so there is one at a time.  On
+        a sealed one only the peer's proof decides, and whoever never gives it
+        must not keep the others waiting.
+        """
+        return self.picked is None if self._agree is None else self._limits.may_try(conn)
+
+    def _answer(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+        """Go on from a whole PICK or ACCEPT in the buffer."""
         leads = self.mine.nonce > hello.nonce
-        won = Won(conn, bytes(connection.buffer[len(PICK) :]), leads, hello)
-        # If the ACCEPT cannot be sent, the connection is lost like any picked one.
-        self.picked = conn
+        if leads or self._agree is None:
+            # If the answer cannot be sent, the connection is lost like any picked one.
+            self.picked = conn
+        else:
+            self._limits.began(conn)
+        connection.asked = False
+        del connection.buffer[: len(PICK)]
+        if self._agree is None:
+            connection.won = True
+            won = Won(conn, bytes(connection.buffer), leads, hello)
+            return [won] if leads else [Send(conn, ACCEPT), won]
+        try:
+            reply = self._derive(connection, leads)
+        except PeerError:
+            return self._drop(conn, Why.STRANGER)
+        return self._read_proof(conn, connection, hello, reply) if leads else [Send(conn, reply)]
+
+    def _derive(self, connection: _Connection, leads: bool) -> bytes:
+        """Compute the keys from the message in the buffer; return what the peer must have."""
+        assert self._agree is not None
+        agreement = connection.agreement or self._agree()
+        mine, theirs = self.mine.encode(), connection.raw_hello
+        hellos = (mine, theirs) if leads else (theirs, mine)
+        connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos)
+        del connection.buffer[:MESSAGE_SIZE]
+        return connection.keys.my_tag if leads else ACCEPT + agreement.message + connection.keys.my_tag
+
+    def _read_proof(self, conn: int, connection: _Connection, hello: Hello, reply: bytes) -> list[Action]:
+        """Check the peer's tag once it is whole; ours is sent whatever it says, so that both sides know."""
+        keys = connection.keys
+        assert keys is not None
+        if len(connection.buffer) < TAG_SIZE:
+            return []
+        proved = hmac.compare_digest(bytes(connection.buffer[:TAG_SIZE]), keys.their_tag)
+        del connection.buffer[:TAG_SIZE]
+        replies: list[Action] = [Send(conn, reply)] if reply else []
+        if not proved:
+            return replies + self._drop(conn, Why.NOT_PROVED)
+        if not self._fits(hello):
+            return replies + self._reject(conn, Reject(conn, VERSION, hello, proved=True))
         connection.won = True
-        return [won] if leads else [Send(conn, ACCEPT), won]
+        leads = self.mine.nonce > hello.nonce
+        return [*replies, Won(conn, bytes(connection.buffer), leads, hello, keys)]
+
+    def retry(self) -> list[Action]:
+        """Go on with what had to wait for `may_try`."""
+        return self._next_choice() if self.picked is None else []
 
     def _next_choice(self) -> list[Action]:
         """Accept a PICK that had to wait, or else pick the oldest connection that we lead."""
         for conn, connection in self._connections.items():
-            if connection.asked and connection.hello is not None:
-                return self._win(conn, connection, connection.hello)
+            if connection.asked and connection.hello is not None and self._may_answer(conn):
+                return self._answer(conn, connection, connection.hello)
         led = {
-            conn: connection.hello.nonce in self._failed_nonces
+            conn: (connection.hello.nonce in self._failed_nonces, self._limits.rank(conn))
             for conn, connection in self._connections.items()
-            if connection.hello is not None and self.mine.nonce > connection.hello.nonce
+            if connection.hello is not None
+            and self.mine.nonce > connection.hello.nonce
+            and (self._agree is None or self._limits.may_try(conn))
         }
         if not led:
             return []
-        # Whoever did not answer a PICK comes last: it may never answer one.
+        # Whoever did not answer before comes last: it may never do.
         self.picked = min(led, key=lambda conn: led[conn])
-        return [Send(self.picked, PICK)]
+        message = b""
+        if self._agree is not None:
+            self._limits.began(self.picked)
+            agreement = self._connections[self.picked].agreement = self._agree()
+            message = agreement.message
+        return [Send(self.picked, PICK + message)]
 
     def _drop(self, conn: int, why: Why) -> list[Action]:
         return [Drop(conn, why), *self.lost(conn)]

@@ -21,8 +21,9 @@ Readiness is edge-triggered (poller.py): a flag says that a source, a sink or
 the hole may be ready, and is cleared by the call that finds it is not.  All
 work is done in `_work`, in bounded turns.
 
-`_take_in` and `_put_out` are the one place where bytes of the hole pass; what
-seals them belongs there.
+`_receive` and `_put_out` are the one place where bytes of the hole pass, and
+where records are opened and sealed (secure.py); neither the multiplexer nor
+the ends know of it.
 """
 
 from __future__ import annotations
@@ -52,10 +53,13 @@ from punchtunnel.mux import (
     Reset,
 )
 from punchtunnel.poller import ERROR, READ, WRITE, Poller
+from punchtunnel.secure import HEADER as RECORD_HEADER
+from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, Opener, Sealer
 
 # One stream alone sends long frames, because every frame costs a turn of the
 # loop; several send shorter ones, because every frame delays the others.
-LONG_FRAME = 256 * 1024
+# With its header the longest fills one record.
+LONG_FRAME = MAX_PLAINTEXT - HEADER.size
 SHORT_FRAME = 64 * 1024
 RECEIVE_SIZE = 512 * 1024
 # Frames and receives in one turn of the loop, so that timers, signals and new
@@ -126,6 +130,7 @@ class Link:
         sock: The hole; owned from now on.
         leads: From the election.
         owner: Decides about streams.
+        seals: What seals and opens; None on a plain link.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class Link:
         sock: socket.socket,
         leads: bool,
         owner: Owner,
+        seals: tuple[Sealer, Opener] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -145,6 +151,11 @@ class Link:
         self._ring: deque[_Stream] = deque()
         self._frame = memoryview(bytearray(HEADER.size + LONG_FRAME))
         self._received = memoryview(bytearray(RECEIVE_SIZE))
+        # On a sealed link: bytes of a record that is not whole yet.
+        self._held = 0
+        self._sealer: Sealer | None = seals[0] if seals else None
+        self._opener: Opener | None = seals[1] if seals else None
+        self._record = memoryview(bytearray(MAX_RECORD if seals else 0))
         # What the hole has not taken yet; nothing else is sent before it.
         self._unsent = self._frame[:0]
         self._readable = self._writable = True
@@ -163,8 +174,8 @@ class Link:
     def start(self, unread: bytes) -> None:
         """Begin; `unread` came with the hole and is the beginning of the stream."""
         self._poller.register(self._sock.fileno(), self._on_hole)
-        if unread:
-            self._take_in(memoryview(unread))
+        self._received[: len(unread)] = unread
+        self._take(len(unread))
         self._schedule()
 
     # ---- what the owner may ask for
@@ -286,7 +297,7 @@ class Link:
     def _receive(self) -> bool:
         """Read the hole once; False if there was nothing."""
         try:
-            count = self._sock.recv_into(self._received)
+            count = self._sock.recv_into(self._received[self._held :])
         except BlockingIOError:
             self._readable = False
             return False
@@ -294,14 +305,42 @@ class Link:
             self._end(LinkError(words.broken_link(error)))
             return False
         if not count:
-            self._end(None if self._mux.between_frames else LinkError(words.LINK_CUT))
+            whole = self._mux.between_frames and not self._held
+            self._end(None if whole else LinkError(words.LINK_CUT))
             return False
-        self._take_in(self._received[:count])
+        self._take(self._held + count)
         return True
+
+    def _take(self, count: int) -> None:
+        """Act on the first `count` received bytes; of a sealed link, on each whole record.
+
+        Only what is authenticated counts as a sign of life: a changed length
+        could make a link wait for ever for the rest of a record.
+        """
+        if self._opener is None:
+            self.heard_at = time.monotonic()
+            self._take_in(self._received[:count])
+            return
+        begin = 0
+        try:
+            while count - begin >= OVERHEAD and not (self._ended or self._closed):
+                size = self._opener.record_size(self._received[begin : begin + RECORD_HEADER.size])
+                if count - begin < size:
+                    break
+                plaintext = self._opener.open(self._received[begin : begin + size])
+                self.heard_at = time.monotonic()
+                self._take_in(plaintext)
+                begin += size
+        except PeerError as error:
+            self._end(error)
+            return
+        self._held = count - begin
+        if begin and self._held:
+            self._received[: self._held] = self._received[begin:count]
 
     def _take_in(self, data: memoryview) -> None:
         """Act on bytes of the hole."""
-        now = self.heard_at = time.monotonic()
+        now = time.monotonic()
         try:
             for event in self._mux.receive(data, now):
                 self._on_event(event, now)
@@ -391,8 +430,8 @@ class Link:
         if not self._writable:
             return False
         if self._unsent:
-            return self._put_out(self._unsent)
-        if control := self._mux.take_control():
+            return self._send_on(self._unsent)
+        if control := self._mux.take_control(LONG_FRAME):
             return self._put_out(memoryview(control))
         if self._ring:
             stream = self._ring.popleft()
@@ -425,6 +464,12 @@ class Link:
             self._take_turn(stream)
 
     def _put_out(self, data: memoryview) -> bool:
+        """Send whole frames, at most a record's worth."""
+        if self._sealer is not None:
+            data = self._record[: self._sealer.seal_into(data, self._record)]
+        return self._send_on(data)
+
+    def _send_on(self, data: memoryview) -> bool:
         """Send bytes to the hole; what it does not take goes first the next time."""
         try:
             sent = self._sock.send(data)

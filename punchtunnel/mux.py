@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import Decoder, Flag, Header, Kind, Payload
+from punchtunnel.frames import HEADER, Decoder, Flag, Header, Kind, Payload
 
 # What yamux gives each stream from the start (spec.md, "Window Update").
 INITIAL_WINDOW = 256 * 1024
@@ -249,11 +249,12 @@ class Mux:
         """Say that we are done with the link."""
         self._send(Kind.GO_AWAY, Flag(0), 0, code)
 
-    def take_control(self) -> bytes:
-        """Return and forget the control frames to be sent; they go before any further data."""
-        control = bytes(self._control)
-        self._control.clear()
-        self._answers = 0
+    def take_control(self, limit: int = LAST_STREAM) -> bytes:
+        """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
+        size = min(len(self._control), limit - limit % HEADER.size)
+        control = bytes(self._control[:size])
+        del self._control[:size]
+        self._answers = min(self._answers, len(self._control))
         return control
 
     @property

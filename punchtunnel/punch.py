@@ -20,7 +20,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from punchtunnel import schedule, tcp, words
 from punchtunnel.address import parse_bind, parse_peer
@@ -32,6 +32,7 @@ from punchtunnel.election import (
     Drop,
     Election,
     Hello,
+    Limits,
     Reject,
     Role,
     Send,
@@ -41,6 +42,7 @@ from punchtunnel.election import (
 )
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
+from punchtunnel.secure import Agreement, Keys
 from punchtunnel.signals import Signals
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
@@ -49,9 +51,17 @@ from punchtunnel.signals import Signals
 HELLO_TIMEOUT = 0.5
 HELLO_ROUND_TRIPS = 4
 LONGEST_HELLO_TIMEOUT = 5.0
-DECISION_TIMEOUT = 15.0
+DECISION_TIMEOUT = 5.0
 # Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
 PICK_TIMEOUT = 3.0
+# Key agreements with one address that cost nothing, and the seconds between the
+# further ones: each lets the other side test one secret, and costs 8 ms.
+FREE_TRIES = 5
+TRY_EVERY = 10.0
+# What strangers have in common, so that changing the address gains nothing.
+EVERYBODY_ELSE = "*"
+# Different reasons for a rejection that are told one by one.
+MAX_SAID = 8
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
 # Seconds.  The wall clock may be stepped while we wait.
@@ -78,6 +88,8 @@ class Hole:
         traits: What the peer will not send or receive.
         waited: Seconds from the start of the punch.
         counts: What happened on the way.
+        keys: What seals the link; None on a plain one.
+        fast_aes: Both processors have AES instructions.
     """
 
     sock: socket.socket
@@ -89,6 +101,8 @@ class Hole:
     traits: Trait
     waited: float
     counts: Counts
+    keys: Keys | None = None
+    fast_aes: bool = False
 
     def __str__(self) -> str:
         return f"{self.local} to {self.remote}"
@@ -100,6 +114,7 @@ class _Candidate:
 
     sock: socket.socket
     remote: str
+    host: str
     opened: float
     patience: float
     dial: Dial | None
@@ -118,6 +133,8 @@ class Settings:
     clock_offset: float = 0.0
     role: Role = Role.RAW
     traits: Trait = NO_TRAITS
+    # Empty: none.  Used for sealing only, never for the ports.
+    secret: bytes = field(default=b"", repr=False)
 
 
 def punch(
@@ -160,6 +177,8 @@ def punch(
             bind=None if bind is None else parse_bind(bind),
             family=families[family],
             clock_offset=clock_offset,
+            # The caller gets the bare socket: sealing it is the caller's business.
+            traits=Trait.PLAIN,
         )
     )
 
@@ -203,6 +222,27 @@ def open_hole(
         puncher.close()
 
 
+class _Limits(Limits):
+    """Slows guessing down and locks nobody out: a stranger may share the peer's address."""
+
+    def __init__(self, puncher: _Puncher) -> None:
+        self._puncher = puncher
+        self._tries: dict[str, list[float]] = {}
+
+    def may_try(self, conn: int) -> bool:
+        tries = self._tries.get(self._puncher.source_of(conn), [])
+        return len(tries) < FREE_TRIES or self._puncher.now() - tries[-1] >= TRY_EVERY
+
+    def began(self, conn: int) -> None:
+        tries = self._tries.setdefault(self._puncher.source_of(conn), [])
+        tries.append(self._puncher.now())
+        del tries[:-FREE_TRIES]
+
+    def rank(self, conn: int) -> int:
+        source = self._puncher.source_of(conn)
+        return len(self._tries.get(source, [])) + (FREE_TRIES if source == EVERYBODY_ELSE else 0)
+
+
 class _Puncher:
     def __init__(
         self,
@@ -221,11 +261,22 @@ class _Puncher:
         self._report = report
         self._counts = Counts()
         tag = schedule.channel_tag(settings.channel)
-        self._election = Election(Hello(nonce, tag, settings.role, settings.traits))
+        self._limits = _Limits(self)
+        self._election = Election(
+            Hello(nonce, tag, settings.role, settings.traits),
+            agree=None if Trait.PLAIN in settings.traits else self._agree,
+            strict=bool(settings.secret),
+            limits=self._limits,
+        )
+        self._rejection: RejectedError | None = None
+        self._said: set[str] = set()
         self._selector = selectors.DefaultSelector()
         self._dialler = Dialler(
             self._selector, settings.channel, settings.bind, monotonic, rng, self._counts, report, self._on_open
         )
+        # Whoever knows the secret may come from anywhere: some carriers send
+        # traffic out of another address than the one that is known.
+        self._dialler.open_to_all = bool(settings.secret)
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
         self._candidates: dict[int, _Candidate] = {}
         self._addresses: tuple[Address, ...] = ()
@@ -271,7 +322,9 @@ class _Puncher:
         self._resolver.close()
         self._selector.close()
 
-    def _no_hole(self) -> NoHoleError:
+    def _no_hole(self) -> NoHoleError | RejectedError:
+        if self._rejection is not None:
+            return self._rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         outcomes = self._dialler.outcomes
@@ -303,6 +356,9 @@ class _Puncher:
     def _plan(self, now: float) -> None:
         """Once a second: look at the clock, and at the names' addresses when they are old."""
         self._planned = now
+        self._perform(self._election.retry())
+        if self._hole is not None:
+            return
         if self._resolver.has_names and now - self._resolved >= REFRESH:
             self._resolved = now
             self._resolver.start()
@@ -318,19 +374,22 @@ class _Puncher:
 
     # ---- connections
 
-    def _on_open(self, sock: socket.socket, remote: str, dial: Dial | None) -> None:
+    def _on_open(self, sock: socket.socket, remote: str, host: str, dial: Dial | None) -> None:
         """A connection is open, but with whom?  The election finds out."""
         if len(self._candidates) >= MAX_HALFWAY:
-            silent = [conn for conn in self._candidates if not self._election.has_hello(conn)]
-            self._drop(min(silent or self._candidates))
+            self._drop(min(self._candidates, key=self._worth))
         self._counts.opened += 1
         conn = self._counts.opened
         patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * tcp.round_trip(sock))
-        self._candidates[conn] = _Candidate(sock, remote, self._monotonic(), patience, dial)
+        self._candidates[conn] = _Candidate(sock, remote, host, self._monotonic(), patience, dial)
         self._report("opened", local=tcp.name_of(sock.getsockname()), remote=remote)
         tcp.send_at_once(sock)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
         self._perform(self._election.opened(conn))
+
+    def _worth(self, conn: int) -> tuple[bool, bool, int]:
+        """Order connections: strangers first, then silent ones, then old ones."""
+        return self.source_of(conn) != EVERYBODY_ELSE, self._election.has_hello(conn), conn
 
     def _on_received(self, conn: int) -> None:
         try:
@@ -346,7 +405,7 @@ class _Puncher:
 
     def _expire(self, now: float) -> None:
         for conn in list(self._candidates):
-            if conn in self._candidates and self._expiry(conn) <= now:
+            if self._hole is None and conn in self._candidates and self._expiry(conn) <= now:
                 self._drop(conn)
 
     def _expiry(self, conn: int) -> float:
@@ -362,16 +421,21 @@ class _Puncher:
             match action:
                 case Send(conn, data):
                     self._send(conn, data)
-                case Drop(conn, why):
+                case Drop(conn, Why.NOT_PROVED) if conn in self._candidates:
+                    self._note_rejection(conn, RejectedError(words.NOT_PROVED))
+                case Drop(conn, why) if conn in self._candidates:
                     if why is Why.STRANGER:
                         self._counts.strangers += 1
                         self._note_capture(conn)
                     self._counts.other_channel += why is Why.OTHER_CHANNEL
                     self._report("dropped", remote=self._candidates[conn].remote, reason=why.value)
                     self._forget(conn)
-                case Reject(conn, version, hello):
-                    self._farewell(conn)
-                    raise RejectedError(words.rejected(self._settings.role, version, hello))
+                case Reject(conn, version, hello, proved) if conn in self._candidates:
+                    error = RejectedError(words.rejected(self._settings.role, self._settings.traits, version, hello))
+                    if proved or not self._settings.secret:
+                        self._farewell(conn)
+                        raise error
+                    self._note_rejection(conn, error)
                 case Won(conn) if conn in self._candidates:
                     self._win(action)
 
@@ -382,7 +446,7 @@ class _Puncher:
             sent = self._candidates[conn].sock.send(data)
         except OSError:
             sent = 0
-        if conn == self._election.picked:
+        if self._election.engaged(conn):
             self._candidates[conn].picked = self._monotonic()
         # A fresh connection takes a handshake whole; one that does not is dying.
         if sent != len(data):
@@ -397,16 +461,44 @@ class _Puncher:
             self._forget(conn)
             self._perform(self._election.lost(conn))
 
+    # ---- secrets
+
+    def _agree(self) -> Agreement:
+        return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)
+
+    def source_of(self, conn: int) -> str:
+        """Return whose tries count together: an address of the peer, or everybody else."""
+        host = self._candidates[conn].host
+        return host if any(address.host == host for address in self._addresses) else EVERYBODY_ELSE
+
+    def now(self) -> float:
+        """Return the monotonic time in seconds."""
+        return self._monotonic()
+
+    def _note_rejection(self, conn: int, error: RejectedError) -> None:
+        """Drop somebody who may be a stranger, and go on; it is the verdict only if nobody better comes."""
+        # Said once, however often it is tried, and whatever number a stranger puts into it.
+        kind = str(error).partition(":")[0]
+        event = "rejected_again" if kind in self._said or len(self._said) > MAX_SAID else "rejected"
+        self._said.add(kind)
+        self._report(event, remote=self._candidates[conn].remote, reason=str(error))
+        if self.source_of(conn) != EVERYBODY_ELSE:
+            self._rejection = error
+        self._forget(conn, politely=True)
+
     def _note_capture(self, conn: int) -> None:
         # Whoever dials our listeners says nothing about what happens to our dials.
         if self._candidates[conn].dial is not None:
             self._dialler.capture()
 
-    def _forget(self, conn: int) -> None:
-        """Close a connection, and let its port be dialled again."""
+    def _forget(self, conn: int, politely: bool = False) -> None:
+        """Close a connection, and let its port be dialled again; `politely` lets the peer read why."""
         candidate = self._candidates.pop(conn)
         self._selector.unregister(candidate.sock)
-        tcp.close_with_reset(candidate.sock)
+        if politely:
+            candidate.sock.close()
+        else:
+            tcp.close_with_reset(candidate.sock)
         if candidate.dial is not None:
             self._dialler.redial(candidate.dial, "mute")
 
@@ -426,7 +518,17 @@ class _Puncher:
         waited = self._monotonic() - self._started
         local = tcp.name_of(sock.getsockname())
         self._hole = Hole(
-            sock, local, candidate.remote, won.unread, won.leads, won.hello.role, won.hello.traits, waited, self._counts
+            sock=sock,
+            local=local,
+            remote=candidate.remote,
+            unread=won.unread,
+            leads=won.leads,
+            role=won.hello.role,
+            traits=won.hello.traits,
+            waited=waited,
+            counts=self._counts,
+            keys=won.keys,
+            fast_aes=Trait.FAST_AES in self._settings.traits & won.hello.traits,
         )
         self._report(
             "hole",
@@ -437,3 +539,9 @@ class _Puncher:
             waited_s=waited,
             dials=self._counts.dials,
         )
+        if won.keys is not None:
+            authenticated = bool(self._settings.secret)
+            verifier = words.verifier(won.keys.verifier)
+            self._report("sealed", authenticated=authenticated, verifier=verifier)
+            if not authenticated:
+                self._report("unauthenticated")

@@ -22,6 +22,8 @@ from punchtunnel.words import Level
 # The states that the terminal line shows, and the one at which it stays.
 _STATES = {"punching": "punching towards {peer} on {port_count} ports", "hole": "connected, {local} to {remote}"}
 _LAST_STATE = "hole"
+# Said on a terminal without -v too: there is a person who can act on it.
+_FOR_PEOPLE = {"unauthenticated"}
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -51,7 +53,7 @@ class Status:
                 self._write(json.dumps({"time_s": time.time(), "event": event} | fields, default=str) + "\n")
             elif self._follows and event in _STATES:
                 self._follow(event, fields)
-            elif level <= self._verbosity and text:
+            elif text and (level <= self._verbosity or (self._follows and event in _FOR_PEOPLE)):
                 self._write(f"{self._clear()}punchtunnel: {text}\n{self._line}")
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ and from which verbosity on.  status.py prints them, as text or as JSON.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
@@ -17,7 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from punchtunnel.dialling import Counts
-    from punchtunnel.election import Hello, Role
+    from punchtunnel.election import Hello, Role, Trait
+
+
+# The bits of election.Trait; importing it here would turn the layers upside down.
+NO_RECEIVE = 1
+PLAIN = 2
 
 
 class Level(IntEnum):
@@ -40,6 +46,9 @@ def unreported(event: str, /, **fields: object) -> None:
     """Drop an event: the report of a program that wants none."""
 
 
+UNAUTHENTICATED = "the link is sealed, but the peer is not authenticated: give both sides the same secret"
+NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
+
 # event: (level, sentence)
 EVENTS: dict[str, tuple[Level, str]] = {
     "unresolved": (Level.INFO, "{reason}"),
@@ -50,6 +59,10 @@ EVENTS: dict[str, tuple[Level, str]] = {
     "opened": (Level.DEBUG, "a connection opened: {local} to {remote}"),
     "dropped": (Level.INFO, "the connection to {remote} {reason}: closed"),
     "hole": (Level.INFO, "hole open: {local} to {remote}, {role} there, after {waited_s:.2f} s and {dials} dials"),
+    "rejected": (Level.NOTE, "{remote}: {reason}"),
+    "rejected_again": (Level.DEBUG, "{remote}: {reason}"),
+    "sealed": (Level.INFO, "link sealed; verifier {verifier}, the same on both sides unless somebody stands between"),
+    "unauthenticated": (Level.INFO, UNAUTHENTICATED),
     "listening": (Level.NOTE, "listening on {place}"),
     "link_up": (Level.INFO, "link up on {loop}, {side}"),
     "stream_opened": (Level.INFO, "stream {stream}: {what}"),
@@ -160,11 +173,20 @@ def role_name(role: Role) -> str:
     return " and ".join(name for bit, name in names.items() if role & bit) or "nothing"
 
 
-def rejected(mine: Role, version: int, hello: Hello | None) -> str:
+def verifier(data: bytes) -> str:
+    """Return bytes as groups of letters and digits that can be read aloud."""
+    text = base64.b32encode(data).decode().lower()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def rejected(mine: Role, traits: Trait, version: int, hello: Hello | None) -> str:
     """Say why the peer was rejected and what to change."""
     if hello is None:
         return f"the peer speaks version {version} of the protocol, not 1: install the same punchtunnel on both sides"
-    if hello.traits and mine == hello.role == 1:
+    if (traits ^ hello.traits) & PLAIN:
+        side = "here" if traits & PLAIN else "there"
+        return f"--plain is given {side} but not on the other side: give it on both, or better on neither"
+    if traits & hello.traits & NO_RECEIVE:
         return "both sides are --send-only, so nobody would receive anything: drop it on one side"
     both = f"roles do not fit: {role_name(mine)} here, {role_name(hello.role)} there"
     if mine == hello.role and "-L" in role_name(mine):
@@ -223,6 +245,11 @@ def protocol_error(code: int) -> str:
 def idle_link(seconds: float) -> str:
     """Say that --idle-timeout ended the session."""
     return f"nothing was sent or received for {seconds:g} s (-i)"
+
+
+def readable_secret(path: str) -> str:
+    """Say that a secret is not well kept."""
+    return f"others on this machine can read the secret in {path}: chmod 600 {path}"
 
 
 def cannot(what: str, error: OSError) -> str:

@@ -17,8 +17,8 @@ PACKAGE = Path(punchtunnel.__file__).parent
 # Lowest first: a module imports only from the rows above its own.
 LAYERS = [
     {"errors"},
-    {"address", "schedule", "election", "frames", "words"},
-    {"mux", "parting", "status", "resolve", "signals", "tcp"},
+    {"address", "schedule", "secure", "frames", "words"},
+    {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp"},
     {"ends", "poller"},
     {"dialling", "link"},
     {"punch"},
@@ -28,7 +28,7 @@ LAYERS = [
 ]
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
 
-PURE = ["errors", "address", "schedule", "election", "frames", "mux", "parting", "words"]
+PURE = ["errors", "address", "schedule", "secure", "election", "frames", "mux", "parting", "words"]
 EDGES_OF_THE_SYSTEM = {
     *("asyncio", "fcntl", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal"),
     *("socket", "ssl", "subprocess", "sys", "threading", "time", "uuid", "uvloop"),
@@ -40,6 +40,10 @@ LOOP_SIDE = {"bridge", "link", "ends", "poller"}
 
 def tree(module: str) -> ast.Module:
     return ast.parse((PACKAGE / f"{module}.py").read_text())
+
+
+# Imported when a link is being made, and not before: inside functions only.
+LATE = {"secure": {"spake2", "cryptography"}}
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -124,16 +128,37 @@ def test_the_loop_half_takes_only_the_hole_from_the_synchronous_one() -> None:
 
 
 @pytest.mark.parametrize("module", LAYER)
-def test_the_package_needs_only_typer_and_uvloop_beside_python(module: str) -> None:
+def test_the_package_needs_nothing_else_beside_python(module: str) -> None:
     foreign = top_level(module) - sys.stdlib_module_names - {"punchtunnel"}
-    assert foreign <= {"cli": {"typer"}, "bridge": {"uvloop"}}.get(module, set())
+    assert foreign <= {"cli": {"typer"}, "bridge": {"uvloop"}}.get(module, set()) | LATE.get(module, set())
+
+
+@pytest.mark.parametrize("module", LAYER)
+def test_the_agreement_and_the_ciphers_are_imported_inside_functions_only(module: str) -> None:
+    """They take 60 ms, which no run without an open connection pays."""
+    early = {name.partition(".")[0] for node in at_import(tree(module)) for name in imported(node)}
+    assert not early & {"spake2", "cryptography"}
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk what runs when a module is imported."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not is_type_checking(child) and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from at_import(child)
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("punchtunnel.cli", ["asyncio", "uvloop", "rich", "cryptography", "ssl"]),
-        ("punchtunnel", ["asyncio", "uvloop", "rich", "cryptography", "ssl", "typer"]),
+        ("punchtunnel.cli", ["asyncio", "uvloop", "rich", "cryptography", "spake2", "ssl"]),
+        ("punchtunnel", ["asyncio", "uvloop", "rich", "cryptography", "spake2", "ssl", "typer"]),
     ],
 )
 def test_the_first_syn_waits_for_no_slow_import(module: str, unwanted: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import punchtunnel
 from punchtunnel import words
 from punchtunnel.dialling import Counts
-from punchtunnel.election import Hello, Role, Trait, roles_fit
+from punchtunnel.election import NO_TRAITS, Hello, Role, Trait, roles_fit
 from punchtunnel.mux import Reason
 from punchtunnel.words import EVENTS, Level
 
@@ -26,14 +26,26 @@ REPORTERS = {"report", "_report", "status", "_status"}
 def reported() -> Iterator[tuple[str, str, set[str]]]:
     """Yield place, event name and field names of every report in the package."""
     for path in sorted(PACKAGE.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            # One call may choose between two events: both are literals in its first argument.
+            # One call may choose between two events: both are literals in its first argument,
+            # or in what was assigned to it.
+            choice = node.args[0]
+            if isinstance(choice, ast.Name):
+                choice = assigned.get(choice.id, choice)
             names = [
                 part.value
-                for part in ast.walk(node.args[0])
+                for part in ast.walk(choice)
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             ]
             if called in REPORTERS:
@@ -131,7 +143,7 @@ MISFITS = [
 
 
 def rejected(mine: Role, theirs: Role) -> str:
-    return words.rejected(mine, 1, Hello(bytes(16), bytes(8), theirs))
+    return words.rejected(mine, NO_TRAITS, 1, Hello(bytes(16), bytes(8), theirs))
 
 
 @pytest.mark.parametrize(("mine", "theirs"), MISFITS)
@@ -154,11 +166,29 @@ def test_both_sides_of_a_misfit_get_the_same_advice() -> None:
 
 def test_two_sides_that_only_send_are_told_so() -> None:
     hello = Hello(bytes(16), bytes(8), S, Trait.NO_RECEIVE)
-    assert words.rejected(S, 1, hello).startswith("both sides are --send-only")
+    assert words.rejected(S, Trait.NO_RECEIVE, 1, hello).startswith("both sides are --send-only")
+
+
+@pytest.mark.parametrize("roles", [(S, S), (L, L), (L, T)])
+def test_plain_on_one_side_only_is_named_before_anything_else(roles: tuple[Role, Role]) -> None:
+    mine, theirs = roles
+    here = words.rejected(mine, Trait.PLAIN, 1, Hello(bytes(16), bytes(8), theirs))
+    there = words.rejected(mine, NO_TRAITS, 1, Hello(bytes(16), bytes(8), theirs, Trait.PLAIN))
+    assert here == "--plain is given here but not on the other side: give it on both, or better on neither"
+    assert there == here.replace("here", "there")
+
+
+def test_the_bits_that_words_repeats_are_those_of_the_hello() -> None:
+    assert (words.NO_RECEIVE, words.PLAIN) == (Trait.NO_RECEIVE, Trait.PLAIN)
+
+
+def test_a_verifier_is_groups_of_at_least_64_bits_that_can_be_read_aloud() -> None:
+    assert words.verifier(bytes.fromhex("35bfb770f25493f4507e")) == "gw73-o4hs-ksj7-iud6"
+    assert len({words.verifier(bytes([index]) * 10) for index in range(256)}) == 256
 
 
 def test_another_version_is_named() -> None:
-    assert "version 2 of the protocol, not 1" in words.rejected(S, 2, None)
+    assert "version 2 of the protocol, not 1" in words.rejected(S, NO_TRAITS, 2, None)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +204,7 @@ REFUSED = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 SENTENCES = [
     *(words.no_hole(["203.0.113.7"], 60.0, counts, outcomes) for counts, outcomes, _ in WHY_NO_HOLE.values()),
     *(rejected(mine, theirs) for mine, theirs in MISFITS),
-    words.rejected(S, 2, None),
+    words.rejected(S, NO_TRAITS, 2, None),
     *(words.reset_reason(reason) for reason in Reason),
     words.all_ports_busy(20, "home"),
     words.not_our_address("192.0.2.1"),
@@ -185,6 +215,8 @@ SENTENCES = [
     words.local_reset(REFUSED),
     words.protocol_error(1),
     words.idle_link(5.0),
+    words.readable_secret("/home/me/secret"),
+    words.rejected(S, Trait.PLAIN, 1, Hello(bytes(16), bytes(8), S)),
     words.cannot("listen on 127.0.0.1:22", REFUSED),
     *(value for name, value in vars(words).items() if name.isupper() and isinstance(value, str)),
     *(text for _, text in EVENTS.values()),

@@ -1,0 +1,97 @@
+"""The shared secret: where it comes from, and how a fresh one is written.
+
+A secret is never an argument of a command (every user of the machine can list
+those), never an event, and never printed but by --new-secret.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Mapping
+
+from punchtunnel import words
+from punchtunnel.errors import LocalError, UsageError
+
+VARIABLE = "PUNCHTUNNEL_SECRET"
+# 128 bits: not to be found by trying, by anybody.
+FRESH_SIZE = 16
+# Crockford's base 32: no i, l, o, u, so that nothing is misheard or misread.
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+GROUP = 4
+# A secret is a line, not a document.
+MAX_SIZE = 4096
+
+
+def fresh(entropy: Callable[[int], bytes] = os.urandom) -> str:
+    """Return a new secret of 128 bits, in groups that can be read over the phone."""
+    value = int.from_bytes(entropy(FRESH_SIZE), "big")
+    digits = [ALPHABET[value >> shift & 31] for shift in range(125, -1, -5)]
+    text = "".join(digits)
+    return "-".join(text[i : i + GROUP] for i in range(0, len(text), GROUP))
+
+
+def normal(text: str) -> bytes:
+    """Return the bytes that are agreed on for a secret as somebody typed it.
+
+    Space around it does not count.  In one that `fresh` has written, case,
+    dashes and spaces do not count either.
+
+    Raises:
+        UsageError: It is empty, longer than MAX_SIZE, or more than a line.
+    """
+    text = text.strip()
+    if not text:
+        raise UsageError("the secret is empty")
+    # The same letters can be typed as different code points.
+    text = unicodedata.normalize("NFC", text)
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_SIZE or b"\n" in data or b"\0" in data:
+        raise UsageError(f"the secret must be one line of at most {MAX_SIZE} bytes")
+    bare = text.lower().replace("-", "").replace(" ", "")
+    if len(bare) == 26 and set(bare) <= set(ALPHABET):
+        return bare.encode()
+    return data
+
+
+def find(
+    environment: Mapping[str, str],
+    path: str | None,
+    ask: Callable[[], str] | None,
+    warn: Callable[[str], None],
+) -> bytes:
+    """Return the secret from the one place that was named, or b"" if none was.
+
+    Args:
+        environment: VARIABLE counts unless something more explicit is given.
+        path: --secret-file.
+        ask: --ask-secret: returns what was typed.
+        warn: Takes a sentence, if others can read the file.
+
+    Raises:
+        UsageError: Two places are named, or the secret is unusable.
+        LocalError: The file cannot be read.
+    """
+    if path is not None and ask is not None:
+        raise UsageError("--secret-file and --ask-secret contradict each other")
+    if ask is not None:
+        return normal(ask())
+    if path is not None:
+        return normal(_read(path, warn))
+    given = environment.get(VARIABLE)
+    return b"" if given is None else normal(given)
+
+
+def _read(path: str, warn: Callable[[str], None]) -> str:
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise LocalError(words.cannot(f"read the secret from {path}", error)) from error
+    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        warn(words.readable_secret(path))
+    if len(data) > MAX_SIZE:
+        raise UsageError(f"the secret in {path} has more than {MAX_SIZE} bytes")
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,226 @@
+"""Feed every decoder with bytes that nobody has thought of: python -m tests.fuzz --seconds 600
+
+Whatever comes from a peer, a stranger or a command line gives a result or the
+one error that the decoder's docstring names: PeerError, or UsageError for
+addresses and secrets.  Anything else is a finding, printed with the smallest
+input that shows it and kept in the corpus, from which the next run begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from punchtunnel import secret
+from punchtunnel.address import parse_bind, parse_listen, parse_peer, parse_target
+from punchtunnel.election import ACCEPT, MAGIC, PICK, Drop, Election, Reject, Send, Trait, Won, decode_hello
+from punchtunnel.errors import PeerError, UsageError
+from punchtunnel.frames import Decoder, Flag, Header, Kind
+from punchtunnel.mux import Mux
+from punchtunnel.secure import HEADER, OVERHEAD, Agreement, Opener, Sealer
+
+from .test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
+
+CORPUS = Path(__file__).resolve().parent.parent / ".hypothesis" / "fuzz"
+# Examples between two looks at the clock.
+ROUND = 50
+
+# ---- what to feed: pieces of the real thing, changed, and noise
+
+PIECE = st.sampled_from([PICK, ACCEPT, MAGIC, LEADER.encode(), FOLLOWER.encode(), *STREAMS.values(), bytes(32), b"S"])
+FRAME = st.builds(
+    lambda kind, flags, stream, length, payload: Header(Kind(kind), Flag(flags), stream, length).encode() + payload,
+    st.integers(0, 3),
+    st.integers(0, 15),
+    st.integers(0, 6) | st.integers(0, 2**32 - 1),
+    st.integers(0, 40) | st.integers(0, 2**32 - 1),
+    st.binary(max_size=40),
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, parts: st.SearchStrategy[bytes]) -> bytes:
+    """Join some parts, and change a few bytes of the whole."""
+    data = bytearray(b"".join(draw(st.lists(parts | st.binary(max_size=30), max_size=8))))
+    for _ in range(draw(st.integers(0, 3))):
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+def pieces(draw: st.DataObject, data: bytes) -> list[bytes]:
+    """Split a stream anywhere."""
+    borders = sorted({0, len(data), *draw.draw(st.lists(st.integers(0, len(data)), max_size=5))})
+    return [data[start:end] for start, end in pairwise(borders)]
+
+
+# ---- targets: each raises whatever is a finding
+
+
+def decoder(draw: st.DataObject) -> None:
+    """frames.Decoder: headers and payloads, or PeerError."""
+    data = draw.draw(damaged(FRAME))
+    machine = Decoder()
+    with contextlib.suppress(PeerError):
+        for piece in pieces(draw, data):
+            for _ in machine.feed(memoryview(piece)):
+                pass
+
+
+def mux(draw: st.DataObject) -> None:
+    """mux.Mux: events, or PeerError; what it has to say stays bounded."""
+    data = draw.draw(damaged(FRAME))
+    machine = Mux(draw.draw(st.booleans()))
+    with contextlib.suppress(PeerError):
+        for number, piece in enumerate(pieces(draw, data)):
+            for _ in machine.receive(memoryview(piece), float(number)):
+                pass
+            assert len(machine.take_control(1000)) <= 1000
+
+
+def hello(draw: st.DataObject) -> None:
+    """election.decode_hello: a hello, or PeerError."""
+    with contextlib.suppress(PeerError):
+        decode_hello(draw.draw(damaged(PIECE)))
+
+
+def election(draw: st.DataObject) -> None:
+    """election.Election: nobody wins without the secret, and nothing is raised."""
+    plain = draw.draw(st.booleans())
+    mine = draw.draw(st.sampled_from([LEADER, FOLLOWER]))
+    if plain:
+        mine = type(mine)(mine.nonce, mine.channel_tag, mine.role, Trait.PLAIN)
+    machine = Election(mine, None if plain else cheap(b"unknown"), draw.draw(st.booleans()))
+    actions = machine.opened(1) + machine.opened(2)
+    for conn in (1, 2):
+        for piece in pieces(draw, draw.draw(damaged(PIECE))):
+            actions += machine.received(conn, piece)
+    actions += machine.retry() + machine.lost(1) + machine.lost(2)
+    assert all(isinstance(action, Send | Drop | Reject | Won) for action in actions)
+    assert plain or not any(isinstance(action, Won) for action in actions)
+
+
+def opener(draw: st.DataObject) -> None:
+    """secure.Opener: a prefix of what was sealed, or PeerError."""
+    hardware_aes = draw.draw(st.booleans())
+    key = bytes(32)
+    sealer, machine = Sealer(key, hardware_aes), Opener(key, hardware_aes)
+    plaintexts = draw.draw(st.lists(st.binary(max_size=20), max_size=5))
+    sealed = []
+    for plaintext in plaintexts:
+        record = memoryview(bytearray(len(plaintext) + OVERHEAD))
+        sealer.seal_into(memoryview(plaintext), record)
+        sealed.append(bytes(record))
+    view = memoryview(draw.draw(damaged(st.sampled_from(sealed or [b"\x01\0\0\0"]))))
+    delivered = []
+    with contextlib.suppress(PeerError):
+        while len(view) >= OVERHEAD and len(view) >= (size := machine.record_size(view[: HEADER.size])):
+            delivered.append(bytes(machine.open(view[:size])))
+            view = view[size:]
+    assert delivered == plaintexts[: len(delivered)]
+
+
+def agreement(draw: st.DataObject) -> None:
+    """secure.Agreement: keys, or PeerError."""
+    message = draw.draw(st.binary(max_size=40) | st.binary(min_size=32, max_size=32).map(b"S".__add__))
+    with contextlib.suppress(PeerError):
+        Agreement(b"x", b"", os.urandom).finish(message, draw.draw(st.booleans()), b"", b"")
+
+
+TEXT = st.text(max_size=40) | st.lists(
+    st.sampled_from(
+        [":", "[", "]", "%", "::", ".", "unix:", "1", "65536", "/", "localhost", "0x7f", "-", " ", "@", "\0"]
+    ),
+    max_size=8,
+).map("".join)
+
+
+def address(draw: st.DataObject) -> None:
+    """address.parse_*: a value, or UsageError."""
+    text = draw.draw(TEXT)
+    for parse in (parse_peer, parse_bind, parse_listen, parse_target):
+        with contextlib.suppress(UsageError):
+            parse(text)
+
+
+def typed_secret(draw: st.DataObject) -> None:
+    """secret.normal: bytes that are a secret too and mean themselves, or UsageError."""
+    with contextlib.suppress(UsageError):
+        data = secret.normal(draw.draw(TEXT))
+        assert secret.normal(data.decode()) == data
+
+
+Target = Callable[[st.DataObject], None]
+TARGETS: list[Target] = [decoder, mux, hello, election, opener, agreement, address, typed_secret]
+
+# ---- the run
+
+
+def fuzz(seconds: float, corpus: Path, targets: Sequence[Target] = TARGETS) -> tuple[int, int]:
+    """Try all targets by turns until the time is over; return how many examples passed, and findings."""
+    deadline = time.monotonic() + seconds
+    passed, failed = 0, set[str]()
+    database = DirectoryBasedExampleDatabase(corpus)
+    corpus.mkdir(parents=True, exist_ok=True)
+    while time.monotonic() < deadline and len(failed) < len(targets):
+        for target in targets:
+            if target.__name__ in failed or time.monotonic() >= deadline:
+                continue
+            count, finding = _round(target, database)
+            passed += count
+            if finding:
+                failed.add(target.__name__)
+                print(f"{target.__name__}: {target.__doc__}\n{finding}", file=sys.stderr)
+    return passed, len(failed)
+
+
+def _round(target: Target, database: DirectoryBasedExampleDatabase) -> tuple[int, str]:
+    """Try one target ROUND times; return how many passed, and the traceback of the smallest failure."""
+    passed = 0
+
+    def example(data: st.DataObject) -> None:
+        nonlocal passed
+        target(data)
+        passed += 1
+
+    # By its name its failures are found in the corpus again.
+    example.__name__ = example.__qualname__ = target.__name__
+    run = settings(
+        max_examples=ROUND,
+        database=database,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.reuse, Phase.generate, Phase.target, Phase.shrink),
+        print_blob=True,
+    )(given(st.data())(example))
+    try:
+        run()
+    except Exception as error:
+        return passed, "".join(traceback.format_exception(error))
+    return passed, ""
+
+
+def main() -> int:
+    """Run from the command line; 1 if there was a finding."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Feed every decoder with noise.")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help="failures are kept here and tried first")
+    options = parser.parse_args()
+    passed, failed = fuzz(options.seconds, options.corpus)
+    print(f"{passed} passed, {failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""A stranger who guesses the secret gets few answers, whatever it says and however it leaves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from punchtunnel import schedule
+from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role
+from punchtunnel.errors import NoHoleError, RejectedError
+from punchtunnel.punch import FREE_TRIES, TRY_EVERY, Settings, open_hole
+from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
+
+A, B = "127.0.0.1", "127.0.0.2"
+WAIT = 3.0
+ANSWER_SIZE = HELLO_SIZE + len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE
+
+
+def guess(channel: str, said: bytes, leave: bool) -> bool:
+    """Lead a connection to the puncher on A; tell whether its tag came, which tells whether the guess was right."""
+    tag = schedule.channel_tag(channel)
+    with socket.socket() as sock:
+        sock.settimeout(0.5)
+        sock.bind((B, 0))
+        try:
+            sock.connect((A, schedule.bucket_ports(channel, schedule.CLOCK_FREE, 1)[0]))
+            sock.sendall(Hello(b"\xff" * 8 + os.urandom(8), tag, Role.RAW).encode() + said)
+            answer = b""
+            while len(answer) < ANSWER_SIZE and (data := sock.recv(ANSWER_SIZE)):
+                answer += data
+            if not leave and len(answer) == ANSWER_SIZE:
+                sock.sendall(bytes(TAG_SIZE))
+                sock.recv(1)
+        except OSError:
+            return False
+    return len(answer) == ANSWER_SIZE
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["with a wrong tag", "without a tag"])
+def test_a_guesser_gets_five_answers_and_then_one_every_ten_seconds(leave: bool) -> None:
+    """Whoever closed the connection instead of sending its own tag could guess without end."""
+    channel = f"guess {os.urandom(8).hex()}"
+    settings = Settings([B], channel=channel, wait=WAIT, bind=A, secret=b"tiger")
+    answers = 0
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(open_hole, settings)
+        message = Agreement(b"a guess", schedule.channel_tag(channel), os.urandom).message
+        while not end.done():
+            if guess(channel, PICK + message, leave):
+                answers += 1
+            else:
+                time.sleep(0.01)  # nothing listens yet, or the puncher lets it wait
+        with pytest.raises((NoHoleError, RejectedError)):
+            end.result()
+    assert WAIT < TRY_EVERY
+    assert 0 < answers <= FREE_TRIES
