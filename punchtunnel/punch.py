@@ -42,7 +42,7 @@ from punchtunnel.election import (
 )
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
-from punchtunnel.secure import Agreement, Keys
+from punchtunnel.secure import Agreement, Keys, preload
 from punchtunnel.signals import Signals
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
@@ -268,6 +268,7 @@ class _Puncher:
             strict=bool(settings.secret),
             limits=self._limits,
         )
+        self._loaded = Trait.PLAIN in settings.traits
         self._rejection: RejectedError | None = None
         self._said: set[str] = set()
         self._selector = selectors.DefaultSelector()
@@ -305,6 +306,10 @@ class _Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
+            if not self._loaded and self._counts.dials:
+                # The first SYNs are under way: their answers take longer than this, or nobody hurries.
+                self._loaded = True
+                preload()
             self._expire(now)
             due = min(deadline, self._dialler.next_due(), self._next_expiry()) - self._monotonic()
             for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):

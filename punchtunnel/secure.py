@@ -63,6 +63,13 @@ REKEY_AFTER = 2**36
 VERIFIER_SIZE = 20
 
 
+def preload() -> None:
+    """Load the two packages, 90 ms, while something else is being waited for."""
+    import cryptography.hazmat.primitives.ciphers.aead
+    import cryptography.hazmat.primitives.kdf.hkdf  # noqa: F401
+    import spake2  # noqa: F401
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
     """What both sides derive; never printed.

@@ -117,8 +117,8 @@ class Cell:
     short: bool = False
     # Minutes long, mostly waiting: only in the full matrix, few runs.
     most_runs: int | None = None
-    # Why this row cannot be run yet.
-    pending: str = ""
+    # Of the left and the right side; "" is none.
+    secrets: tuple[str, str] = ("", "")
 
     @property
     def title(self) -> str:
@@ -249,6 +249,7 @@ def _clocks() -> Iterator[Cell]:
 
 def _hosts() -> Iterator[Cell]:
     block = "hosts"
+    yield from _axis(block, "the same secret", secrets=("one", "one"))
     yield from _axis(block, "busy local ports", True, extra=Extra.BUSY_PORTS)
     yield from _axis(block, "ten runs in a row", repeats=10)
     yield Cell(block, "ten runs in a row, public x public", "public", "public", repeats=10)
@@ -276,7 +277,9 @@ def _failures() -> Iterator[Cell]:
         yield replace(absent, name=f"peer absent, {right}", right=right, fails=Fails(NO_HOLE, ""))
     yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
     yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES)
-    yield Cell(block, "wrong secret", fails=Fails(REJECTED, "secret"), pending="the tool has no secrets yet (issue 4)")
+    secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=Fails(REJECTED, "secret"))
+    yield replace(secret, name="wrong secret", secrets=("one", "another"), short=True)
+    yield replace(secret, name="a secret on one side only", secrets=("one", ""))
 
 
 def _politeness() -> Iterator[Cell]:

@@ -113,9 +113,7 @@ def _rows(cells: Iterable[Cell], subjects: list[str], summaries: dict[tuple[str,
     lines = [_line("", heads)]
     for cell in cells:
         columns = [summaries.get((subject, cell.title)) for subject in subjects]
-        if cell.pending:
-            lines.append(_line(cell.title, [f"not run: {cell.pending}"]))
-        elif any(columns):
+        if any(columns):
             lines.append(_line(cell.title, [_column(cell, one) for one in columns]))
             for limit in cell.limits:
                 values = [f"{one.measured.get(limit.name, 0):.4g}" if one else "-" for one in columns]

@@ -183,7 +183,9 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     own, peer = scene.hosts[side], scene.hosts["right" if side == "left" else "left"]
     peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
     clock = cell.clocks[side == "right"] + shift
-    return Call(own.dial6 if cell.family == 6 else own.dial4, peers, channel, clock, cell.wait_s, cell.role)
+    address = own.dial6 if cell.family == 6 else own.dial4
+    secret = cell.secrets[side == "right"]
+    return Call(address, peers, channel, clock, cell.wait_s, cell.role, secret=secret)
 
 
 async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:

@@ -22,6 +22,7 @@ class Call:
     # Instead of --stdio, for cells about roles.
     role: tuple[str, ...] = ("--stdio",)
     extra: tuple[str, ...] = field(default=())
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ class Subject:
                 sys.executable, "-m", "tests.natlab.baseline", call.peers[0], "--own", call.own, "--stdio", "--json",
                 f"--clock-offset={call.clock_offset_s}", "-w", str(call.wait_s),
             ]  # fmt: skip
+        secret = ["env", f"PUNCHTUNNEL_SECRET={call.secret}"] if call.secret else []
         return [
-            sys.executable, "-m", "punchtunnel", *call.peers, *call.role, "--json", "--channel", call.channel,
+            *secret, sys.executable, "-m", "punchtunnel", *call.peers, *call.role, "--json", "--channel", call.channel,
             f"--clock-offset={call.clock_offset_s}", "-w", str(call.wait_s), *call.extra,
         ]  # fmt: skip
 
