@@ -41,6 +41,9 @@ INITIAL_WINDOW = 256 * 1024
 # below that, and cost memory that a stalled reader would hold.
 MAX_WINDOW = 16 * 1024 * 1024
 MAX_LINK_MEMORY = 64 * 1024 * 1024
+# Unread bytes that fit into that: a bytearray that grows takes an eighth more
+# than it holds.
+MAX_UNREAD = MAX_LINK_MEMORY * 8 // 9
 # A window that half empties in less than this many round trips limits the
 # stream, or is about to: two leave room for a round trip that varies.
 GROW_WITHIN_ROUND_TRIPS = 2.0
@@ -297,7 +300,7 @@ class Mux:
             stream.allowed -= header.length
             stream.unread += header.length
             self._unread += header.length
-            if self._unread > MAX_LINK_MEMORY:
+            if self._unread > MAX_UNREAD:
                 yield self._reset_largest()
         if Flag.FIN in header.flags:
             if header.length and not self._skipping:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 MESSAGE_SIZE = 33
+# The prime of Ed25519's field (RFC 8032 §5.1).
+_FIELD = 2**255 - 19
 TAG_SIZE = 32
 # The largest plaintext of a record.  Larger ones gain nothing: the cipher runs
 # at full speed from 64 KiB, and the loop's cost a record is small at 256 KiB.
@@ -112,6 +114,10 @@ class Agreement:
         Raises:
             PeerError: The message is no element of the group, or our own.
         """
+        y = int.from_bytes(message[1:], "little") % 2**255
+        if len(message) != MESSAGE_SIZE or y >= _FIELD or y in (1, _FIELD - 1):
+            # spake2 knows the neutral element by its usual bytes only, and takes others for it.
+            raise PeerError("the peer's key agreement is malformed")
         try:
             shared = self._spake.finish(message)
         except Exception as error:  # the package raises ValueError, AssertionError and its own

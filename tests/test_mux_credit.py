@@ -9,6 +9,7 @@ from punchtunnel.frames import HEADER, Flag, Header, Kind
 from punchtunnel.mux import (
     INITIAL_WINDOW,
     MAX_LINK_MEMORY,
+    MAX_UNREAD,
     MAX_WINDOW,
     Credited,
     Event,
@@ -132,11 +133,14 @@ def test_more_than_64_mib_unread_resets_the_stream_that_holds_most() -> None:
     mux = follower_with(*streams)
     receive(mux, window(streams[7], flags=Flag.ACK))
     mux.take_control()
-    for stream in streams[:256]:
+    whole = MAX_UNREAD // INITIAL_WINDOW
+    for stream in streams[:whole]:
         length = INITIAL_WINDOW if stream == streams[7] else INITIAL_WINDOW - KIB
         assert fill(mux, stream, length) == []
-    assert fill(mux, streams[256], 254 * KIB) == []
-    (reset,) = fill(mux, streams[257], 2 * KIB)
+    rest = MAX_UNREAD - whole * INITIAL_WINDOW + (whole - 1) * KIB
+    assert fill(mux, streams[256], 250 * KIB) == []
+    assert fill(mux, streams[257], rest - 250 * KIB) == []
+    (reset,) = fill(mux, streams[257], 1)
     assert isinstance(reset, Reset)
     assert (reset.stream, reset.reason) == (streams[7], Reason.MEMORY)
     assert mux.take_control() == window(streams[7], Reason.MEMORY, Flag.RST)

@@ -11,6 +11,7 @@ from punchtunnel import schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, VERSION, Hello, Role, decode_hello, roles_fit
 from punchtunnel.frames import MAX_PAYLOAD, Flag, Header, Kind
 from punchtunnel.mux import INITIAL_WINDOW, MAX_LINK_MEMORY, MAX_WINDOW, Reason
+from tests.test_secure import VECTORS
 
 TEXT = (Path(__file__).parent.parent / "docs" / "PROTOCOL.md").read_text()
 
@@ -94,3 +95,9 @@ def test_reasons_of_the_document_are_those_that_are_sent() -> None:
     words = rows[rows.index(numbers) + 2]
     assert [int(cell) for cell in numbers.strip("| ").split("|")] == [int(reason) for reason in Reason]
     assert len(words.strip("| ").split("|")) == len(Reason)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_vectors_of_the_document_are_the_ones_that_are_recomputed(name: str) -> None:
+    row = name.replace(", record 0, hello", " | 0, `hello`").replace(", record 1, empty", " | 1, empty")
+    assert f"| {row} | `{VECTORS[name]}` |" in TEXT
