@@ -419,6 +419,9 @@ class _Puncher:
         return min(candidate.opened + limit, candidate.picked + PICK_TIMEOUT)
 
     def _next_expiry(self) -> float:
+        if self._hole is not None:
+            # Another's end has just made a winner: there is nothing to wait for.
+            return float("-inf")
         return min(map(self._expiry, self._candidates), default=float("inf"))
 
     def _perform(self, actions: Sequence[Action]) -> None:

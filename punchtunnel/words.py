@@ -130,7 +130,7 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
         # Most ports are held at any moment; what the other dials met says more.
         cause = max(("refused", "mute"), key=lambda kind: causes[kind])
     count = causes.get(cause, share["silent"])
-    return start + _CAUSES[cause].format(count=count, rewritten=counts.rewritten)
+    return start + _CAUSES[cause].format(count=count)
 
 
 _CAUSES = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import selectors
 import socket
 import threading
 import time
@@ -15,10 +17,12 @@ import pytest
 
 import punchtunnel
 from punchtunnel import schedule
-from punchtunnel.dialling import Counts
+from punchtunnel.dialling import Counts, Dialler
 from punchtunnel.election import MAGIC, Hello, Role
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.punch import Hole, Settings, open_hole
+from punchtunnel.resolve import Address
+from punchtunnel.words import unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
 # Long enough for a busy machine; a test that needs so long is hung.
@@ -276,3 +280,24 @@ def test_every_failed_dial_is_counted(channel: str) -> None:
         open_hole(settings(B, A, channel, wait=0.5), rng=random.Random(1), report=report)
     dials = int(str(caught.value).split(": ")[1].split()[0])
     assert dials == len(counts) > 20
+
+
+def test_family_that_cannot_be_bound_does_not_end_the_other(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many busy places of one family as there are ports ended the punch of both."""
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *arguments: int, **more: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        return real(family, *arguments, **more)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    with selectors.DefaultSelector() as selector:
+        dialler = Dialler(
+            selector, channel, None, time.monotonic, random.Random(1), Counts(), unreported, lambda *_: None
+        )  # fmt: skip
+        both_families = (Address(socket.AF_INET, B), Address(socket.AF_INET6, "::1"))
+        dialler.plan(both_families, 1e9)
+        dialler.start_due()
+        assert dialler.outcomes["pending"]
+        dialler.close()
