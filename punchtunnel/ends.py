@@ -10,6 +10,9 @@ Neither ever blocks the loop, and neither keeps bytes of its own:
 where waiting is of no use because the descriptor is always ready (regular
 files, /dev/null: epoll refuses those, and uvloop aborts the process).
 
+`spliced_source` and `spliced_sink` are what bytes may be spliced from and to
+(pipes.py) instead, without blocking; None: read and write only.
+
 Inherited descriptors are shared with the shell and other programs, so their
 status flags are never changed: a pipe or a terminal is opened a second time,
 without blocking, through /proc; where that is impossible each read and write
@@ -30,7 +33,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from punchtunnel import tcp, words
+from punchtunnel import pipes, tcp, words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.errors import LocalError
 from punchtunnel.mux import Reason
@@ -40,7 +43,12 @@ _PIPE_BUF = select.PIPE_BUF
 
 
 class End(Protocol):
-    """Both halves of what a stream is joined to."""
+    """Both halves of what a stream is joined to.
+
+    `short_is_dry`: a read of less than was asked for shows that nothing is left.
+    """
+
+    short_is_dry: bool
 
     @property
     def source_fd(self) -> int | None:
@@ -49,6 +57,14 @@ class End(Protocol):
     @property
     def sink_fd(self) -> int | None:
         """The descriptor to wait on before writing; None: always ready."""
+
+    @property
+    def spliced_source(self) -> int | None:
+        """The descriptor to splice from; None: copy."""
+
+    @property
+    def spliced_sink(self) -> int | None:
+        """The descriptor to splice to; None: copy."""
 
     def read_into(self, view: memoryview) -> int | None:
         """Read into `view`; 0 is EOF, None is nothing there yet.
@@ -84,6 +100,8 @@ class End(Protocol):
 class SocketEnd:
     """A connected stream socket; owns it."""
 
+    short_is_dry = True
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         tcp.send_at_once(sock)
@@ -98,6 +116,9 @@ class SocketEnd:
     def sink_fd(self) -> int | None:
         """See End."""
         return self._sock.fileno()
+
+    spliced_source = source_fd
+    spliced_sink = sink_fd
 
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
@@ -144,6 +165,9 @@ class StdioEnd:
         keep_open: EOF of one session is not EOF of the output (-k).
     """
 
+    # A terminal gives a line at a time.
+    short_is_dry = False
+
     def __init__(
         self, stdin: int | None, stdout: int | None, *, discard: bool = False, keep_open: bool = False
     ) -> None:
@@ -162,6 +186,16 @@ class StdioEnd:
     def sink_fd(self) -> int | None:
         """See End."""
         return None if self._sink is None else self._sink.wait_fd
+
+    @property
+    def spliced_source(self) -> int | None:
+        """See End."""
+        return None if self._source is None else self._source.spliced_fd
+
+    @property
+    def spliced_sink(self) -> int | None:
+        """See End: into a file splicing gains nothing."""
+        return None if self._sink is None or self._sink.wait_fd is None else self._sink.spliced_fd
 
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
@@ -218,6 +252,11 @@ class _Descriptor:
         waits = _can_wait(fd)
         self._polls = waits and self._socket is None and self._private is None
         self.wait_fd = (self._private if self._private is not None else fd) if waits else None
+        # A socket that blocks would block in splice(2) too, whatever its flags say.
+        self.spliced_fd = fd if stat.S_ISREG(kind) else None
+        if stat.S_ISFIFO(kind) and self._private is not None:
+            self.spliced_fd = self._private
+            pipes.grow(self._private)
 
     def read_into(self, view: memoryview) -> int | None:
         try:

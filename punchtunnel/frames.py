@@ -131,6 +131,15 @@ class Decoder:
             yield header
 
     @property
+    def expected(self) -> tuple[int, int]:
+        """The stream whose payload comes next, and the bytes that are missing of it, or 0."""
+        return self._stream, self._missing
+
+    def skip(self, length: int) -> None:
+        """Take note of `length` expected bytes of payload that went another way."""
+        self._missing -= length
+
+    @property
     def between_frames(self) -> bool:
         """True where a frame may begin: the only place where the link may end."""
         return not self._partial and not self._missing

@@ -1,10 +1,13 @@
 """One hole as a link: socket below, multiplexer in the middle, ends above.
 
-                     read_into                 send
-    end (source) ---------------> [ frame ] ------------> hole
-                      ring, credit                          |
-    end (sink)   <-- backlog <-- mux.receive <-- recv_into -+
-                      consumed = credit
+                        ring, credit
+    end (source) -----------------------------> outgoing.py --> hole
+                                                                  |
+    end (sink) <-- pipe, backlog <-- mux.receive <-- incoming.py -+
+                 consumed = credit
+
+On a plain link long frames are spliced (pipes.py): of those only the header
+is ever seen here.
 
 Rule 1: bytes are read from a source only when they can be sent: the stream
         has credit and the hole takes them.  So nothing piles up here on the
@@ -13,7 +16,8 @@ Rule 2: the hole is always read.  What a slow sink does not take waits in the
         backlog of its stream, and no stream's credit exceeds its window.
         (Leaving the hole unread would also be taken for death: the peer's
         TCP_USER_TIMEOUT counts a closed TCP window.)
-Rule 3: streams that can send take turns, one frame each.
+Rule 3: streams that can send take turns, one frame each; who sent little the
+        last time goes before who sent much.
 Rule 4: each direction of a stream ends by itself; the stream is over when
         both have, and only then is its end closed.
 
@@ -21,9 +25,7 @@ Readiness is edge-triggered (poller.py): a flag says that a source, a sink or
 the hole may be ready, and is cleared by the call that finds it is not.  All
 work is done in `_work`, in bounded turns.
 
-`_receive` and `_put_out` are the one place where bytes of the hole pass, and
-where records are opened and sealed (secure.py); neither the multiplexer nor
-the ends know of it.
+Whether the hole is sealed, only its two halves know.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ import asyncio
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from punchtunnel import tcp, words
+from punchtunnel import pipes, tcp, words
 from punchtunnel.ends import End
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import HEADER
+from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.mux import (
     Credited,
     Data,
@@ -52,24 +56,18 @@ from punchtunnel.mux import (
     Reason,
     Reset,
 )
-from punchtunnel.poller import ERROR, READ, WRITE, Poller
-from punchtunnel.secure import HEADER as RECORD_HEADER
-from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, Opener, Sealer
+from punchtunnel.outgoing import LONGEST_FRAME, Outgoing
+from punchtunnel.pipes import WORTH_SPLICING, Pipe
+from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
+from punchtunnel.secure import Opener, Sealer
 
-# One stream alone sends long frames, because every frame costs a turn of the
-# loop; several send shorter ones, because every frame delays the others.
-# With its header the longest fills one record.
-LONG_FRAME = MAX_PLAINTEXT - HEADER.size
-SHORT_FRAME = 64 * 1024
-RECEIVE_SIZE = 512 * 1024
 # Frames and receives in one turn of the loop, so that timers, signals and new
 # connections get theirs.
 STEPS_PER_TURN = 16
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
-# Bytes.  What waits unsent in the kernel can no longer be overtaken by another
-# stream; more than this gained no throughput.
-NOT_SENT_LOW_WATER = 256 * 1024
+# Bytes.  A stream that sends less at a time waits for no other's frame but one.
+SPARSE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,8 @@ class _Stream:
 
     number: int
     end: End | None
-    # Received, and not yet taken by the sink.
+    # Received, and not yet taken by the sink; what is in the pipe goes first.
+    pipe: Pipe | None = None
     backlog: bytearray = field(default_factory=bytearray)
     # The peer's FIN has come; it counts once the backlog is written.
     eof: bool = False
@@ -118,7 +117,14 @@ class _Stream:
     sink_open: bool = True
     source_ready: bool = True
     sink_ready: bool = True
+    source_hung_up: bool = False
     in_ring: bool = False
+    # Where to splice from and to; None: copy.
+    spliced_source: int | None = None
+    spliced_sink: int | None = None
+    # The source gives so much at a time that splicing it pays.
+    bulk: bool = False
+    sparse: bool = True
 
 
 class Link:
@@ -149,23 +155,20 @@ class Link:
         self._poller = poller
         self._streams: dict[int, _Stream] = {}
         self._ring: deque[_Stream] = deque()
-        self._frame = memoryview(bytearray(HEADER.size + LONG_FRAME))
-        self._received = memoryview(bytearray(RECEIVE_SIZE))
-        # On a sealed link: bytes of a record that is not whole yet.
-        self._held = 0
-        self._sealer: Sealer | None = seals[0] if seals else None
-        self._opener: Opener | None = seals[1] if seals else None
-        self._record = memoryview(bytearray(MAX_RECORD if seals else 0))
-        # What the hole has not taken yet; nothing else is sent before it.
-        self._unsent = self._frame[:0]
-        self._readable = self._writable = True
+        self._splices = seals is None and pipes.available()
+        self._pool = pipes.Pool()
+        pipe = self._pool.take() if self._splices else None
+        self._outgoing = Outgoing(sock, seals[0] if seals else None, pipe)
+        self._incoming = Incoming(sock, seals[1] if seals else None)
+        # Long frames are coming: read one header at a time.
+        self._bulk_in = False
         self._work_scheduled = False
         # The hole has ended; streams may still be written out.
         self._ended = False
         self._error: LinkError | None = None
         # Nothing more is done or told.
         self._closed = False
-        self.heard_at = self.said_at = self.payload_at = time.monotonic()
+        self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
         # The hole's end has cut a stream.
         self.cut = False
@@ -174,11 +177,24 @@ class Link:
     def start(self, unread: bytes) -> None:
         """Begin; `unread` came with the hole and is the beginning of the stream."""
         self._poller.register(self._sock.fileno(), self._on_hole)
-        self._received[: len(unread)] = unread
-        self._take(len(unread))
+        self._take_in(self._incoming.begin(unread))
         self._schedule()
 
     # ---- what the owner may ask for
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of the last sign of life of the peer."""
+        return self._incoming.heard_at
+
+    @heard_at.setter
+    def heard_at(self, now: float) -> None:
+        self._incoming.heard_at = now
+
+    @property
+    def said_at(self) -> float:
+        """Monotonic time at which something was sent last."""
+        return self._outgoing.said_at
 
     @property
     def stream_count(self) -> int:
@@ -248,12 +264,16 @@ class Link:
         for number in list(self._streams):
             self._remove(number)
         self._close_hole(reset)
+        self._pool.close()
 
     # ---- turns
 
     def _on_hole(self, events: int) -> None:
-        self._readable = self._readable or bool(events & READ)
-        self._writable = self._writable or bool(events & WRITE)
+        if events & READ:
+            self._incoming.readable = True
+            self._incoming.hung_up = bool(events & HANG_UP)
+        if events & WRITE:
+            self._outgoing.writable = True
         self._work()
 
     def _on_source(self, stream: _Stream, events: int) -> None:
@@ -263,13 +283,17 @@ class Link:
             self._work()
         elif events & READ and stream.source_open:
             stream.source_ready = True
+            stream.source_hung_up = bool(events & HANG_UP)
             self._take_turn(stream)
+            if stream.sparse and self._ring and self._ring[-1] is stream:
+                # Once for every time that it had nothing to send.
+                self._ring.rotate(1)
             self._work()
 
     def _on_sink(self, stream: _Stream, events: int) -> None:
         if events & WRITE and stream.sink_open:
             stream.sink_ready = True
-            if stream.backlog:
+            if stream.pipe or stream.backlog:
                 self._drain(stream)
                 self._work()
 
@@ -287,7 +311,7 @@ class Link:
         for _ in range(STEPS_PER_TURN):
             if self._ended or self._closed:
                 return
-            received = self._readable and self._receive()
+            received = self._incoming.readable and self._receive()
             if not (self._send() or received):
                 return
         self._schedule()
@@ -296,51 +320,77 @@ class Link:
 
     def _receive(self) -> bool:
         """Read the hole once; False if there was nothing."""
+        incoming = self._incoming
+        number, missing = self._mux.expected
+        if missing >= WORTH_SPLICING and self._splices:
+            done = self._receive_spliced(self._streams[number], missing)
+            if done is not None:
+                return done
+        limit = RECEIVE_SIZE
+        if self._bulk_in and self._mux.between_frames:
+            limit = HEADER.size
+        elif self._splices:
+            # So much at once might go on for ever past the beginnings of long frames.
+            limit = max(missing, 2 * WORTH_SPLICING)
         try:
-            count = self._sock.recv_into(self._received[self._held :])
-        except BlockingIOError:
-            self._readable = False
-            return False
+            pieces = incoming.receive(limit)
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
             return False
-        if not count:
-            whole = self._mux.between_frames and not self._held
+        if pieces is None or not self._take_in(pieces):
+            return False
+        if incoming.ended:
+            whole = self._mux.between_frames and incoming.between_records
             self._end(None if whole else LinkError(words.LINK_CUT))
             return False
-        self._take(self._held + count)
+        self._bulk_in = self._bulk_in and self._mux.expected[1] >= WORTH_SPLICING
         return True
 
-    def _take(self, count: int) -> None:
-        """Act on the first `count` received bytes; of a sealed link, on each whole record.
-
-        Only what is authenticated counts as a sign of life: a changed length
-        could make a link wait for ever for the rest of a record.
-        """
-        if self._opener is None:
-            self.heard_at = time.monotonic()
-            self._take_in(self._received[:count])
-            return
-        begin = 0
+    def _receive_spliced(self, stream: _Stream, missing: int) -> bool | None:
+        """Splice payload to the stream's sink; None where it must be copied after all."""
+        if stream.spliced_sink is None or stream.backlog or not stream.sink_open:
+            return None
+        if stream.pipe is None and (pipe := self._pool.take()) is not None:
+            stream.pipe = pipe
+        if stream.pipe is None:
+            return None
         try:
-            while count - begin >= OVERHEAD and not (self._ended or self._closed):
-                size = self._opener.record_size(self._received[begin : begin + RECORD_HEADER.size])
-                if count - begin < size:
-                    break
-                plaintext = self._opener.open(self._received[begin : begin + size])
-                self.heard_at = time.monotonic()
-                self._take_in(plaintext)
-                begin += size
-        except PeerError as error:
-            self._end(error)
-            return
-        self._held = count - begin
-        if begin and self._held:
-            self._received[: self._held] = self._received[begin:count]
+            count = stream.pipe.fill(self._sock.fileno(), missing)
+        except OSError as error:
+            self._end(LinkError(words.broken_link(error)))
+            return False
+        if count is None and stream.pipe.held:
+            # No room, or nothing there: copying will tell.
+            return None
+        if not count:
+            self._return_pipe(stream)
+            self._incoming.readable = count is not None
+            # EOF is the business of the other path.
+            return None if count == 0 else False
+        self._bulk_in = True
+        self._incoming.spliced()
+        self.payload_at = self._incoming.heard_at
+        self.bytes_in += count
+        for event in self._mux.spliced(count):
+            self._on_event(event, self.payload_at)
+        self._drain(stream)
+        return True
 
-    def _take_in(self, data: memoryview) -> None:
-        """Act on bytes of the hole."""
-        now = time.monotonic()
+    def _take_in(self, pieces: Iterator[memoryview]) -> bool:
+        """Act on bytes of the hole; False if the link is over."""
+        while not (self._ended or self._closed):
+            try:
+                piece = next(pieces, None)
+            except PeerError as error:
+                # Whoever has no key is told nothing.
+                self._end(error)
+                return False
+            if piece is None:
+                return True
+            self._take_frames(piece, self._incoming.heard_at)
+        return False
+
+    def _take_frames(self, data: memoryview, now: float) -> None:
         try:
             for event in self._mux.receive(data, now):
                 self._on_event(event, now)
@@ -379,7 +429,7 @@ class Link:
     def _deliver(self, stream: _Stream, data: memoryview) -> None:
         """Write to the stream's sink what it takes now, and keep the rest."""
         taken = 0
-        if not stream.backlog and stream.end is not None:
+        if stream.pipe is None and not stream.backlog and stream.end is not None:
             taken = self._write(stream, stream.end, data)
         if taken < len(data):
             stream.backlog += data[taken:]
@@ -388,11 +438,13 @@ class Link:
         """Write the backlog; when it is empty and EOF came, pass EOF on."""
         if stream.end is None or not stream.sink_open:
             return
-        if stream.backlog:
+        if stream.pipe is not None:
+            self._drain_pipe(stream, stream.pipe)
+        if stream.backlog and stream.pipe is None:
             with memoryview(stream.backlog) as backlog:
                 taken = self._write(stream, stream.end, backlog)
             del stream.backlog[:taken]
-        if stream.eof and not stream.backlog and stream.sink_open:
+        if stream.eof and stream.pipe is None and not stream.backlog and stream.sink_open:
             stream.sink_open = False
             if stream.end.sink_fd != stream.end.source_fd:
                 self._unwatch(stream.end.sink_fd)
@@ -402,6 +454,30 @@ class Link:
                 self._fail(stream, Broken(error, reading=False))
                 return
             self._close_if_done(stream)
+
+    def _drain_pipe(self, stream: _Stream, pipe: Pipe) -> None:
+        """Splice out what the pipe holds, and return it when it is empty."""
+        assert stream.spliced_sink is not None
+        held = pipe.held
+        try:
+            while stream.sink_ready and pipe.held:
+                stream.sink_ready = pipe.drain(stream.spliced_sink) > 0
+        except OSError as error:
+            if not pipes.cannot_splice(error):
+                self._fail(stream, Broken(error, reading=False))
+                return
+            stream.spliced_sink = None
+            stream.backlog[:0] = pipe.read()
+            self._return_pipe(stream)
+            return
+        if not pipe.held:
+            self._return_pipe(stream)
+        self._mux.consumed(stream.number, held - (stream.pipe.held if stream.pipe else 0), time.monotonic())
+
+    def _return_pipe(self, stream: _Stream) -> None:
+        if stream.pipe is not None:
+            self._pool.give_back(stream.pipe)
+            stream.pipe = None
 
     def _write(self, stream: _Stream, end: End, data: memoryview) -> int:
         """Write until the sink is full; return the bytes taken: all of them if it broke."""
@@ -427,61 +503,62 @@ class Link:
 
     def _send(self) -> bool:
         """Send what is most urgent, at most one frame; False if there was nothing or no room."""
-        if not self._writable:
+        outgoing = self._outgoing
+        if not outgoing.writable:
             return False
-        if self._unsent:
-            return self._send_on(self._unsent)
-        if control := self._mux.take_control(LONG_FRAME):
-            return self._put_out(memoryview(control))
-        if self._ring:
-            stream = self._ring.popleft()
-            stream.in_ring = False
-            self._send_frame(stream)
-            return True
-        return False
-
-    def _send_frame(self, stream: _Stream) -> None:
-        """Read one frame from a stream's source and send it."""
-        credit = self._mux.credit(stream.number)
-        if stream.end is None or not stream.source_open or not credit:
-            # Credited will bring it back.
-            return
-        limit = min(credit, SHORT_FRAME if self._ring else LONG_FRAME)
         try:
-            count = stream.end.read_into(self._frame[HEADER.size : HEADER.size + limit])
+            if outgoing.waits:
+                outgoing.send_on()
+            elif control := self._mux.take_control(LONGEST_FRAME):
+                outgoing.send(memoryview(control))
+            elif self._ring:
+                stream = self._ring.popleft()
+                stream.in_ring = False
+                if count := self._load(stream):
+                    outgoing.send_loaded(self._mux.data_header(stream.number, count))
+                return True
+            else:
+                return False
         except OSError as error:
-            self._fail(stream, Broken(error, reading=True))
-            return
+            self._end(LinkError(words.broken_link(error)))
+            return False
+        return outgoing.writable
+
+    def _load(self, stream: _Stream) -> int:
+        """Read one frame's payload from a stream's source; 0 if there is none now."""
+        credit = self._mux.credit(stream.number)
+        longest = self._outgoing.frame_limit
+        needed = min(WORTH_SPLICING, longest) if stream.bulk else 1
+        if stream.end is None or not stream.source_open or credit < needed:
+            # Credited will bring it back; bulk waits for enough to be worth a frame.
+            return 0
+        limit = min(credit, longest)
+        source = stream.spliced_source if stream.bulk and self._outgoing.splices else None
+        try:
+            if source is None:
+                count = self._outgoing.load_copied(stream.end, limit)
+            else:
+                count = self._outgoing.load_spliced(source, limit)
+        except OSError as error:
+            if source is not None and pipes.cannot_splice(error):
+                stream.spliced_source = None
+                self._take_turn(stream)
+            else:
+                self._fail(stream, Broken(error, reading=True))
+            return 0
         if count is None and not stream.ending:
             stream.source_ready = False
         elif not count:
             self._on_source_eof(stream)
         else:
-            self._frame[: HEADER.size] = self._mux.data_header(stream.number, count)
             self.payload_at = time.monotonic()
             self.bytes_out += count
-            self._put_out(self._frame[: HEADER.size + count])
+            stream.bulk = count >= WORTH_SPLICING
+            stream.sparse = count <= SPARSE
+            dry = source is None and count < limit and stream.end.short_is_dry
+            stream.source_ready = stream.source_hung_up or not dry
             self._take_turn(stream)
-
-    def _put_out(self, data: memoryview) -> bool:
-        """Send whole frames, at most a record's worth."""
-        if self._sealer is not None:
-            data = self._record[: self._sealer.seal_into(data, self._record)]
-        return self._send_on(data)
-
-    def _send_on(self, data: memoryview) -> bool:
-        """Send bytes to the hole; what it does not take goes first the next time."""
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._end(LinkError(words.broken_link(error)))
-            return False
-        self.said_at = time.monotonic()
-        self._unsent = data[sent:]
-        self._writable = sent > 0
-        return self._writable
+        return count or 0
 
     def _on_source_eof(self, stream: _Stream) -> None:
         stream.source_open = False
@@ -494,6 +571,8 @@ class Link:
 
     def _attach(self, stream: _Stream, end: End) -> None:
         stream.end = end
+        if self._splices:
+            stream.spliced_source, stream.spliced_sink = end.spliced_source, end.spliced_sink
         source, sink = end.source_fd, end.sink_fd
         if source is not None and source == sink:
 
@@ -535,6 +614,7 @@ class Link:
         """Forget a stream and abort its end."""
         stream = self._streams.pop(number)
         stream.source_open = stream.sink_open = False
+        self._return_pipe(stream)
         if stream.end is not None:
             self._unwatch(stream.end.source_fd)
             self._unwatch(stream.end.sink_fd)
@@ -563,6 +643,7 @@ class Link:
     def _close_hole(self, reset: bool) -> None:
         if self._sock.fileno() < 0:
             return
+        self._outgoing.close()
         self._poller.unregister(self._sock.fileno())
         if reset:
             tcp.close_with_reset(self._sock)
@@ -574,4 +655,3 @@ def _tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     tcp.send_at_once(sock)
     tcp.limit_silence(sock, USER_TIMEOUT)
-    tcp.limit_unsent(sock, NOT_SENT_LOW_WATER)

@@ -44,9 +44,13 @@ MAX_LINK_MEMORY = 64 * 1024 * 1024
 # Unread bytes that fit into that: a bytearray that grows takes an eighth more
 # than it holds.
 MAX_UNREAD = MAX_LINK_MEMORY * 8 // 9
-# A window that half empties in less than this many round trips limits the
-# stream, or is about to: two leave room for a round trip that varies.
-GROW_WITHIN_ROUND_TRIPS = 2.0
+# A window below so many round trips' worth of the stream's rate limits it, or is
+# about to: credit comes back late, and a round trip varies.
+ROUND_TRIPS = 4.0
+# Seconds.  A process that waits for its time slice cannot return credit.
+SHORTEST_ROUND_TRIP = 0.002
+# Bytes of credit that are not held back any longer.
+MAX_OWED = 1024 * 1024
 # Every stream costs a descriptor here and one at the target.
 MAX_STREAMS = 4096
 # Bytes of answers that wait while the link is congested.  A peer that asks for
@@ -114,7 +118,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """`stream` had used up its credit and may send again."""
+    """`stream` may send more than before."""
 
     stream: int
 
@@ -236,7 +240,7 @@ class Mux:
         stream.owed += length
         if stream.finished_there:
             self._forget_if_done(number, stream)
-        elif stream.owed * 2 >= stream.window:
+        elif stream.owed >= min(stream.window // 2, MAX_OWED):
             self._return_credit(number, stream, now)
 
     def ping(self, now: float) -> int:
@@ -288,6 +292,20 @@ class Mux:
             else:
                 yield GoneAway(item.length)
 
+    @property
+    def expected(self) -> tuple[int, int]:
+        """The stream whose payload comes next, and the bytes that are missing of it, or 0.
+
+        0 also where the payload is to be skipped.
+        """
+        number, missing = self._decoder.expected
+        return number, 0 if self._skipping or number not in self._streams else missing
+
+    def spliced(self, length: int) -> Iterator[Event]:
+        """Take in `length` expected bytes that went from the link to the stream's end unseen."""
+        self._decoder.skip(length)
+        yield from self._passed(length)
+
     def _on_data(self, header: Header, now: float) -> Iterator[Event]:
         yield from self._on_flags(header, now)
         stream = self._streams.get(header.stream)
@@ -311,9 +329,12 @@ class Mux:
     def _on_payload(self, piece: Payload) -> Iterator[Event]:
         if piece.stream in self._streams and not self._skipping:
             yield Data(piece.stream, piece.data)
+        yield from self._passed(len(piece.data))
+
+    def _passed(self, length: int) -> Iterator[Event]:
         if self._pending_fin is not None:
             number, missing = self._pending_fin
-            missing -= len(piece.data)
+            missing -= length
             self._pending_fin = (number, missing) if missing else None
             if not missing:
                 yield from self._on_fin(number)
@@ -328,11 +349,10 @@ class Mux:
         yield from self._on_flags(header, now)
         stream = self._streams.get(header.stream)
         if stream is not None and header.length:
-            empty = stream.credit == 0
             stream.credit += header.length
             if stream.credit > LAST_STREAM:
                 raise PeerError(f"more credit on stream {header.stream} than a number can hold")
-            if empty and not stream.finished_here:
+            if not stream.finished_here:
                 yield Credited(header.stream)
         if Flag.FIN in header.flags:
             yield from self._on_fin(header.stream)
@@ -377,11 +397,14 @@ class Mux:
     # ---- bookkeeping
 
     def _return_credit(self, number: int, stream: _Stream, now: float) -> None:
-        """Give consumed bytes back, and more if the window was what limited the stream."""
-        round_trips = (now - stream.updated) / self.rtt if self.rtt else float("inf")
-        stream.updated = now
+        """Give consumed bytes back, and more if the window limits the stream."""
+        elapsed, stream.updated = now - stream.updated, now
+        round_trips = elapsed / max(self.rtt, SHORTEST_ROUND_TRIP) if self.rtt is not None else float("inf")
+        limits = stream.owed * ROUND_TRIPS > stream.window * round_trips
         grown = min(stream.window * 2, MAX_WINDOW, stream.window + MAX_LINK_MEMORY - self._windows)
-        if round_trips < GROW_WITHIN_ROUND_TRIPS and grown > stream.window:
+        # Of what the reader does not take, more need not be under way.
+        keeps_pace = stream.unread <= self._decoder.expected[1]
+        if limits and keeps_pace and grown > stream.window:
             stream.owed += grown - stream.window
             self._windows += grown - stream.window
             stream.window = grown

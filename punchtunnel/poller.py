@@ -7,7 +7,8 @@ suffer.  One epoll (Linux) or kqueue (macOS, BSD) inside the loop does neither
 and costs nothing measurable.
 
 Edge-triggered means: after READ has been told, read until there is nothing
-left; only then is it told again.
+left; only then is it told again.  A socket that gives less than was asked for
+has nothing left, but for an end that HANG_UP has announced.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ READ = 1
 WRITE = 2
 # The connection was reset, or the reader of a pipe has gone.
 ERROR = 4
+# The peer has ended its half, or everything has: EOF comes behind what can be read.
+HANG_UP = 8
 # Events taken in one turn of the loop.
 MAX_EVENTS = 256
 
@@ -30,8 +33,8 @@ Callback = Callable[[int], None]
 class Poller:
     """Tells callbacks which of READ and WRITE has become possible.
 
-    Errors are told as all three, hang-ups as READ and WRITE: the next read or
-    write says what happened.
+    Errors are told as READ, WRITE and ERROR, hang-ups also as READ: the next
+    read or write says what happened.
 
     Args:
         loop: The running loop.
@@ -84,12 +87,14 @@ if sys.platform == "linux":
         def poll(self) -> list[tuple[int, int]]:
             readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
             writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+            hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
             return [
                 (
                     fd,
                     (READ if mask & readable else 0)
                     | (WRITE if mask & writable else 0)
-                    | (ERROR if mask & select.EPOLLERR else 0),
+                    | (ERROR if mask & select.EPOLLERR else 0)
+                    | (HANG_UP if mask & hung_up else 0),
                 )
                 for fd, mask in self._epoll.poll(0, MAX_EVENTS)
             ]
@@ -112,7 +117,14 @@ else:
 
         def poll(self) -> list[tuple[int, int]]:
             events = self._kqueue.control(None, MAX_EVENTS, 0)
-            return [(event.ident, READ if event.filter == select.KQ_FILTER_READ else WRITE) for event in events]
+            return [
+                (
+                    event.ident,
+                    (READ if event.filter == select.KQ_FILTER_READ else WRITE)
+                    | (HANG_UP if event.flags & select.KQ_EV_EOF else 0),
+                )
+                for event in events
+            ]
 
         def _change(self, fd: int, kind: int, flags: int) -> None:
             # One end of a pipe knows only one of the two filters.

@@ -19,7 +19,9 @@ LAYERS = [
     {"errors"},
     {"address", "schedule", "secure", "frames", "words"},
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp"},
-    {"ends", "poller"},
+    {"pipes", "poller"},
+    {"ends"},
+    {"incoming", "outgoing"},
     {"dialling", "link"},
     {"punch"},
     {"__init__", "bridge"},
@@ -35,7 +37,7 @@ EDGES_OF_THE_SYSTEM = {
 }
 # What crosses from the synchronous half to the loop is a plain value.
 PUNCH_SIDE = {"punch", "dialling", "resolve", "schedule"}
-LOOP_SIDE = {"bridge", "link", "ends", "poller"}
+LOOP_SIDE = {"bridge", "link", "ends", "incoming", "outgoing", "pipes", "poller"}
 
 
 def tree(module: str) -> ast.Module:

@@ -1,0 +1,172 @@
+"""The outgoing half of a hole: whole frames, one after another, as fast as it takes them.
+
+    copied    read_into --> [ header | payload ] ----------------------> send
+    sealed    read_into --> [ header | payload ] --> seal --> [record] --> send
+    spliced   source --> [ pipe ] --> hole, with the header sent before it
+
+Rule 1: a frame that has begun goes out whole before anything else.  What the
+        hole has not taken yet stays here: at most one frame.
+Rule 2: a byte that waits cannot be overtaken by another stream's.  So frames,
+        and what the kernel keeps unsent, are short where the hole is slow:
+        a few milliseconds' worth, by the rate at which it takes them.
+
+Owns no stream and no protocol rule; link.py decides whose turn it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from punchtunnel import tcp
+from punchtunnel.ends import End
+from punchtunnel.frames import HEADER
+from punchtunnel.pipes import Pipe
+from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, Sealer
+
+# With its header the longest frame fills one record.
+LONGEST_FRAME = MAX_PLAINTEXT - HEADER.size
+FIRST_FRAME = 64 * 1024
+SHORTEST_FRAME = 8 * 1024
+# Seconds of the hole's rate that one frame may take.
+FRAME_TIME = 0.005
+# Frames that may wait unsent in the kernel, so that the hole does not run dry
+# while this process sleeps; and the bytes beyond which more gained nothing.
+UNSENT_FRAMES = 3
+MOST_UNSENT = 256 * 1024
+# Seconds over which the rate is taken, and after which an interval says nothing
+# because there were pauses in it.
+INTERVAL = 0.02
+LONGEST_INTERVAL = 0.5
+
+
+class Outgoing:
+    """Sends frames to the hole.
+
+    Args:
+        sock: The hole; its owner closes it.
+        sealer: Seals; None on a plain link.
+        pipe: For splicing; owned from now on. None: copy.
+    """
+
+    def __init__(self, sock: socket.socket, sealer: Sealer | None, pipe: Pipe | None) -> None:
+        self._sock = sock
+        self._sealer = sealer
+        self._frame = memoryview(bytearray(HEADER.size + LONGEST_FRAME))
+        self._record = memoryview(bytearray(MAX_RECORD if sealer else 0))
+        self._pipe = pipe
+        # What the hole has not taken yet; what the pipe holds goes behind it.
+        self._unsent = self._frame[:0]
+        # Bytes of payload in the frame, behind the room for the header.
+        self._loaded = 0
+        self.writable = True
+        self.said_at = time.monotonic()
+        self.frame_limit = FIRST_FRAME
+        self._began = self.said_at
+        self._bytes = 0
+        self._was_full = False
+        self._unsent_limit = MOST_UNSENT
+        tcp.limit_unsent(sock, MOST_UNSENT)
+
+    @property
+    def splices(self) -> bool:
+        """Frames may go by way of a pipe."""
+        return self._pipe is not None
+
+    @property
+    def waits(self) -> bool:
+        """Part of a frame waits for room."""
+        return bool(self._unsent) or (self._pipe is not None and self._pipe.held > 0)
+
+    def send(self, frames: memoryview) -> None:
+        """Send whole frames, at most MAX_PLAINTEXT bytes, when nothing waits.
+
+        Raises:
+            OSError: The hole is broken.
+        """
+        if self._sealer is not None:
+            frames = self._record[: self._sealer.seal_into(frames, self._record)]
+        self._unsent = frames
+        self.send_on()
+
+    def send_on(self) -> None:
+        """Send what waits, as far as there is room.
+
+        Raises:
+            OSError: The hole is broken.
+        """
+        pipe = self._pipe if self._pipe is not None and self._pipe.held else None
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            if self._unsent:
+                sent = self._sock.send(self._unsent, 0 if pipe is None else socket.MSG_MORE)
+                self._unsent = self._unsent[sent:]
+            if pipe is not None and not self._unsent:
+                sent += pipe.drain(self._sock.fileno())
+        self.writable = sent > 0
+        self._pace(sent)
+
+    def load_copied(self, end: End, limit: int) -> int | None:
+        """Read up to `limit` bytes of payload from an end, when nothing waits.
+
+        Returns:
+            The bytes read, 0 for EOF, None when nothing was there.
+
+        Raises:
+            OSError: The source is broken.
+        """
+        count = end.read_into(self._frame[HEADER.size : HEADER.size + limit])
+        self._loaded = count or 0
+        return count
+
+    def load_spliced(self, source: int, limit: int) -> int | None:
+        """Do the same by way of the pipe.
+
+        Raises:
+            OSError: The source is broken, or cannot be spliced from.
+        """
+        assert self._pipe is not None
+        return self._pipe.fill(source, limit)
+
+    def send_loaded(self, header: bytes) -> None:
+        """Send the loaded payload behind its header.
+
+        Raises:
+            OSError: The hole is broken.
+        """
+        if self._pipe is not None and self._pipe.held:
+            self._unsent = memoryview(header)
+            self.send_on()
+        else:
+            self._frame[: HEADER.size] = header
+            self.send(self._frame[: HEADER.size + self._loaded])
+
+    def close(self) -> None:
+        """Give the pipe back; the hole belongs to the caller."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        self._unsent = self._frame[:0]
+        self.writable = False
+
+    def _pace(self, sent: int) -> None:
+        """Fit the length of frames to the rate at which the hole takes them."""
+        self.said_at = now = time.monotonic()
+        self._bytes += sent
+        self._was_full = self._was_full or self.waits
+        elapsed = now - self._began
+        if elapsed < INTERVAL:
+            return
+        limit = self.frame_limit
+        if elapsed < LONGEST_INTERVAL and self._was_full:
+            limit = int(self._bytes / elapsed * FRAME_TIME)
+        elif elapsed < LONGEST_INTERVAL and self._bytes > limit:
+            limit *= 2
+        self.frame_limit = max(SHORTEST_FRAME, min(limit, LONGEST_FRAME))
+        self._began, self._bytes, self._was_full = now, 0, False
+        unsent = min(UNSENT_FRAMES * self.frame_limit, MOST_UNSENT)
+        # Not for every small change: it costs a system call.
+        if not self._unsent_limit / 2 < unsent < self._unsent_limit * 2:
+            self._unsent_limit = unsent
+            tcp.limit_unsent(self._sock, unsent)
