@@ -27,7 +27,7 @@ from typing import Any
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
-from punchtunnel.ends import SocketEnd, StdioEnd, connect, why_unreachable
+from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PunchtunnelError, TargetError
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
@@ -36,6 +36,7 @@ from punchtunnel.poller import Poller
 from punchtunnel.punch import Hole
 from punchtunnel.secure import Opener, Sealer
 from punchtunnel.signals import Signals
+from punchtunnel.target import Reach, why_unreachable
 
 # Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
 # DEAD_AFTER: the peer, which does the same, is gone.
@@ -126,7 +127,7 @@ async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | 
     finally:
         if signals is not None:
             loop.remove_reader(signals.fileno())
-        await session.close()
+        session.close()
 
 
 def _bug(context: dict[str, Any]) -> BaseException:
@@ -152,7 +153,7 @@ class _Session:
             seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
         self._link = Link(loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
-        self._dialling: dict[int, asyncio.Task[None]] = {}
+        self._dialling: dict[int, Reach] = {}
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
@@ -180,16 +181,14 @@ class _Session:
         self._link.ping()
         self._later("tick", TICK, self._tick)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Give everything back but the plan's listeners."""
         for timer in self._timers.values():
             timer.cancel()
+        for reach in self._dialling.values():
+            reach.cancel()
         self._link.close(reset=True)
         self._poller.close()
-        tasks = list(self._dialling.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self, signal_number: int) -> None:
         """End cleanly for a signal; the second one ends at once."""
@@ -221,7 +220,7 @@ class _Session:
         elif self._plan.target is not None:
             if self._single:
                 self._only = number
-            self._dialling[number] = self._loop.create_task(self._reach_target(number, self._plan.target))
+            self._reach_target(number, self._plan.target)
         else:
             self._link.refuse(number, Reason.NOT_EXPECTED)
 
@@ -236,8 +235,8 @@ class _Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
-        if (task := self._dialling.pop(number, None)) is not None:
-            task.cancel()
+        if (reach := self._dialling.pop(number, None)) is not None:
+            reach.cancel()
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
@@ -307,26 +306,31 @@ class _Session:
 
         return accept
 
-    async def _reach_target(self, number: int, target: AnyPlace) -> None:
-        try:
-            sock = await connect(self._loop, target, TARGET_TIMEOUT)
-        except OSError as error:
+    def _reach_target(self, number: int, target: AnyPlace) -> None:
+        def reached(result: socket.socket | OSError) -> None:
             del self._dialling[number]
-            reason, code = why_unreachable(error)
-            text = words.target_failed(str(target), reason)
-            self._link.refuse(number, code)
-            if self._single:
-                self._cut = True
-                self._fail(TargetError(text))
-                self._say_goodbye()
-            else:
-                self._report("target_refused", stream=number, reason=text)
-            return
-        del self._dialling[number]
-        self._report("stream_opened", stream=number, what=f"to {target}")
-        end = SocketEnd(sock)
-        if not self._link.join(number, end):
-            end.abort()
+            if isinstance(result, OSError):
+                self._not_reached(number, target, result)
+                return
+            self._report("stream_opened", stream=number, what=f"to {target}")
+            end = SocketEnd(result)
+            if not self._link.join(number, end):
+                end.abort()
+
+        reach = Reach(self._loop, self._poller, target, TARGET_TIMEOUT, reached)
+        self._dialling[number] = reach
+        reach.start()
+
+    def _not_reached(self, number: int, target: AnyPlace, error: OSError) -> None:
+        reason, code = why_unreachable(error)
+        text = words.target_failed(str(target), reason)
+        self._link.refuse(number, code)
+        if self._single:
+            self._cut = True
+            self._fail(TargetError(text))
+            self._say_goodbye()
+        else:
+            self._report("target_refused", stream=number, reason=text)
 
     # ---- the end
 

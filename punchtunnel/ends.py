@@ -21,7 +21,6 @@ is preceded by a poll and stays below PIPE_BUF; sockets take MSG_DONTWAIT.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -29,14 +28,11 @@ import select
 import socket
 import stat
 import sys
-import threading
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from punchtunnel import pipes, tcp, words
-from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.address import AnyPlace, UnixPlace
 from punchtunnel.errors import LocalError
-from punchtunnel.mux import Reason
 
 # A write that is not longer never blocks on a pipe that polls as writable.
 _PIPE_BUF = select.PIPE_BUF
@@ -319,88 +315,7 @@ def _ready(fd: int, event: int) -> bool:
     return bool(poll.poll(0))
 
 
-async def connect(loop: asyncio.AbstractEventLoop, target: AnyPlace, seconds: float) -> socket.socket:
-    """Connect to the target, each of its addresses in turn.
-
-    Args:
-        loop: The running loop.
-        target: Where to.
-        seconds: For all addresses together.
-
-    Raises:
-        OSError: The last address's error; TimeoutError if it did not answer.
-    """
-    if isinstance(target, UnixPlace):
-        return await asyncio.wait_for(_connect_to(loop, socket.AF_UNIX, target.path), seconds)
-    infos = await asyncio.wait_for(_look_up(loop, target), seconds)
-    last: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, _, _, _, sockaddr in infos:
-        try:
-            return await asyncio.wait_for(_connect_to(loop, family, sockaddr), seconds / len(infos))
-        except OSError as error:
-            last = error
-    raise last
-
-
-async def _look_up(loop: asyncio.AbstractEventLoop, target: Place) -> Sequence[Any]:
-    """Return what getaddrinfo says, in a thread of its own if it may have to ask.
-
-    Not the loop's threads: a look-up can hang for half a minute, and ending
-    the loop would wait for it.
-    """
-    if is_literal(target.host):
-        return socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    answer: asyncio.Future[Sequence[Any]] = loop.create_future()
-
-    def settle(infos: Sequence[Any], error: OSError | None) -> None:
-        if answer.done():
-            return
-        if error is None:
-            answer.set_result(infos)
-        else:
-            answer.set_exception(error)
-
-    def ask() -> None:
-        infos: Sequence[Any] = ()
-        failure: OSError | None = None
-        try:
-            infos = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            failure = error
-        # The session may be over, and its loop closed.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, infos, failure)
-
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
-    return await answer
-
-
-async def _connect_to(loop: asyncio.AbstractEventLoop, family: int, address: tuple[Any, ...] | str) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def why_unreachable(error: OSError) -> tuple[str, Reason]:
-    """Return an error of `connect` as words and as a reason for the far side."""
-    if isinstance(error, TimeoutError):
-        return words.NO_ANSWER, Reason.TIMED_OUT
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror), Reason.NO_SUCH_NAME
-    reason = Reason.UNREACHABLE
-    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
-        reason = Reason.REFUSED
-    elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-        reason = Reason.NO_RESOURCES
-    return _reason(error), reason
-
-
-def _reason(error: OSError) -> str:
+def system_reason(error: OSError) -> str:
     """Return the system's own words: asyncio and socket put some of theirs into strerror."""
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
@@ -420,7 +335,7 @@ def listen(place: AnyPlace) -> socket.socket:
         family, _, _, _, sockaddr = infos[0]
         return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
     except OSError as error:
-        raise LocalError(words.cannot(f"listen on {place}", OSError(error.errno, _reason(error)))) from error
+        raise LocalError(words.cannot(f"listen on {place}", OSError(error.errno, system_reason(error)))) from error
 
 
 def _listen_unix(path: str) -> socket.socket:

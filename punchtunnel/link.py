@@ -56,14 +56,15 @@ from punchtunnel.mux import (
     Reason,
     Reset,
 )
-from punchtunnel.outgoing import LONGEST_FRAME, Outgoing
+from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.pipes import WORTH_SPLICING, Pipe
 from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
 
-# Frames and receives in one turn of the loop, so that timers, signals and new
-# connections get theirs.
+# Frames and receives in one turn of the loop, and seconds, so that timers,
+# signals and new connections get theirs; frames can be very small.
 STEPS_PER_TURN = 16
+LONGEST_TURN = 0.02
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
 # Bytes.  A stream that sends less at a time waits for no other's frame but one.
@@ -308,24 +309,33 @@ class Link:
 
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
+        incoming, outgoing = self._incoming, self._outgoing
+        began = time.monotonic()
         for _ in range(STEPS_PER_TURN):
             if self._ended or self._closed:
                 return
-            received = self._incoming.readable and self._receive()
-            if not (self._send() or received):
+            if incoming.readable:
+                self._receive()
+            if outgoing.writable:
+                self._send()
+            if not incoming.readable and not (outgoing.writable and self._has_more):
                 return
+            if time.monotonic() - began > LONGEST_TURN:
+                break
         self._schedule()
+
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._ring) or self._mux.has_control or self._outgoing.waits
 
     # ---- hole -> ends
 
-    def _receive(self) -> bool:
-        """Read the hole once; False if there was nothing."""
+    def _receive(self) -> None:
+        """Read the hole once."""
         incoming = self._incoming
         number, missing = self._mux.expected
-        if missing >= WORTH_SPLICING and self._splices:
-            done = self._receive_spliced(self._streams[number], missing)
-            if done is not None:
-                return done
+        if missing >= WORTH_SPLICING and self._splices and self._receive_spliced(self._streams[number], missing):
+            return
         limit = RECEIVE_SIZE
         if self._bulk_in and self._mux.between_frames:
             limit = HEADER.size
@@ -336,37 +346,32 @@ class Link:
             pieces = incoming.receive(limit)
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
-            return False
+            return
         if pieces is None or not self._take_in(pieces):
-            return False
+            return
+        self._bulk_in = self._bulk_in and self._mux.expected[1] >= WORTH_SPLICING
         if incoming.ended:
             whole = self._mux.between_frames and incoming.between_records
             self._end(None if whole else LinkError(words.LINK_CUT))
-            return False
-        self._bulk_in = self._bulk_in and self._mux.expected[1] >= WORTH_SPLICING
-        return True
 
-    def _receive_spliced(self, stream: _Stream, missing: int) -> bool | None:
-        """Splice payload to the stream's sink; None where it must be copied after all."""
+    def _receive_spliced(self, stream: _Stream, missing: int) -> bool:
+        """Splice payload to the stream's sink; False where it must be copied after all."""
         if stream.spliced_sink is None or stream.backlog or not stream.sink_open:
-            return None
-        if stream.pipe is None and (pipe := self._pool.take()) is not None:
-            stream.pipe = pipe
-        if stream.pipe is None:
-            return None
+            return False
+        stream.pipe = pipe = stream.pipe or self._pool.take()
+        if pipe is None:
+            return False
         try:
-            count = stream.pipe.fill(self._sock.fileno(), missing)
+            count = pipe.fill(self._sock.fileno(), missing)
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
-            return False
-        if count is None and stream.pipe.held:
-            # No room, or nothing there: copying will tell.
-            return None
+            return True
         if not count:
-            self._return_pipe(stream)
-            self._incoming.readable = count is not None
-            # EOF is the business of the other path.
-            return None if count == 0 else False
+            # Nothing there; or no room in a pipe that is not empty; or EOF: copying will tell.
+            if not pipe.held:
+                self._return_pipe(stream)
+                self._incoming.readable = count is not None
+            return not self._incoming.readable
         self._bulk_in = True
         self._incoming.spliced()
         self.payload_at = self._incoming.heard_at
@@ -399,8 +404,9 @@ class Link:
         except PeerError as error:
             self._mux.go_away(Goodbye.PROTOCOL_ERROR)
             # If the hole takes it at once: the link is lost either way.
-            while self._send():
-                pass
+            self._ring.clear()
+            while self._outgoing.writable and self._has_more:
+                self._send()
             self._end(error)
 
     def _on_event(self, event: Event, now: float) -> None:
@@ -440,9 +446,12 @@ class Link:
             return
         if stream.pipe is not None:
             self._drain_pipe(stream, stream.pipe)
-        if stream.backlog and stream.pipe is None:
+        if stream.backlog and stream.pipe is None and stream.sink_open:
             with memoryview(stream.backlog) as backlog:
                 taken = self._write(stream, stream.end, backlog)
+            if not stream.sink_open:
+                # Broken: the error still holds on to the backlog.
+                return
             del stream.backlog[:taken]
         if stream.eof and stream.pipe is None and not stream.backlog and stream.sink_open:
             stream.sink_open = False
@@ -501,28 +510,24 @@ class Link:
             stream.in_ring = True
             self._ring.append(stream)
 
-    def _send(self) -> bool:
-        """Send what is most urgent, at most one frame; False if there was nothing or no room."""
+    def _send(self) -> None:
+        """Send what is most urgent: what waits, or control frames, with one stream's frame behind them."""
         outgoing = self._outgoing
-        if not outgoing.writable:
-            return False
         try:
             if outgoing.waits:
                 outgoing.send_on()
-            elif control := self._mux.take_control(LONGEST_FRAME):
-                outgoing.send(memoryview(control))
-            elif self._ring:
+                return
+            control, count = self._mux.take_control(LONGEST_FRAME), 0
+            if self._ring and len(control) <= PREFIX - HEADER.size:
                 stream = self._ring.popleft()
                 stream.in_ring = False
-                if count := self._load(stream):
-                    outgoing.send_loaded(self._mux.data_header(stream.number, count))
-                return True
-            else:
-                return False
+                count = self._load(stream)
+            if count:
+                outgoing.send_loaded(control + self._mux.data_header(stream.number, count))
+            elif control:
+                outgoing.send(memoryview(control))
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
-            return False
-        return outgoing.writable
 
     def _load(self, stream: _Stream) -> int:
         """Read one frame's payload from a stream's source; 0 if there is none now."""

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import HEADER, Decoder, Flag, Header, Kind, Payload
+from punchtunnel.frames import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW, Decoder, Header, Payload
 
 # What yamux gives each stream from the start (spec.md, "Window Update").
 INITIAL_WINDOW = 256 * 1024
@@ -92,7 +92,7 @@ class Opened:
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
     """Bytes for `stream`; a view that is valid until the next event is asked for."""
 
@@ -194,7 +194,7 @@ class Mux:
         number = self._next_stream
         self._next_stream += 2
         self._add(number, now)
-        self._send(Kind.WINDOW, Flag.SYN, number, 0)
+        self._send(WINDOW, SYN, number, 0)
         return number
 
     def accept(self, number: int) -> None:
@@ -202,7 +202,7 @@ class Mux:
         stream = self._streams.get(number)
         if stream is not None and not stream.accepted:
             stream.accepted = True
-            self._send(Kind.WINDOW, Flag.ACK, number, 0)
+            self._send(WINDOW, ACK, number, 0)
 
     def credit(self, number: int) -> int:
         """Return how many bytes may be sent on a stream now; 0 if it is gone or finished."""
@@ -212,14 +212,14 @@ class Mux:
     def data_header(self, number: int, length: int) -> bytes:
         """Spend credit and return the header behind which `length` bytes must follow."""
         self._streams[number].credit -= length
-        return Header(Kind.DATA, Flag(0), number, length).encode()
+        return Header(DATA, 0, number, length).encode()
 
     def finish(self, number: int) -> None:
         """Half-close: nothing more will be sent on this stream."""
         stream = self._streams.get(number)
         if stream is not None and not stream.finished_here:
             stream.finished_here = True
-            self._send(Kind.WINDOW, Flag.FIN, number, 0)
+            self._send(WINDOW, FIN, number, 0)
             self._forget_if_done(number, stream)
 
     def reset(self, number: int, reason: Reason = Reason.RESET) -> None:
@@ -228,7 +228,7 @@ class Mux:
         if stream is not None:
             self._remove(number)
             theirs = number % 2 == self._their_parity
-            self._send(Kind.WINDOW, Flag.RST, number, reason, answer=theirs and not stream.accepted)
+            self._send(WINDOW, RST, number, reason, answer=theirs and not stream.accepted)
 
     def consumed(self, number: int, length: int, now: float) -> None:
         """Report that `length` received bytes have left this process; returns them as credit."""
@@ -249,20 +249,27 @@ class Mux:
         self._pings[self._ping_count] = now
         if len(self._pings) > MAX_PINGS:
             del self._pings[next(iter(self._pings))]
-        self._send(Kind.PING, Flag.SYN, 0, self._ping_count)
+        self._send(PING, SYN, 0, self._ping_count)
         return self._ping_count
 
     def go_away(self, code: Goodbye) -> None:
         """Say that we are done with the link."""
-        self._send(Kind.GO_AWAY, Flag(0), 0, code)
+        self._send(GO_AWAY, 0, 0, code)
 
     def take_control(self, limit: int = LAST_STREAM) -> bytes:
         """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
+        if not self._control:
+            return b""
         size = min(len(self._control), limit - limit % HEADER.size)
         control = bytes(self._control[:size])
         del self._control[:size]
         self._answers = min(self._answers, len(self._control))
         return control
+
+    @property
+    def has_control(self) -> bool:
+        """Control frames wait to be sent."""
+        return bool(self._control)
 
     @property
     def between_frames(self) -> bool:
@@ -283,11 +290,11 @@ class Mux:
                 raise PeerError("the peer asks for answers and does not read them")
             if isinstance(item, Payload):
                 yield from self._on_payload(item)
-            elif item.kind is Kind.DATA:
+            elif item.kind == DATA:
                 yield from self._on_data(item, now)
-            elif item.kind is Kind.WINDOW:
+            elif item.kind == WINDOW:
                 yield from self._on_window(item, now)
-            elif item.kind is Kind.PING:
+            elif item.kind == PING:
                 yield from self._on_ping(item, now)
             else:
                 yield GoneAway(item.length)
@@ -307,7 +314,8 @@ class Mux:
         yield from self._passed(length)
 
     def _on_data(self, header: Header, now: float) -> Iterator[Event]:
-        yield from self._on_flags(header, now)
+        if header.flags:
+            yield from self._on_flags(header, now)
         stream = self._streams.get(header.stream)
         self._skipping = stream is None
         if stream is not None:
@@ -320,7 +328,7 @@ class Mux:
             self._unread += header.length
             if self._unread > MAX_UNREAD:
                 yield self._reset_largest()
-        if Flag.FIN in header.flags:
+        if header.flags & FIN:
             if header.length and not self._skipping:
                 self._pending_fin = (header.stream, header.length)
             elif not header.length:
@@ -340,7 +348,7 @@ class Mux:
                 yield from self._on_fin(number)
 
     def _on_window(self, header: Header, now: float) -> Iterator[Event]:
-        if Flag.RST in header.flags:
+        if header.flags & RST:
             stream = self._streams.get(header.stream)
             if stream is not None:
                 self._remove(header.stream)
@@ -354,12 +362,12 @@ class Mux:
                 raise PeerError(f"more credit on stream {header.stream} than a number can hold")
             if not stream.finished_here:
                 yield Credited(header.stream)
-        if Flag.FIN in header.flags:
+        if header.flags & FIN:
             yield from self._on_fin(header.stream)
 
     def _on_ping(self, header: Header, now: float) -> Iterator[Event]:
-        if Flag.SYN in header.flags:
-            self._send(Kind.PING, Flag.ACK, 0, header.length, answer=True)
+        if header.flags & SYN:
+            self._send(PING, ACK, 0, header.length, answer=True)
         elif (asked := self._pings.pop(header.length, None)) is not None:
             rtt = max(now - asked, 0.0)
             # The smallest is the path's own; larger ones waited in a queue.
@@ -369,21 +377,21 @@ class Mux:
     def _on_flags(self, header: Header, now: float) -> Iterator[Event]:
         """Handle SYN, ACK, and a RST that a foreign yamux put on a DATA frame."""
         number = header.stream
-        if Flag.SYN in header.flags:
+        if header.flags & SYN:
             if number % 2 != self._their_parity or number <= self._their_last:
                 raise PeerError(f"stream {number} cannot be opened by the peer, or not again")
             self._their_last = number
             if len(self._streams) >= MAX_STREAMS:
-                self._send(Kind.WINDOW, Flag.RST, number, Reason.NO_RESOURCES, answer=True)
+                self._send(WINDOW, RST, number, Reason.NO_RESOURCES, answer=True)
             else:
                 self._add(number, now)
                 yield Opened(number)
         stream = self._streams.get(number)
         if stream is None:
             return
-        if Flag.ACK in header.flags and not stream.accepted:
+        if header.flags & ACK and not stream.accepted:
             stream.accepted = True
-        if Flag.RST in header.flags:
+        if header.flags & RST:
             self._remove(number)
             yield Reset(number, Reason.RESET, stream.accepted)
 
@@ -409,7 +417,7 @@ class Mux:
             self._windows += grown - stream.window
             stream.window = grown
         stream.allowed += stream.owed
-        self._send(Kind.WINDOW, Flag(0), number, stream.owed)
+        self._send(WINDOW, 0, number, stream.owed)
         stream.owed = 0
 
     def _reset_largest(self) -> Reset:
@@ -417,7 +425,7 @@ class Mux:
         self.reset(number, Reason.MEMORY)
         return Reset(number, Reason.MEMORY, stream.accepted)
 
-    def _send(self, kind: Kind, flags: Flag, stream: int, length: int, *, answer: bool = False) -> None:
+    def _send(self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False) -> None:
         frame = Header(kind, flags, stream, length).encode()
         self._control += frame
         self._answers += len(frame) * answer

@@ -1,8 +1,8 @@
 """The outgoing half of a hole: whole frames, one after another, as fast as it takes them.
 
-    copied    read_into --> [ header | payload ] ----------------------> send
-    sealed    read_into --> [ header | payload ] --> seal --> [record] --> send
-    spliced   source --> [ pipe ] --> hole, with the header sent before it
+    copied    read_into --> [ prefix | payload ] ----------------------> send
+    sealed    read_into --> [ prefix | payload ] --> seal --> [record] --> send
+    spliced   source --> [ pipe ] --> hole, with the prefix sent before it
 
 Rule 1: a frame that has begun goes out whole before anything else.  What the
         hole has not taken yet stays here: at most one frame.
@@ -18,15 +18,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 
 from punchtunnel import tcp
 from punchtunnel.ends import End
-from punchtunnel.frames import HEADER
 from punchtunnel.pipes import Pipe
 from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, Sealer
 
-# With its header the longest frame fills one record.
-LONGEST_FRAME = MAX_PLAINTEXT - HEADER.size
+# Bytes that may go before a payload, at the cost of no further system call or
+# record: its own header, and the multiplexer's frames that wait.
+PREFIX = 1024
+# With them the longest frame fills one record.
+LONGEST_FRAME = MAX_PLAINTEXT - PREFIX
 FIRST_FRAME = 64 * 1024
 SHORTEST_FRAME = 8 * 1024
 # Seconds of the hole's rate that one frame may take.
@@ -48,20 +51,28 @@ class Outgoing:
         sock: The hole; its owner closes it.
         sealer: Seals; None on a plain link.
         pipe: For splicing; owned from now on. None: copy.
+        monotonic: Any steady time in seconds.
     """
 
-    def __init__(self, sock: socket.socket, sealer: Sealer | None, pipe: Pipe | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        sealer: Sealer | None,
+        pipe: Pipe | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
         self._sock = sock
         self._sealer = sealer
-        self._frame = memoryview(bytearray(HEADER.size + LONGEST_FRAME))
+        self._frame = memoryview(bytearray(PREFIX + LONGEST_FRAME))
         self._record = memoryview(bytearray(MAX_RECORD if sealer else 0))
         self._pipe = pipe
         # What the hole has not taken yet; what the pipe holds goes behind it.
         self._unsent = self._frame[:0]
-        # Bytes of payload in the frame, behind the room for the header.
+        # Bytes of payload in the frame, behind the room for the prefix.
         self._loaded = 0
         self.writable = True
-        self.said_at = time.monotonic()
+        self.said_at = monotonic()
         self.frame_limit = FIRST_FRAME
         self._began = self.said_at
         self._bytes = 0
@@ -116,7 +127,7 @@ class Outgoing:
         Raises:
             OSError: The source is broken.
         """
-        count = end.read_into(self._frame[HEADER.size : HEADER.size + limit])
+        count = end.read_into(self._frame[PREFIX : PREFIX + limit])
         self._loaded = count or 0
         return count
 
@@ -129,18 +140,19 @@ class Outgoing:
         assert self._pipe is not None
         return self._pipe.fill(source, limit)
 
-    def send_loaded(self, header: bytes) -> None:
-        """Send the loaded payload behind its header.
+    def send_loaded(self, prefix: bytes) -> None:
+        """Send the loaded payload behind what goes before it, at most PREFIX bytes.
 
         Raises:
             OSError: The hole is broken.
         """
         if self._pipe is not None and self._pipe.held:
-            self._unsent = memoryview(header)
+            self._unsent = memoryview(prefix)
             self.send_on()
         else:
-            self._frame[: HEADER.size] = header
-            self.send(self._frame[: HEADER.size + self._loaded])
+            begin = PREFIX - len(prefix)
+            self._frame[begin:PREFIX] = prefix
+            self.send(self._frame[begin : PREFIX + self._loaded])
 
     def close(self) -> None:
         """Give the pipe back; the hole belongs to the caller."""
@@ -152,7 +164,7 @@ class Outgoing:
 
     def _pace(self, sent: int) -> None:
         """Fit the length of frames to the rate at which the hole takes them."""
-        self.said_at = now = time.monotonic()
+        self.said_at = now = self._monotonic()
         self._bytes += sent
         self._was_full = self._was_full or self.waits
         elapsed = now - self._began

@@ -85,19 +85,21 @@ if sys.platform == "linux":
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
 
         def poll(self) -> list[tuple[int, int]]:
-            readable = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-            writable = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-            hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-            return [
-                (
-                    fd,
-                    (READ if mask & readable else 0)
-                    | (WRITE if mask & writable else 0)
-                    | (ERROR if mask & select.EPOLLERR else 0)
-                    | (HANG_UP if mask & hung_up else 0),
-                )
-                for fd, mask in self._epoll.poll(0, MAX_EVENTS)
-            ]
+            return [(fd, _MEANING.get(mask) or _meaning(mask)) for fd, mask in self._epoll.poll(0, MAX_EVENTS)]
+
+    # Every mask that has come, in our words: there are few.
+    _MEANING: dict[int, int] = {}
+
+    def _meaning(mask: int) -> int:
+        hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+        events = (
+            (READ if mask & (select.EPOLLIN | hung_up) else 0)
+            | (WRITE if mask & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR) else 0)
+            | (ERROR if mask & select.EPOLLERR else 0)
+            | (HANG_UP if mask & hung_up else 0)
+        )
+        _MEANING[mask] = events
+        return events
 
 else:
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.address import Place, UnixPlace
-from punchtunnel.ends import SocketEnd, StdioEnd, listen, why_unreachable
+from punchtunnel.ends import SocketEnd, StdioEnd, listen
 from punchtunnel.errors import LocalError
-from punchtunnel.mux import Reason
 
 
 @pytest.fixture
@@ -227,18 +226,3 @@ def test_ordinary_file_is_not_removed_for_a_unix_socket(tmp_path: Path) -> None:
     with pytest.raises(LocalError):
         listen(UnixPlace(str(path)))
     assert path.read_text() == "data"
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ConnectionRefusedError(errno.ECONNREFUSED, ""), Reason.REFUSED),
-        (FileNotFoundError(errno.ENOENT, ""), Reason.REFUSED),
-        (TimeoutError(), Reason.TIMED_OUT),
-        (OSError(errno.EHOSTUNREACH, ""), Reason.UNREACHABLE),
-        (OSError(errno.EMFILE, ""), Reason.NO_RESOURCES),
-        (socket.gaierror(socket.EAI_NONAME, "unknown"), Reason.NO_SUCH_NAME),
-    ],
-)
-def test_failed_target_becomes_a_reason_for_the_far_side(error: OSError, reason: Reason) -> None:
-    assert why_unreachable(error)[1] is reason

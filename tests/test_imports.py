@@ -21,7 +21,7 @@ LAYERS = [
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp"},
     {"pipes", "poller"},
     {"ends"},
-    {"incoming", "outgoing"},
+    {"incoming", "outgoing", "target"},
     {"dialling", "link"},
     {"punch"},
     {"__init__", "bridge"},
@@ -37,7 +37,7 @@ EDGES_OF_THE_SYSTEM = {
 }
 # What crosses from the synchronous half to the loop is a plain value.
 PUNCH_SIDE = {"punch", "dialling", "resolve", "schedule"}
-LOOP_SIDE = {"bridge", "link", "ends", "incoming", "outgoing", "pipes", "poller"}
+LOOP_SIDE = {"bridge", "link", "ends", "incoming", "outgoing", "pipes", "poller", "target"}
 
 
 def tree(module: str) -> ast.Module:

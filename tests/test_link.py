@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import random
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,11 +17,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from punchtunnel.ends import SocketEnd
+from punchtunnel import pipes
+from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import Flag, Header, Kind
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
+from punchtunnel.pipes import Pipe
 from punchtunnel.poller import Poller
 
 # A test that waits so long is hung.
@@ -89,6 +93,13 @@ async def connect(left: Side, right: Side) -> tuple[socket.socket, socket.socket
     return near, far
 
 
+async def received(side: Side, count: int) -> None:
+    """Wait until a side has received so many bytes of payload."""
+    async with asyncio.timeout(LONG):
+        while side.link.bytes_in < count:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+
+
 async def receive_all(sock: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
     data = bytearray()
@@ -103,6 +114,14 @@ async def send(sock: socket.socket, data: bytes) -> None:
 
 
 Case = Callable[[], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(autouse=True, params=["spliced", "copied"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run everything with splice, and as on a system without it."""
+    if request.param == "copied":
+        monkeypatch.setenv(pipes.VARIABLE, "1")
+    return str(request.param)
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -144,6 +163,148 @@ def test_one_direction_goes_on_after_the_other_has_ended(run: Callable[[Case], N
                 assert await receive_all(far) == b""
                 await send(far, b"late reply")
                 assert await receive_all(near) == b"late reply"
+
+    run(case)
+
+
+async def receive_in_fits(sock: socket.socket, rng: random.Random) -> bytes:
+    """Read in pieces of any size, and not at all for many turns of the loop."""
+    data = bytearray()
+    while True:
+        try:
+            piece = sock.recv(rng.choice([1, 100, 5_000, 300_000]))
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+            continue
+        if not piece:
+            return bytes(data)
+        data += piece
+        for _ in range(rng.choice([0, 0, 0, 30])):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_readers_that_stall_at_any_place_get_every_byte_in_order(run: Callable[[Case], None], seed: int) -> None:
+    async def case() -> None:
+        rng = random.Random(seed)
+        async with two_sides(1 << 19) as (left, right):
+            pairs = [await connect(left, right) for _ in range(4)]
+            whole = [rng.randbytes(rng.choice([10, 70_000, 1_500_000])) for _ in pairs]
+            sending = [asyncio.create_task(send(near, data)) for (near, _), data in zip(pairs, whole, strict=True)]
+            got = await asyncio.wait_for(asyncio.gather(*(receive_in_fits(far, rng) for _, far in pairs)), LONG)
+            await asyncio.gather(*sending)
+            for near, far in pairs:
+                near.close()
+                far.close()
+            assert got == whole
+
+    run(case)
+
+
+def test_long_frames_are_spliced_where_that_is_possible(
+    run: Callable[[Case], None], data_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = []
+    fill = Pipe.fill
+
+    def counted(pipe: Pipe, source: int, limit: int) -> int | None:
+        passed.append(count := fill(pipe, source, limit))
+        return count
+
+    monkeypatch.setattr(Pipe, "fill", counted)
+
+    async def case() -> None:
+        async with two_sides(1 << 20) as (left, right):
+            near, far = await connect(left, right)
+            data = os.urandom(8_000_000)
+            with near, far:
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+                _, got = await asyncio.gather(send(near, data), receive_all(far))
+            assert got == data
+
+    run(case)
+    assert (sum(count or 0 for count in passed) > 8_000_000) == (data_path == "spliced")
+
+
+class Unspliceable(SocketEnd):
+    """A socket of a kind that the kernel does not splice."""
+
+    def __init__(self, sock: socket.socket, other: int) -> None:
+        super().__init__(sock)
+        self._other = other
+
+    @property
+    def spliced_source(self) -> int | None:
+        return self._other
+
+    @property
+    def spliced_sink(self) -> int | None:
+        return self._other
+
+
+def test_what_cannot_be_spliced_is_copied(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        # epoll descriptors refuse with EINVAL, as files of some systems do.
+        with contextlib.closing(select.epoll()) as other:
+            async with two_sides(1 << 20) as (left, right):
+                near, near_end = socket.socketpair()
+                far, far_end = socket.socketpair()
+                left.link.open(Unspliceable(near_end, other.fileno()))
+                number = await asyncio.wait_for(right.opened.get(), LONG)
+                right.link.join(number, Unspliceable(far_end, other.fileno()))
+                data = os.urandom(4_000_000)
+                with near, far:
+                    near.setblocking(False)
+                    far.setblocking(False)
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+                    _, got = await asyncio.gather(send(near, data), receive_all(far))
+                assert got == data
+
+    run(case)
+
+
+def test_streams_reset_with_bytes_in_their_pipes_leave_no_descriptor(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        async with two_sides(1 << 20) as (left, right):
+            pairs = [await connect(left, right) for _ in range(3)]
+            sending = [asyncio.create_task(send(near, bytes(2_000_000))) for near, _ in pairs]
+            await received(right, 3 * INITIAL_WINDOW)
+            right.link.refuse_all(Reason.CLOSING)
+            await asyncio.gather(*sending, return_exceptions=True)
+            for near, far in pairs:
+                near.close()
+                far.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(case)
+
+
+def test_sink_that_breaks_with_a_full_pipe_and_a_backlog_ends_its_stream_only_once(
+    run: Callable[[Case], None],
+) -> None:
+    """A backlog that could not be written used to be cut, or written twice: an exception ended the tool."""
+
+    async def case() -> None:
+        async with two_sides(1 << 20) as (left, right):
+            near, near_end = socket.socketpair()
+            read_end, write_end = os.pipe()
+            left.link.open(SocketEnd(near_end))
+            number = await asyncio.wait_for(right.opened.get(), LONG)
+            right.link.join(number, StdioEnd(None, write_end))
+            near.setblocking(False)
+            loop = asyncio.get_running_loop()
+            # What stdout takes, what its pipe holds, and a small frame behind both.
+            goal = 0
+            for size in (pipes.grow(write_end), 100_000, 10):
+                goal += size
+                await loop.sock_sendall(near, bytes(size))
+                await received(right, goal)
+            os.close(read_end)
+            assert isinstance((await asyncio.wait_for(right.ended.get(), LONG))[1], Broken)
+            assert await asyncio.wait_for(left.ended.get(), LONG) == (number, Reset(number, Reason.RESET, True))
+            near.close()
+            os.close(write_end)
 
     run(case)
 
@@ -215,8 +376,7 @@ def test_early_data_waits_until_the_stream_is_joined(run: Callable[[Case], None]
                 left.link.open(SocketEnd(near_end))
                 await send(near, b"early")
                 number = await asyncio.wait_for(right.opened.get(), LONG)
-                while right.link.bytes_in < 5:  # noqa: ASYNC110 - there is no event to wait for
-                    await asyncio.sleep(0)
+                await received(right, 5)
                 right.link.join(number, SocketEnd(far_end))
                 assert await receive_all(far) == b"early"
 

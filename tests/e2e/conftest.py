@@ -1,4 +1,4 @@
-"""Every test gets a laboratory of its own, and nothing of it is left behind."""
+"""Every test gets a laboratory of its own, on every data path, and nothing of it is left behind."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from punchtunnel import pipes
+
 from .ends import Lab
 
 
+@pytest.fixture(params=["sealed", "spliced", "copied"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the options with which bytes take this path; a module may say that one is enough."""
+    if request.param == "copied":
+        monkeypatch.setenv(pipes.VARIABLE, "1")
+    return [] if request.param == "sealed" else ["--plain"]
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path, data_path: list[str]) -> Iterator[Lab]:
     """Start processes, servers and threads that end with the test, also when it fails."""
-    with Lab(tmp_path) as lab:
+    with Lab(tmp_path, data_path) as lab:
         yield lab

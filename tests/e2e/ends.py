@@ -181,10 +181,12 @@ class Lab:
         folder: Empty, and removed with everything in it.
         left, right: Addresses of this test's own, for one end each.
         channel: Nobody else's.
+        options: Every end's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.options = options
         self.channel = secrets.token_hex(8)
         net = f"127.{1 + secrets.randbelow(250)}.{secrets.randbelow(256)}"
         self.left, self.right = f"{net}.1", f"{net}.2"
@@ -252,12 +254,12 @@ class Lab:
     @property
     def towards_right(self) -> list[str]:
         """The arguments that make an end the left one."""
-        return [self.right, "--bind", self.left, "--channel", self.channel]
+        return [self.right, "--bind", self.left, "--channel", self.channel, *self.options]
 
     @property
     def towards_left(self) -> list[str]:
         """The arguments that make an end the right one."""
-        return [self.left, "--bind", self.right, "--channel", self.channel]
+        return [self.left, "--bind", self.right, "--channel", self.channel, *self.options]
 
     def pair(self, left: Sequence[str] = (), right: Sequence[str] = ()) -> tuple[End, End]:
         """Start both ends, with pipes, and wait until the link is up."""

@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+from punchtunnel.tcp import close_with_reset
+
 from .ends import Lab
 from .flows import MIB, discard, echo, free_port, noise, receive, sockets
 
@@ -260,6 +262,15 @@ def test_refused_target_leaves_the_other_clients_alone(lab: Lab) -> None:
                 ask(left.port, b"late")
             server.sendall(b"two")
             assert receive(client, 3) == b"two"
+
+
+def test_clients_that_abort_while_the_target_is_being_reached_end_nothing_but_themselves(lab: Lab) -> None:
+    """A RST in the turn in which connect() had ended used to end the whole service with a KeyError."""
+    left, right = lab.tunnel(lab.serve(echo))
+    for _ in range(300):
+        close_with_reset(socket.create_connection(("127.0.0.1", left.port), 30))
+    assert ask(left.port, b"still there?") == b"still there?"
+    assert right.process.poll() is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""Reach the target of --to: each of its addresses in turn, until one answers.
+
+No task and no future: a tunnel may carry thousands of connections a second,
+and each would cost more than the connection itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from punchtunnel import words
+from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.ends import system_reason
+from punchtunnel.mux import Reason
+from punchtunnel.poller import WRITE, Poller
+
+# Family and address of one way to the target.
+_Way = tuple[int, Any]
+# Called once, with the connected socket or the last way's error.
+Done = Callable[[socket.socket | OSError], None]
+
+
+class Reach:
+    """One connection to the target, being made.
+
+    Args:
+        loop: The running loop.
+        poller: Watches the socket that connects.
+        target: Where to.
+        seconds: For all addresses together; TimeoutError if none answers.
+        done: Told how it ends, never before `start` has returned the first time.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, poller: Poller, target: AnyPlace, seconds: float, done: Done
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._target = target
+        self._seconds = seconds
+        self._done: Done | None = done
+        self._ways: list[_Way] = []
+        self._sock: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        target = self._target
+        if isinstance(target, UnixPlace):
+            self._try_all([(socket.AF_UNIX, target.path)])
+        elif is_literal(target.host):
+            self._try_all(_ways(target, socket.AI_NUMERICHOST))
+        else:
+            self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
+            threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Give up; nothing is told."""
+        self._done = None
+        self._stop_waiting()
+        if self._sock is not None:
+            self._sock.close()
+
+    def _ask(self, target: Place) -> None:
+        """Look a name up, in a thread of its own: ending the loop would wait for the loop's threads."""
+        ways: list[_Way] = []
+        failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        try:
+            ways = _ways(target, 0)
+        except OSError as error:
+            failure = error
+        # The session may be over, and its loop closed.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._try_all, ways, failure)
+
+    def _try_all(self, ways: list[_Way], failure: OSError | None = None) -> None:
+        self._ways = ways
+        self._seconds /= max(len(ways), 1)
+        self._try_next(failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
+
+    def _try_next(self, error: OSError) -> None:
+        """Try the next way; there may be none after this error."""
+        self._stop_waiting()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._done is None:
+            return
+        if not self._ways:
+            self._fail(error)
+            return
+        family, address = self._ways.pop(0)
+        try:
+            self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            self._sock.setblocking(False)
+            code = self._sock.connect_ex(address)
+        except OSError as new:
+            code = new.errno or errno.EIO
+        if self._sock is not None and code in (0, errno.EINPROGRESS):
+            self._timer = self._loop.call_later(self._seconds, self._try_next, TimeoutError())
+            self._poller.register(self._sock.fileno(), self._on_event)
+        else:
+            # Never from within `start`: whoever asked has not noted yet that it did.
+            self._loop.call_soon(self._try_next, OSError(code, os.strerror(code)))
+
+    def _on_event(self, events: int) -> None:
+        if not events & WRITE or self._sock is None or self._done is None:
+            return
+        if code := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._try_next(OSError(code, os.strerror(code)))
+            return
+        self._stop_waiting()
+        done, self._done = self._done, None
+        sock, self._sock = self._sock, None
+        done(sock)
+
+    def _fail(self, error: OSError) -> None:
+        self._stop_waiting()
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sock is not None:
+            self._poller.unregister(self._sock.fileno())
+
+
+def _ways(target: Place, flags: int) -> list[_Way]:
+    infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
+
+
+def why_unreachable(error: OSError) -> tuple[str, Reason]:
+    """Return an error of `connect` as words and as a reason for the far side."""
+    if isinstance(error, TimeoutError):
+        return words.NO_ANSWER, Reason.TIMED_OUT
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror), Reason.NO_SUCH_NAME
+    reason = Reason.UNREACHABLE
+    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
+        reason = Reason.REFUSED
+    elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        reason = Reason.NO_RESOURCES
+    return system_reason(error), reason

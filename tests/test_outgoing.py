@@ -1,0 +1,180 @@
+"""Frames go out whole and in order, by every path, and are as long as the hole's rate allows."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from punchtunnel.ends import SocketEnd
+from punchtunnel.outgoing import (
+    FIRST_FRAME,
+    FRAME_TIME,
+    INTERVAL,
+    LONGEST_FRAME,
+    PREFIX,
+    SHORTEST_FRAME,
+    Outgoing,
+)
+from punchtunnel.pipes import Pipe
+from punchtunnel.secure import OVERHEAD, Opener, Sealer
+
+KEY = bytes(32)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def hole() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        yield near, far
+
+
+@pytest.fixture
+def source() -> Iterator[tuple[SocketEnd, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    end = SocketEnd(ours)
+    with theirs:
+        yield end, theirs
+    end.close()
+
+
+def everything(outgoing: Outgoing, far: socket.socket, size: int) -> bytes:
+    """Send on and receive until `size` bytes have come."""
+    received = bytearray()
+    while len(received) < size:
+        if outgoing.waits:
+            outgoing.send_on()
+        try:
+            received += far.recv(1 << 20)
+        except BlockingIOError:
+            assert outgoing.waits, f"{len(received)} of {size} bytes came, and nothing waits"
+    return bytes(received)
+
+
+def test_copied_payload_follows_its_prefix(
+    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+) -> None:
+    outgoing = Outgoing(hole[0], None, None)
+    end, theirs = source
+    theirs.sendall(b"payload")
+    assert outgoing.load_copied(end, 100) == 7
+    outgoing.send_loaded(b"before")
+    assert everything(outgoing, hole[1], 13) == b"beforepayload"
+    assert outgoing.load_copied(end, 100) is None
+    theirs.close()
+    assert outgoing.load_copied(end, 100) == 0
+    outgoing.close()
+
+
+def test_spliced_payload_follows_its_prefix_through_a_hole_that_is_full(
+    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+) -> None:
+    near, far = hole
+    outgoing = Outgoing(near, None, Pipe())
+    end, theirs = source
+    assert end.spliced_source is not None
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    sent = b""
+    while not outgoing.waits:
+        data = os.urandom(100_000)
+        theirs.sendall(data)
+        count = outgoing.load_spliced(end.spliced_source, len(data))
+        assert count
+        outgoing.send_loaded(b"before")
+        sent += b"before" + data[:count]
+        if count < len(data):
+            rest = os.read(end.spliced_source, len(data))
+            assert rest == data[count:]
+    assert everything(outgoing, far, len(sent)) == sent
+    outgoing.close()
+
+
+def test_sealed_frame_with_its_prefix_is_one_record(
+    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+) -> None:
+    outgoing = Outgoing(hole[0], Sealer(KEY, True), None)
+    source[1].sendall(b"payload")
+    assert outgoing.load_copied(source[0], 100) == 7
+    outgoing.send_loaded(b"before")
+    record = everything(outgoing, hole[1], 13 + OVERHEAD)
+    assert bytes(Opener(KEY, True).open(memoryview(record))) == b"beforepayload"
+    outgoing.close()
+
+
+def test_the_longest_frame_with_the_longest_prefix_fits_into_a_record(
+    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+) -> None:
+    outgoing = Outgoing(hole[0], Sealer(KEY, True), None)
+    source[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    source[1].sendall(bytes(LONGEST_FRAME))
+    count = outgoing.load_copied(source[0], LONGEST_FRAME)
+    assert count
+    outgoing.send_loaded(bytes(PREFIX))
+    record = everything(outgoing, hole[1], PREFIX + count + OVERHEAD)
+    assert bytes(Opener(KEY, True).open(memoryview(record))) == bytes(PREFIX + count)
+    outgoing.close()
+
+
+def test_frames_grow_where_the_hole_takes_all(hole: tuple[socket.socket, socket.socket]) -> None:
+    clock = Clock()
+    outgoing = Outgoing(hole[0], None, None, clock)
+    assert outgoing.frame_limit == FIRST_FRAME
+    for _ in range(10):
+        for _ in range(4):
+            outgoing.send(memoryview(bytes(FIRST_FRAME)))
+            everything(outgoing, hole[1], FIRST_FRAME)
+        clock.now += INTERVAL
+    assert outgoing.frame_limit == LONGEST_FRAME
+    outgoing.close()
+
+
+def test_frames_of_a_slow_hole_are_a_few_milliseconds_long(hole: tuple[socket.socket, socket.socket]) -> None:
+    near, far = hole
+    clock = Clock()
+    outgoing = Outgoing(near, None, None, clock)
+    rate = 10_000_000
+    sent = received = 0
+    for _ in range(1000):
+        if not outgoing.waits:
+            outgoing.send(memoryview(bytes(100_000)))
+            sent += 100_000
+        else:
+            outgoing.send_on()
+        clock.now += 0.001
+        step = min(rate // 1000, sent - received)
+        while step:
+            try:
+                count = len(far.recv(step))
+            except BlockingIOError:
+                break
+            step -= count
+            received += count
+    assert SHORTEST_FRAME < outgoing.frame_limit < 4 * rate * FRAME_TIME
+    outgoing.close()
+
+
+def test_a_pause_says_nothing_about_the_rate(hole: tuple[socket.socket, socket.socket]) -> None:
+    clock = Clock()
+    outgoing = Outgoing(hole[0], None, None, clock)
+    while not outgoing.waits:
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+    clock.now += 60
+    outgoing.send_on()
+    assert outgoing.frame_limit == FIRST_FRAME
+    outgoing.close()

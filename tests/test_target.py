@@ -1,0 +1,171 @@
+"""Targets are reached by the first of their addresses that answers, or not at all, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from punchtunnel import target as module
+from punchtunnel.address import AnyPlace, Place, UnixPlace
+from punchtunnel.mux import Reason
+from punchtunnel.poller import Poller
+from punchtunnel.target import Reach, why_unreachable
+
+LONG = 30.0
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
+    def run(case: Any) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(asyncio.wait_for(case, LONG))
+
+    return run
+
+
+async def reach(target: AnyPlace, seconds: float = LONG) -> socket.socket | OSError:
+    loop = asyncio.get_running_loop()
+    poller = Poller(loop)
+    ended: asyncio.Future[socket.socket | OSError] = loop.create_future()
+    attempt = Reach(loop, poller, target, seconds, ended.set_result)
+    try:
+        attempt.start()
+        assert not ended.done(), "told within start"
+        return await ended
+    finally:
+        poller.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def test_literal_address_is_reached(run: Any, listener: socket.socket) -> None:
+    async def case() -> None:
+        result = await reach(Place("127.0.0.1", listener.getsockname()[1]))
+        assert isinstance(result, socket.socket)
+        with result, listener.accept()[0] as accepted:
+            assert result.getsockname() == accepted.getpeername()
+            assert not result.getblocking()
+
+    run(case())
+
+
+def test_unix_socket_is_reached(run: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "socket"))
+            listener.listen()
+            result = await reach(UnixPlace(str(tmp_path / "socket")))
+            assert isinstance(result, socket.socket)
+            result.close()
+
+    run(case())
+
+
+def test_refused_and_missing_targets_are_told(run: Any, listener: socket.socket, tmp_path: Path) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+
+    async def case() -> None:
+        assert isinstance(await reach(Place("127.0.0.1", port)), ConnectionRefusedError)
+        assert isinstance(await reach(UnixPlace(str(tmp_path / "nothing"))), FileNotFoundError)
+
+    run(case())
+
+
+def test_second_address_of_a_name_is_tried(run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = listener.getsockname()[1]
+    found = [(socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port))]
+    monkeypatch.setattr(module, "_ways", lambda target, flags: list(found))
+
+    async def case() -> None:
+        result = await reach(Place("some.name", port))
+        assert isinstance(result, socket.socket)
+        assert result.getpeername() == ("127.0.0.1", port)
+        result.close()
+
+    run(case())
+
+
+def test_name_that_is_not_known_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(target: Place, flags: int) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(module, "_ways", fail)
+
+    async def case() -> None:
+        assert isinstance(await reach(Place("some.name", 1)), socket.gaierror)
+
+    run(case())
+
+
+def test_target_that_does_not_answer_times_out(run: Any) -> None:
+    async def case() -> None:
+        # A full backlog: the SYN is dropped.
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            name = listener.getsockname()
+            with socket.create_connection(name):
+                assert isinstance(await reach(Place(*name), seconds=0.2), TimeoutError)
+
+    run(case())
+
+
+def test_cancelled_look_up_tells_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def look_up(target: Place, flags: int) -> list[Any]:
+        asked.set()
+        answer.wait(LONG)
+        return [(socket.AF_INET, ("127.0.0.1", 1))]
+
+    monkeypatch.setattr(module, "_ways", look_up)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller = Poller(loop)
+        told: list[object] = []
+        attempt = Reach(loop, poller, Place("some.name", 1), LONG, told.append)
+        before = len(os.listdir("/proc/self/fd"))
+        attempt.start()
+        await loop.run_in_executor(None, asked.wait, LONG)
+        attempt.cancel()
+        answer.set()
+        for thread in threading.enumerate():
+            if thread.name == "look-up":
+                await loop.run_in_executor(None, thread.join, LONG)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert told == []
+        assert len(os.listdir("/proc/self/fd")) == before
+        poller.close()
+
+    run(case())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, ""), Reason.REFUSED),
+        (FileNotFoundError(errno.ENOENT, ""), Reason.REFUSED),
+        (TimeoutError(), Reason.TIMED_OUT),
+        (OSError(errno.EHOSTUNREACH, ""), Reason.UNREACHABLE),
+        (OSError(errno.EMFILE, ""), Reason.NO_RESOURCES),
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), Reason.NO_SUCH_NAME),
+    ],
+)
+def test_failed_target_becomes_a_reason_for_the_far_side(error: OSError, reason: Reason) -> None:
+    assert why_unreachable(error)[1] is reason
