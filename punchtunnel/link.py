@@ -449,7 +449,7 @@ class Link:
         if stream.backlog and stream.pipe is None and stream.sink_open:
             with memoryview(stream.backlog) as backlog:
                 taken = self._write(stream, stream.end, backlog)
-            if not stream.sink_open:
+            if stream.number not in self._streams:
                 # Broken: the error still holds on to the backlog.
                 return
             del stream.backlog[:taken]
