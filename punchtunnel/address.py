@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from punchtunnel.errors import UsageError
+from punchtunnel.words import usage
 
 # RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
 MAX_NAME = 253
@@ -84,15 +85,15 @@ def parse_peer(text: str) -> str:
         if address.version == 6 and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         if address.is_unspecified or address.is_multicast:
-            raise UsageError(f"{text!r} is not the address of one machine")
+            raise UsageError(usage.NOT_ONE_MACHINE.format(text=text))
         if address.version == 4 and address == ipaddress.ip_address("255.255.255.255"):
-            raise UsageError(f"{text!r} is a broadcast address, not a machine")
+            raise UsageError(usage.BROADCAST.format(text=text))
         return str(address)
     host, colon, port = text.rpartition(":")
     if colon and port.isdigit() and host.count(":") == 0:
-        raise UsageError(f"{text!r} has a port, but PEER is an address only: both sides derive the ports")
+        raise UsageError(usage.PEER_WITH_PORT.format(text=text))
     if bracketed or not _is_name(bare):
-        raise UsageError(f"{text!r} is neither an address nor a host name")
+        raise UsageError(usage.NOT_A_PEER.format(text=text))
     return bare
 
 
@@ -104,7 +105,7 @@ def parse_bind(text: str) -> str:
     """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not is_literal(bare):
-        raise UsageError(f"--bind {text!r} is not an IPv4 or IPv6 address")
+        raise UsageError(usage.NOT_A_BIND.format(text=text))
     return str(ipaddress.ip_address(bare))
 
 
@@ -138,9 +139,9 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
         except UnicodeEncodeError:
             size = 0
         if not size or "\0" in path:
-            raise UsageError(f"{option} {text!r} names no path behind unix:")
+            raise UsageError(usage.NO_PATH.format(option=option, text=text))
         if size > MAX_UNIX_PATH:
-            raise UsageError(f"{option}: the path of a Unix socket has at most {MAX_UNIX_PATH} bytes")
+            raise UsageError(usage.LONG_PATH.format(option=option, limit=MAX_UNIX_PATH))
         return UnixPlace(path)
     host, colon, port_text = text.rpartition(":")
     if not colon:
@@ -149,14 +150,14 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
         host = host[1:-1]
     elif ":" in host:
         example = port_text if port_text.isdigit() else "22"
-        raise UsageError(f"{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{example}")
+        raise UsageError(usage.NO_BRACKETS.format(option=option, text=text, port=example))
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
-        raise UsageError(f"{option} {text!r} does not end in a port number")
+        raise UsageError(usage.NO_PORT.format(option=option, text=text))
     port = int(port_text)
     if not lowest_port <= port <= 65535:
-        raise UsageError(f"{option} {text!r}: port {port} is outside {lowest_port}–65535")
+        raise UsageError(usage.PORT_OUTSIDE.format(option=option, text=text, port=port, lowest=lowest_port))
     if not (is_literal(host) or _is_name(host)):
-        raise UsageError(f"{option} {text!r}: {host!r} is neither an address nor a host name")
+        raise UsageError(usage.NOT_A_HOST.format(option=option, text=text, host=host))
     return Place(host, port)
 
 

@@ -8,6 +8,8 @@ Who opens streams follows from the two roles of the hellos:
     -L         --stdio    one, opened for the first local client
     -L         --to       one for each local client
 
+    -z on either side      none; that side measures the round trip and leaves
+
 parting.py tells how a session ends.  Whatever is thrown away here (a stream
 that broke, was refused by a signal, or never came) is told to the peer in the
 goodbye, so that no sender takes it for delivered.
@@ -53,6 +55,12 @@ ACCEPT_PAUSE = 0.2
 ACCEPTS_PER_TURN = 64
 # Connects to the target that are under way; more are refused.
 MAX_DIALLING = 1024
+# Pings that -z measures, and the seconds between two.  One more goes before
+# them, because a peer that is still starting answers late.
+PINGS = 10
+PING_EVERY = 0.1
+# Seconds after which a peer that only checks the path must have gone.
+CHECK_LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,13 @@ class Plan:
         target: Where --to leads.
         stdin: Descriptor, or None for an immediate EOF.
         stdout: Descriptor, or None if it was closed from the start.
+        stdin_size: Bytes that stdin has, if it is a file.
         discard: --send-only.
         keep_open: -k: EOF of one session is not EOF of stdout.
         idle: Seconds without payload that end the session; 0: never.
+        traffic_every: Seconds between two reports of the traffic; 0: none.
+        before_output: Called before anything is written to stdout.
+        check: -z: measure the round trip, and nothing else.
     """
 
     role: Role
@@ -75,17 +87,31 @@ class Plan:
     target: AnyPlace | None = None
     stdin: int | None = None
     stdout: int | None = None
+    stdin_size: int | None = None
     discard: bool = False
     keep_open: bool = False
     idle: float = 0.0
+    traffic_every: float = 0.0
+    before_output: Callable[[], None] | None = None
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """What -z has measured, in seconds."""
+
+    least: float
+    median: float
+    most: float
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended: the exit status and the sentence for it, or ""."""
+    """How a session ended: the exit status and the sentence for it, or ""; with -z, what it found."""
 
     status: Exit
     reason: str
+    round_trips: RoundTrips | None = None
 
 
 def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = None) -> Outcome:
@@ -136,6 +162,19 @@ def _bug(context: dict[str, Any]) -> BaseException:
     return error if isinstance(error, BaseException) else RuntimeError(context["message"])
 
 
+class _Stdio(StdioEnd):
+    """stdin and stdout of the plan, which clears its place on a terminal before it writes."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.stdin, plan.stdout, discard=plan.discard, keep_open=plan.keep_open)
+        self._before_output = plan.before_output
+
+    def write(self, data: memoryview) -> int:
+        if self._before_output is not None:
+            self._before_output()
+        return super().write(data)
+
+
 class _Session:
     """The policy of one session; the owner of its link."""
 
@@ -157,12 +196,18 @@ class _Session:
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
+        # No stream is opened: one of the two only looks whether there is a way.
+        self._checked = plan.check or Trait.CHECK in hole.traits
+        self._measuring = plan.check
+        self._pongs: list[float] = []
+        self._round_trips: RoundTrips | None = None
+        self._path = hole.local, hole.remote
         self._cut = False
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
         self._quiet_status: Exit | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._last_tick = time.monotonic()
+        self._began = self._last_tick = time.monotonic()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
@@ -170,6 +215,16 @@ class _Session:
         side = "leading" if self._leads else "following"
         self._report("link_up", loop=type(self._loop).__module__.partition(".")[0], side=side)
         self._link.start(unread)
+        if self._checked:
+            self._later("check", CHECK_LIMIT, self._give_up_checking)
+        else:
+            self._open_the_doors()
+        self._link.ping()
+        self._later("tick", TICK, self._tick)
+        if self._plan.traffic_every:
+            self._tell_traffic()
+
+    def _open_the_doors(self) -> None:
         if self._plan.role == Role.STDIO and self._only is None:
             opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
             if opens:
@@ -178,8 +233,6 @@ class _Session:
         for listener in self._plan.listeners:
             listener.setblocking(False)
             self._poller.register(listener.fileno(), self._acceptor(listener))
-        self._link.ping()
-        self._later("tick", TICK, self._tick)
 
     def close(self) -> None:
         """Give everything back but the plan's listeners."""
@@ -209,7 +262,7 @@ class _Session:
 
     def stream_opened(self, number: int) -> None:
         """Join the peer's stream to stdio or to the target."""
-        if self._parting.said:
+        if self._parting.said or self._checked:
             self._link.refuse(number, Reason.CLOSING)
         elif (self._single and self._only is not None) or len(self._dialling) >= MAX_DIALLING:
             self._link.refuse(number, Reason.NOT_EXPECTED if self._single else Reason.NO_RESOURCES)
@@ -232,6 +285,11 @@ class _Session:
         ours = number == self._only and self._stdio is not None and self._stdio.stdin_is_terminal
         if ours and self._link.bytes_in:
             self._link.end_source(number, drain=True)
+
+    def sized(self, number: int, size: int) -> None:
+        """The peer's stdin is a file: --progress can tell how much is left."""
+        if number == self._only and self._stdio is not None:
+            self._report("announced", direction="in", bytes=size)
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
@@ -266,13 +324,12 @@ class _Session:
         elif error.errno == errno.EPIPE and not broken.reading:
             self._quiet_status = Exit.BROKEN_PIPE
         else:
-            self._fail(LinkError(words.cannot("read stdin" if broken.reading else "write stdout", error)))
+            self._fail(LinkError(words.cannot(words.READ_STDIN if broken.reading else words.WRITE_STDOUT, error)))
 
     # ---- ends
 
     def _stdio_end(self) -> StdioEnd:
-        plan = self._plan
-        self._stdio = StdioEnd(plan.stdin, plan.stdout, discard=plan.discard, keep_open=plan.keep_open)
+        self._stdio = _Stdio(self._plan)
         return self._stdio
 
     def _after_joining_stdio(self, number: int) -> None:
@@ -280,6 +337,9 @@ class _Session:
             if self._plan.stdin is not None:
                 self._report("warning", reason=words.PEER_TAKES_NOTHING)
             self._link.end_source(number)
+        elif self._plan.stdin_size is not None:
+            self._link.announce(number, self._plan.stdin_size)
+            self._report("announced", direction="out", bytes=self._plan.stdin_size)
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         name = f"accept {listener.fileno()}"
@@ -294,11 +354,11 @@ class _Session:
                     return
                 except OSError as error:
                     if name not in self._timers:
-                        self._report("warning", reason=words.cannot("accept a local client", error))
+                        self._report("warning", reason=words.cannot(words.ACCEPT, error))
                     self._later(name, ACCEPT_PAUSE, accept)
                     return
                 number = self._link.open(SocketEnd(client))
-                self._report("stream_opened", stream=number, what="a local client")
+                self._report("stream_opened", stream=number, what=words.LOCAL_CLIENT)
                 if self._single:
                     self._only = number
             # Edge-triggered: those that are still waiting are not told again.
@@ -312,7 +372,7 @@ class _Session:
             if isinstance(result, OSError):
                 self._not_reached(number, target, result)
                 return
-            self._report("stream_opened", stream=number, what=f"to {target}")
+            self._report("stream_opened", stream=number, what=words.to_target(str(target)))
             end = SocketEnd(result)
             if not self._link.join(number, end):
                 end.abort()
@@ -342,9 +402,9 @@ class _Session:
             self._fail(LinkError(words.PEER_QUIT))
         elif code != Goodbye.NORMAL:
             self._fail(LinkError(words.protocol_error(code)))
-        elif self._single and self._only is None:
+        elif self._single and self._only is None and not self._checked:
             self._fail(LinkError(words.PEER_NEVER_CAME))
-        if not self._link.stream_count:
+        if not (self._link.stream_count or (self._measuring and code == Goodbye.NORMAL)):
             self._say_goodbye()
         self._part()
 
@@ -353,10 +413,30 @@ class _Session:
         self._report("rtt", rtt_s=rtt)
         self._parting.pong(value)
         self._part()
+        if self._measuring:
+            self._measure(rtt)
+
+    def _measure(self, rtt: float) -> None:
+        """Take in one round trip of -z, and ask for the next one."""
+        self._pongs.append(rtt)
+        if len(self._pongs) <= PINGS:
+            self._later("ping", PING_EVERY, self._link.ping)
+            return
+        times = sorted(self._pongs[1:])
+        median = (times[(PINGS - 1) // 2] + times[PINGS // 2]) / 2
+        self._measuring = False
+        self._round_trips = RoundTrips(times[0], median, times[-1])
+        local, remote = self._path
+        self._report("path", local=local, remote=remote, rtt_min_s=times[0], rtt_median_s=median, rtt_max_s=times[-1])
+        self._say_goodbye()
+
+    def _give_up_checking(self) -> None:
+        self._fail(LinkError(words.dead_link(CHECK_LIMIT)))
+        self._finish()
 
     def link_ended(self, error: LinkError | None) -> None:
         """The hole is closed: well, if the peer has said goodbye and nothing of ours is missing."""
-        if self._parting.heard is None or self._link.cut:
+        if self._parting.heard is None or self._link.cut or self._measuring:
             self._fail(error or LinkError(words.LINK_CUT))
         self._finish()
 
@@ -396,12 +476,13 @@ class _Session:
         elif self._failure is not None:
             status, reason = self._failure.status, str(self._failure)
         bytes_in, bytes_out = self._link.bytes_in, self._link.bytes_out
-        self._report("link_ended", reason=reason, bytes_in=bytes_in, bytes_out=bytes_out)
-        self.ended.set_result(Outcome(status, reason))
+        elapsed = time.monotonic() - self._began
+        self._report("link_ended", reason=reason, elapsed_s=elapsed, bytes_in=bytes_in, bytes_out=bytes_out)
+        self.ended.set_result(Outcome(status, reason, self._round_trips))
 
     # ---- time
 
-    def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+    def _later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
         """Call once, later; a timer of the same name is replaced."""
         if (timer := self._timers.get(name)) is not None:
             timer.cancel()
@@ -412,9 +493,19 @@ class _Session:
 
         self._timers[name] = self._loop.call_later(seconds, run)
 
+    def _tell_traffic(self) -> None:
+        self._later("traffic", self._plan.traffic_every, self._tell_traffic)
+        self._report(
+            "traffic",
+            elapsed_s=time.monotonic() - self._began,
+            bytes_in=self._link.bytes_in,
+            bytes_out=self._link.bytes_out,
+            streams=self._link.stream_count,
+        )
+
     def _tick(self) -> None:
         """Keep the link alive, notice its death, and end an idle session."""
-        idle = self._plan.idle
+        idle = 0.0 if self._checked else self._plan.idle
         self._later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:

@@ -6,9 +6,11 @@ import contextlib
 import os
 import resource
 import socket
+import stat
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -18,19 +20,27 @@ from punchtunnel import secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, parse_peer, parse_target
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.frames import MAX_SIZE
 from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, open_hole
 from punchtunnel.signals import Signals
-from punchtunnel.status import Status
+from punchtunnel.status import Status, open_events, open_output, status_of_a_mistake
 from punchtunnel.tcp import name_of
+from punchtunnel.words import usage
+from punchtunnel.words.events import SCHEMA
 
 if TYPE_CHECKING:
-    from punchtunnel.bridge import Outcome, Plan
+    from punchtunnel.bridge import Outcome, Plan, RoundTrips
+    from punchtunnel.display import Display
+    from punchtunnel.show import Side
+    from punchtunnel.status import Output
 
 # With these a session is over for good, also under -k.
 _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
 # A number of seconds above this is a mistake: three centuries.
 LONGEST = 1e10
+# Seconds that are left to wait, at least, when a peer has only checked the path.
+SHORTEST_WAIT = 1.0
 # Seconds before a service (-k) meets a rejected peer again.
 REJECTION_PAUSE = 5.0
 # More than a busy tunnel needs, and less than makes programs slow that close
@@ -90,6 +100,20 @@ class Options:
     verbose: int
     quiet: bool
     as_json: bool
+    status_fd: int | None
+    progress: bool
+    show: bool
+    check: bool
+
+    @property
+    def is_stdio(self) -> bool:
+        """Neither -L nor --to is given."""
+        return not self.listen and self.to is None
+
+    @property
+    def reads_stdin(self) -> bool:
+        """With stdio: what it reads is sent."""
+        return not (self.recv_only or self.no_stdin)
 
 
 def _show_version(wanted: bool) -> None:
@@ -160,6 +184,19 @@ def run(
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only why it failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stderr for every event.")] = False,
+    status_fd: Annotated[
+        int | None,
+        typer.Option("--status-fd", metavar="N", help="Write what --json tells to descriptor N; stderr is for people."),
+    ] = None,
+    progress: Annotated[
+        bool, typer.Option("--progress", help="With stdio: bytes, rate, average and time, as pv shows them.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the command for the other machine and the ports; send nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("-z", help="Only check the path: meet the peer, measure the round trip, and leave it alone.")
+    ] = False,
     half_close: Annotated[
         bool, typer.Option("-N", help="Accepted and ignored: EOF always reaches the far side.")
     ] = False,
@@ -182,16 +219,72 @@ def run(
 
 def _guarded(options: Options) -> int:
     """Run, and turn every expected failure into its status and one sentence."""
-    status = Status(-1 if options.quiet else options.verbose, options.as_json, sys.stderr)
+    verbosity = -1 if options.quiet else options.verbose
+    output = open_output(options.as_json, options.status_fd)
+    status = Status(verbosity, output)
     try:
+        events = open_events(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
+        status = Status(verbosity, output, events, _display(options, output))
+        _begin(status)
         code, reason = _perform(options, status)
     except SignalError as error:
         code, reason = error.status, ""
     except PunchtunnelError as error:
         code, reason = error.status, str(error)
-    status.close()
     status("exit", status=int(code), reason=reason)
     return code
+
+
+def _display(options: Options, output: Output | None) -> Display | None:
+    """Return what draws the line of a terminal, or --progress, if anything is to be drawn."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    states = terminal and not (options.quiet or options.verbose)
+    if output is None or not (states or options.progress):
+        return None
+    # Imported now: a log does not need it.
+    from punchtunnel.display import Display, Shows
+
+    shows = Shows(
+        states=states,
+        streams=not (options.is_stdio or options.check),
+        check=options.check,
+        progress=options.progress,
+        typing=terminal and options.is_stdio and options.reads_stdin and os.isatty(0),
+        hint=lambda: _hint(options),
+    )
+    return Display(output, sys.stderr, shows, lambda: time.time() + options.clock_offset)
+
+
+def _hint(options: Options) -> str:
+    from punchtunnel import show
+
+    return show.hint(_side(options))
+
+
+def _page(options: Options) -> str:
+    from punchtunnel import show
+
+    return show.page(_side(options), time.time() + options.clock_offset)
+
+
+def _side(options: Options) -> Side:
+    """Return what the other side must fit."""
+    from punchtunnel.show import Side
+
+    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
+    return Side(
+        peers=[parse_peer(peer) for peer in options.peers or []],
+        bind=None if options.bind is None else parse_bind(options.bind),
+        channel=options.channel,
+        listens=bool(options.listen),
+        target=None if options.to is None else parse_target(options.to),
+        flags=[flag for flag, given in flags.items() if given],
+        secret=bool(options.secret_file or options.ask_secret or os.environ.get(secret.VARIABLE)),
+    )
+
+
+def _begin(status: Status) -> None:
+    status("start", schema=SCHEMA, version=punchtunnel.__version__, pid=os.getpid())
 
 
 def _secret(options: Options, status: Status) -> bytes:
@@ -202,15 +295,13 @@ def _secret(options: Options, status: Status) -> bytes:
 
     given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
     if options.plain and given:
-        raise UsageError(
-            f"--plain contradicts a secret (also in {secret.VARIABLE}): a link that is not sealed proves nothing"
-        )
+        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
     ask = None
     if options.ask_secret:
         ask = _ask
     found = secret.find(os.environ, options.secret_file, ask, warn)
     if options.require_secret and not found:
-        raise UsageError(f"--require-secret, but there is none: give --secret-file, --ask-secret or {secret.VARIABLE}")
+        raise UsageError(usage.NO_SECRET.format(variable=secret.VARIABLE))
     return found
 
 
@@ -222,9 +313,9 @@ def _ask() -> str:
     try:
         # Without a terminal getpass would read the tunnel's stdin.
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-        return getpass.getpass("secret: ")
+        return getpass.getpass(words.PROMPT)
     except (OSError, EOFError) as error:
-        raise UsageError("--ask-secret needs a terminal: give --secret-file FILE") from error
+        raise UsageError(usage.NOBODY_TO_ASK) from error
 
 
 def _has_fast_aes() -> bool:
@@ -238,6 +329,7 @@ def _traits(options: Options) -> Trait:
     return (
         (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
         | (Trait.PLAIN if options.plain else NO_TRAITS)
+        | (Trait.CHECK if options.check else NO_TRAITS)
         | (Trait.FAST_AES if _has_fast_aes() else NO_TRAITS)
     )
 
@@ -249,21 +341,21 @@ def _settings(options: Options, shared: bytes) -> Settings:
         UsageError: Something is wrong or contradicts something else.
     """
     if options.ipv4 and options.ipv6:
-        raise UsageError("-4 and -6 contradict each other; without them both are tried")
+        raise UsageError(usage.BOTH_FAMILIES)
     for name, seconds in (("-w", options.wait or 0.0), ("--clock-offset", abs(options.clock_offset))):
         if not 0 <= seconds < LONGEST:
-            raise UsageError(f"{name} needs a number of seconds, not {seconds:g}")
+            raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
     family = socket.AF_INET if options.ipv4 else socket.AF_INET6 if options.ipv6 else socket.AF_UNSPEC
     bind = None if options.bind is None else parse_bind(options.bind)
     if bind and family == (socket.AF_INET if ":" in bind else socket.AF_INET6):
-        raise UsageError(f"--bind {bind} is of the other family than -4 or -6 asks for")
-    if not options.peers:
-        raise UsageError(words.NO_PEER)
+        raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
+    if not options.peers and not options.show:
+        raise UsageError(usage.NO_PEER)
     wait = options.wait
     if wait is None:
         wait = 0.0 if options.keep else DEFAULT_WAIT
     return Settings(
-        peers=[parse_peer(peer) for peer in options.peers],
+        peers=[parse_peer(peer) for peer in options.peers or []],
         channel=options.channel,
         wait=wait,
         bind=bind,
@@ -282,64 +374,116 @@ def _role(options: Options) -> Role:
         UsageError: They contradict each other.
     """
     role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
-    sends_nothing = options.recv_only or options.no_stdin
+    sends_nothing = not options.reads_stdin
+    if options.check and (options.keep or options.progress):
+        raise UsageError(usage.CHECK_ALONE)
+    if options.progress and role:
+        raise UsageError(usage.PROGRESS_OF_PORTS)
+    if options.progress and options.as_json and options.status_fd is None:
+        raise UsageError(usage.PROGRESS_AND_JSON)
     if options.quiet and options.verbose:
-        raise UsageError("-q and -v contradict each other")
+        raise UsageError(usage.QUIET_AND_VERBOSE)
     if options.send_only and sends_nothing:
-        raise UsageError("--send-only together with --recv-only or -n leaves nothing to do")
+        raise UsageError(usage.NOTHING_TO_DO)
     if role and options.stdio:
-        raise UsageError("--stdio contradicts -L and --to: a side has stdio, or connections, not both")
+        raise UsageError(usage.STDIO_AND_PORTS)
     if role and (options.send_only or sends_nothing):
-        raise UsageError("-n, --send-only and --recv-only are for stdio; -L and --to carry both directions")
+        raise UsageError(usage.STDIO_OPTIONS)
     if not role and options.keep and not sends_nothing:
-        raise UsageError("-k with stdin would lose what was read when a hole is lost: add --recv-only")
+        raise UsageError(usage.KEEP_WITH_STDIN)
     return role or Role.STDIO
 
 
-def _plan(options: Options, role: Role, listeners: list[socket.socket]) -> Plan:
+def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
     """Return what the streams are joined to."""
     from punchtunnel.bridge import Plan
 
-    reads = role == Role.STDIO and not (options.recv_only or options.no_stdin)
+    reads = role == Role.STDIO and options.reads_stdin
+    shared = options.progress and not options.send_only and os.isatty(1) and os.isatty(2)
     return Plan(
         role=role,
         listeners=listeners,
         target=None if options.to is None else parse_target(options.to),
         stdin=0 if reads and 0 not in _closed_descriptors else None,
+        stdin_size=_size_of_stdin() if reads else None,
         stdout=1 if 1 not in _closed_descriptors else None,
         discard=options.send_only,
         keep_open=options.keep,
         idle=options.idle,
+        traffic_every=status.traffic_every,
+        check=options.check,
+        # Where both are terminals they are the same one.
+        before_output=status.give_way if shared else None,
     )
 
 
+def _size_of_stdin() -> int | None:
+    """Return how many bytes are left to read, if stdin is a file that tells."""
+    with contextlib.suppress(OSError):
+        info = os.fstat(0)
+        # Files of /proc have a size of 0 and a content.
+        if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= MAX_SIZE:
+            return max(info.st_size - os.lseek(0, 0, os.SEEK_CUR), 0)
+    return None
+
+
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
-    """Bind, punch and bridge, again and again with -k; return status and reason."""
-    settings = _settings(options, _secret(options, status))
+    """Check everything, and do what was asked for; return status and reason."""
+    settings = _settings(options, b"" if options.show else _secret(options, status))
     places = [parse_listen(text) for text in options.listen or []]
     if options.to is not None:
         parse_target(options.to)
     if not 0 <= options.idle < LONGEST:
-        raise UsageError(f"-i needs a number of seconds, not {options.idle:g}")
+        raise UsageError(usage.NOT_SECONDS.format(option="-i", seconds=options.idle))
+    if options.show:
+        typer.echo(_page(options))
+        return Exit.OK, ""
     _allow_descriptors()
-    with Signals() as signals, _listening(places, status) as listeners:
-        sessions = 0
-        while True:
-            try:
-                hole = open_hole(settings, report=status, signals=signals)
-            except (RejectedError, UsageError) as error:
-                # A service outlives a peer that is set up wrongly, and a name that is gone for a
-                # while; what was wrong from the start ends it.
-                if not options.keep or (isinstance(error, UsageError) and not sessions):
-                    raise
-                status("punching_again", reason=str(error))
-                signals.sleep(REJECTION_PAUSE)
-                continue
-            sessions += 1
-            outcome = _bridge(hole, _plan(options, settings.role, listeners), status, signals)
-            if not options.keep or outcome.status in _FINAL:
-                return outcome.status, outcome.reason
-            status("punching_again", reason=outcome.reason or words.SESSION_OVER)
+    with Signals() as signals, _listening([] if options.check else places, status) as listeners:
+        return _run(options, settings, listeners, status, signals)
+
+
+def _run(
+    options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
+) -> tuple[Exit, str]:
+    """Punch and bridge, again and again with -k; return status and reason."""
+    sessions = 0
+    wait, began = settings.wait, time.monotonic()
+    while True:
+        try:
+            hole = open_hole(replace(settings, wait=wait), report=status, signals=signals)
+        except (RejectedError, UsageError) as error:
+            # A service outlives a peer that is set up wrongly, and a name that is gone for a
+            # while; what was wrong from the start ends it.
+            if not options.keep or (isinstance(error, UsageError) and not sessions):
+                raise
+            status("punching_again", reason=str(error))
+            signals.sleep(REJECTION_PAUSE)
+            continue
+        sessions += 1
+        outcome = _bridge(hole, _plan(options, settings.role, listeners, status), status, signals)
+        if outcome.status in _FINAL:
+            return outcome.status, outcome.reason
+        if Trait.CHECK in hole.traits and not options.check:
+            # Whoever only looks takes nothing from this side's time to wait, and leaves it some.
+            left = round(began + settings.wait - time.monotonic(), 1)
+            wait = settings.wait and max(left, SHORTEST_WAIT)
+            status("checked", remote=hole.remote)
+            continue
+        if outcome.round_trips is not None and not options.as_json:
+            _print_path(hole, settings, outcome.round_trips)
+        if not options.keep:
+            return outcome.status, outcome.reason
+        status("punching_again", reason=outcome.reason or words.SESSION_OVER)
+        wait, began = settings.wait, time.monotonic()
+
+
+def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
+    """Print what -z has found."""
+    from punchtunnel.words import display
+
+    protection = display.security(hole.keys is not None, bool(settings.secret))
+    typer.echo(display.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
 
 
 def _bridge(hole: Hole, plan: Plan, status: Status, signals: Signals) -> Outcome:
@@ -406,13 +550,14 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         # One sentence instead of three lines of usage.
         text = error.format_message()
-        status = Status(0, "--json" in sys.argv, sys.stderr)
+        status = status_of_a_mistake(sys.argv)
+        _begin(status)
         status("exit", status=int(Exit.USAGE), reason=f"{text[:1].lower()}{text[1:]}")
         code = Exit.USAGE
     except typer.Abort:
         code = Exit.INTERRUPTED
     except OSError as error:
         # Help that cannot be written; the run itself lets no OSError out.
-        Status(0, False, sys.stderr)("exit", status=1, reason=words.cannot("write", error))
+        Status(0, open_output(False, None))("exit", status=1, reason=words.cannot(words.WRITE, error))
         code = Exit.LOST
     sys.exit(int(code or 0))

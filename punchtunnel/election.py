@@ -45,6 +45,7 @@ from enum import Enum, IntFlag
 
 from punchtunnel.errors import PeerError
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
+from punchtunnel.words import protocol as words
 
 # The first byte is not ASCII and the last two are a line end, so that neither
 # a text protocol nor a transfer that mends line ends can pass for a hello.
@@ -78,6 +79,8 @@ class Trait(IntFlag):
     PLAIN = 2
     # Its processor has AES instructions; without them ChaCha20 is faster.
     FAST_AES = 4
+    # It only checks the path (-z): no stream is opened, and every role fits.
+    CHECK = 8
 
 
 NO_TRAITS = Trait(0)
@@ -106,11 +109,11 @@ def decode_hello(data: bytes) -> Hello:
         PeerError: Wrong length, magic or version.
     """
     if len(data) != HELLO_SIZE:
-        raise PeerError(f"a hello has {HELLO_SIZE} bytes, not {len(data)}")
+        raise PeerError(words.HELLO_LENGTH.format(size=HELLO_SIZE, length=len(data)))
     magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
     if magic != MAGIC or version != VERSION:
-        raise PeerError(f"no hello of version {VERSION}")
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 7))
+        raise PeerError(words.NO_HELLO.format(version=VERSION))
+    return Hello(nonce, tag, Role(role & 15), Trait(traits & 15))
 
 
 def roles_fit(mine: Role, theirs: Role) -> bool:
@@ -126,10 +129,10 @@ def roles_fit(mine: Role, theirs: Role) -> bool:
 class Why(Enum):
     """Why a connection was dropped without harm to the election."""
 
-    STRANGER = "did not speak our protocol"
-    MYSELF = "was connected to this process itself"
-    OTHER_CHANNEL = "belongs to another channel"
-    NOT_PROVED = "is with somebody who has another secret, or none"
+    STRANGER = words.STRANGER
+    MYSELF = words.MYSELF
+    OTHER_CHANNEL = words.OTHER_CHANNEL
+    NOT_PROVED = words.OTHER_SECRET
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +297,8 @@ class Election:
         return self._next_choice() if self.picked is None else []
 
     def _fits(self, hello: Hello) -> bool:
+        if Trait.CHECK in self.mine.traits | hello.traits:
+            return Role.RAW not in self.mine.role | hello.role
         nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
         return roles_fit(self.mine.role, hello.role) and not nobody_receives
 

@@ -202,7 +202,7 @@ class StdioEnd:
         if self._discard:
             return len(data)
         if self._sink is None:
-            raise OSError(errno.EBADF, "it was closed when this program started")
+            raise OSError(errno.EBADF, words.CLOSED_FROM_START)
         return self._sink.write(data)
 
     def finish_writing(self) -> None:
@@ -335,7 +335,9 @@ def listen(place: AnyPlace) -> socket.socket:
         family, _, _, _, sockaddr = infos[0]
         return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
     except OSError as error:
-        raise LocalError(words.cannot(f"listen on {place}", OSError(error.errno, system_reason(error)))) from error
+        raise LocalError(
+            words.cannot(words.listen_on(str(place)), OSError(error.errno, system_reason(error)))
+        ) from error
 
 
 def _listen_unix(path: str) -> socket.socket:

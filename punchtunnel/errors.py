@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from punchtunnel import words
+
 
 class Exit(IntEnum):
     """Exit statuses, as `--help` and the man page list them."""
@@ -75,5 +77,5 @@ class SignalError(PunchtunnelError):
     """A signal asked this process to end."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"ended by signal {signal_number}")
+        super().__init__(words.ended_by_signal(signal_number))
         self.status = Exit(128 + signal_number)

@@ -2,15 +2,17 @@
 
     0        1        2                 4                          8                 12
     | version| type   | flags           | stream                   | length          |
-    |   0    | 0–3    | SYN ACK FIN RST | odd: opened by the leader| by type         |
+    |   0    | 0–4    | SYN ACK FIN RST | odd: opened by the leader| by type         |
 
     type 0  DATA    length = bytes of payload that follow the header
     type 1  WINDOW  length = credit that is added to the receiver's own
     type 2  PING    length = opaque value; SYN asks, ACK answers with the same
     type 3  GO_AWAY length = a code; the sender is done with the whole link
+    type 4  SIZE    flags and length = 48 bits: bytes that the sender will send
 
 All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
-names what this project adds (the reason in the length of a WINDOW with RST).
+names what this project adds (type 4, and the reason in the length of a WINDOW
+with RST).
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
+from punchtunnel.words import protocol as words
 
 HEADER = struct.Struct("!BBHII")
 VERSION = 0
 # Nobody needs longer frames to be fast (1 MiB gains 8 % over 256 KiB, and
 # delays other streams four times as long), so longer ones are a mistake.
 MAX_PAYLOAD = 1024 * 1024
+# What a SIZE can say.
+MAX_SIZE = 2**48 - 1
 
 
 class Kind(IntEnum):
@@ -36,6 +41,8 @@ class Kind(IntEnum):
     WINDOW = 1
     PING = 2
     GO_AWAY = 3
+    # Not in yamux.
+    SIZE = 4
 
 
 class Flag(IntFlag):
@@ -48,13 +55,16 @@ class Flag(IntFlag):
 
 
 # Plain numbers for the path that every frame takes: an enum costs a microsecond.
-DATA, WINDOW, PING, GO_AWAY = map(int, Kind)
+DATA, WINDOW, PING, GO_AWAY, SIZE = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
 
 
 class Header(NamedTuple):
-    """One decoded header; `kind` is one of Kind, `flags` are of Flag."""
+    """One decoded header: `kind` is one of Kind, `flags` are of Flag.
+
+    `length` has the whole number of a SIZE, which has no flags.
+    """
 
     kind: int
     flags: int
@@ -63,6 +73,8 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the HEADER.size bytes on the wire."""
+        if self.kind == SIZE:
+            return HEADER.pack(VERSION, SIZE, self.length >> 32, self.stream, self.length & 0xFFFFFFFF)
         return HEADER.pack(VERSION, *self)
 
 
@@ -81,12 +93,14 @@ def decode_header(data: bytes | memoryview) -> Header:
             or a stream number where it must not be or is missing.
     """
     version, kind, flags, stream, length = HEADER.unpack(data)
-    if version != VERSION or kind > GO_AWAY or flags > _ALL_FLAGS:
-        raise PeerError(f"not a frame: version {version}, type {kind}, flags {flags:#x}")
+    if kind == SIZE:
+        flags, length = 0, flags << 32 | length
+    if version != VERSION or kind > SIZE or flags > _ALL_FLAGS:
+        raise PeerError(words.NOT_A_FRAME.format(version=version, kind=kind, flags=flags))
     if kind == DATA and length > MAX_PAYLOAD:
-        raise PeerError(f"a frame announces {length} bytes; {MAX_PAYLOAD} are allowed")
-    if (stream != 0) != (kind <= WINDOW):
-        raise PeerError(f"a frame of type {kind} names stream {stream}")
+        raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
+    if (stream == 0) != (PING <= kind <= GO_AWAY):
+        raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
     return Header(kind, flags, stream, length)
 
 

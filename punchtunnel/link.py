@@ -55,6 +55,7 @@ from punchtunnel.mux import (
     Pong,
     Reason,
     Reset,
+    Sized,
 )
 from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.pipes import WORTH_SPLICING, Pipe
@@ -90,6 +91,9 @@ class Owner(Protocol):
 
     def source_ended(self, number: int) -> None:
         """The peer will send no more on a stream."""
+
+    def sized(self, number: int, size: int) -> None:
+        """The peer will send `size` bytes on a stream."""
 
     def ponged(self, value: int, rtt: float) -> None:
         """The ping that returned `value` was answered."""
@@ -246,6 +250,11 @@ class Link:
             self._take_turn(stream)
         else:
             self._on_source_eof(stream)
+        self._schedule()
+
+    def announce(self, number: int, size: int) -> None:
+        """Tell the peer how many bytes a stream will carry."""
+        self._mux.announce(number, size)
         self._schedule()
 
     def ping(self) -> int:
@@ -427,6 +436,8 @@ class Link:
             case Reset(number):
                 self._remove(number)
                 self._owner.stream_ended(number, event)
+            case Sized(number, size):
+                self._owner.sized(number, size)
             case Pong(value, rtt):
                 self._owner.ponged(value, rtt)
             case GoneAway(code):

@@ -33,7 +33,22 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW, Decoder, Header, Payload
+from punchtunnel.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    PING,
+    RST,
+    SIZE,
+    SYN,
+    WINDOW,
+    Decoder,
+    Header,
+    Payload,
+)
+from punchtunnel.words import protocol as words
 
 # What yamux gives each stream from the start (spec.md, "Window Update").
 INITIAL_WINDOW = 256 * 1024
@@ -138,7 +153,15 @@ class GoneAway:
     code: int
 
 
-Event = Opened | Data | Finished | Reset | Credited | Pong | GoneAway
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """The peer knows how many bytes it will send on `stream`."""
+
+    stream: int
+    size: int
+
+
+Event = Opened | Data | Finished | Reset | Credited | Pong | GoneAway | Sized
 
 
 @dataclass(slots=True)
@@ -152,6 +175,8 @@ class _Stream:
     owed: int = 0
     updated: float = 0.0
     accepted: bool = False
+    # The peer has told how much it will send.
+    sized: bool = False
     finished_here: bool = False
     finished_there: bool = False
 
@@ -190,7 +215,7 @@ class Mux:
             PeerError: Two billion streams have been opened; make a new link.
         """
         if self._next_stream > LAST_STREAM:
-            raise PeerError("the link has no stream numbers left")
+            raise PeerError(words.NO_NUMBERS_LEFT)
         number = self._next_stream
         self._next_stream += 2
         self._add(number, now)
@@ -213,6 +238,11 @@ class Mux:
         """Spend credit and return the header behind which `length` bytes must follow."""
         self._streams[number].credit -= length
         return Header(DATA, 0, number, length).encode()
+
+    def announce(self, number: int, size: int) -> None:
+        """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
+        if number in self._streams:
+            self._send(SIZE, 0, number, size)
 
     def finish(self, number: int) -> None:
         """Half-close: nothing more will be sent on this stream."""
@@ -287,7 +317,7 @@ class Mux:
         """
         for item in self._decoder.feed(data):
             if self._answers > MAX_ANSWERS:
-                raise PeerError("the peer asks for answers and does not read them")
+                raise PeerError(words.READS_NO_ANSWERS)
             if isinstance(item, Payload):
                 yield from self._on_payload(item)
             elif item.kind == DATA:
@@ -296,8 +326,10 @@ class Mux:
                 yield from self._on_window(item, now)
             elif item.kind == PING:
                 yield from self._on_ping(item, now)
-            else:
+            elif item.kind == GO_AWAY:
                 yield GoneAway(item.length)
+            else:
+                yield from self._on_size(item)
 
     @property
     def expected(self) -> tuple[int, int]:
@@ -320,9 +352,11 @@ class Mux:
         self._skipping = stream is None
         if stream is not None:
             if stream.finished_there and header.length:
-                raise PeerError(f"data on stream {header.stream} behind its end")
+                raise PeerError(words.DATA_BEHIND_END.format(stream=header.stream))
             if header.length > stream.allowed:
-                raise PeerError(f"{header.length} bytes on stream {header.stream}, {stream.allowed} were allowed")
+                raise PeerError(
+                    words.MORE_THAN_CREDIT.format(length=header.length, stream=header.stream, allowed=stream.allowed)
+                )
             stream.allowed -= header.length
             stream.unread += header.length
             self._unread += header.length
@@ -359,7 +393,7 @@ class Mux:
         if stream is not None and header.length:
             stream.credit += header.length
             if stream.credit > LAST_STREAM:
-                raise PeerError(f"more credit on stream {header.stream} than a number can hold")
+                raise PeerError(words.TOO_MUCH_CREDIT.format(stream=header.stream))
             if not stream.finished_here:
                 yield Credited(header.stream)
         if header.flags & FIN:
@@ -374,12 +408,20 @@ class Mux:
             self.rtt = rtt if self.rtt is None else min(self.rtt, rtt)
             yield Pong(header.length, rtt)
 
+    def _on_size(self, header: Header) -> Iterator[Event]:
+        stream = self._streams.get(header.stream)
+        if stream is not None:
+            if stream.sized:
+                raise PeerError(words.SIZED_TWICE.format(stream=header.stream))
+            stream.sized = True
+            yield Sized(header.stream, header.length)
+
     def _on_flags(self, header: Header, now: float) -> Iterator[Event]:
         """Handle SYN, ACK, and a RST that a foreign yamux put on a DATA frame."""
         number = header.stream
         if header.flags & SYN:
             if number % 2 != self._their_parity or number <= self._their_last:
-                raise PeerError(f"stream {number} cannot be opened by the peer, or not again")
+                raise PeerError(words.NOT_TO_BE_OPENED.format(stream=number))
             self._their_last = number
             if len(self._streams) >= MAX_STREAMS:
                 self._send(WINDOW, RST, number, Reason.NO_RESOURCES, answer=True)

@@ -44,6 +44,7 @@ from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, Keys, preload
 from punchtunnel.signals import Signals
+from punchtunnel.words import usage
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
 # comes within a round trip, and within three more if it is lost once.  One that
@@ -167,7 +168,7 @@ def punch(
         LocalError: No port of this machine could be used.
     """
     if family not in (0, 4, 6):
-        raise UsageError(f"family is 0, 4 or 6, not {family}")
+        raise UsageError(usage.NOT_A_FAMILY.format(family=family))
     families = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
     return open_hole(
         Settings(
@@ -207,13 +208,13 @@ def open_hole(
         SignalError: A signal has come.
     """
     if not settings.peers:
-        raise UsageError(words.NO_PEER)
+        raise UsageError(usage.NO_PEER)
     if not 0 <= settings.wait < float("inf"):
-        raise UsageError(f"cannot wait for {settings.wait} seconds")
+        raise UsageError(usage.CANNOT_WAIT.format(seconds=settings.wait))
     try:
         settings.channel.encode()
     except UnicodeEncodeError as error:
-        raise UsageError("the name of the channel is not valid UTF-8") from error
+        raise UsageError(usage.NOT_A_CHANNEL) from error
     nonce = nonce or os.urandom(NONCE_SIZE)
     puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report, signals)
     try:
@@ -284,7 +285,7 @@ class _Puncher:
         self._failed: tuple[str, ...] = ()
         self._hole: Hole | None = None
         self._started = self._resolved = monotonic()
-        self._planned = float("-inf")
+        self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
 
     # ---- the loop
@@ -310,6 +311,9 @@ class _Puncher:
                 # The first SYNs are under way: their answers take longer than this, or nobody hurries.
                 self._loaded = True
                 preload()
+            if now - self._told >= CLOCK_CHECK:
+                self._told = now
+                self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
             self._expire(now)
             due = min(deadline, self._dialler.next_due(), self._next_expiry()) - self._monotonic()
             for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
@@ -542,7 +546,8 @@ class _Puncher:
             "hole",
             local=local,
             remote=candidate.remote,
-            role=words.role_name(won.hello.role),
+            rtt_s=tcp.round_trip(sock) or None,
+            role="-z" if Trait.CHECK in won.hello.traits else words.role_name(won.hello.role),
             leads=won.leads,
             waited_s=waited,
             dials=self._counts.dials,

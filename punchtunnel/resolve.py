@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from punchtunnel.address import is_literal
+from punchtunnel.words import protocol as words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
 # services hand out in practice.
@@ -130,10 +131,10 @@ class Resolver:
                 answers = self._look_up(peer, None, self._family, socket.SOCK_STREAM)
             except UnicodeError:
                 # An interface behind "%" that no machine can have.
-                failed.append(f"{peer!r} is not a possible address")
+                failed.append(words.NOT_POSSIBLE.format(peer=peer))
                 continue
             except OSError as error:
-                failed.append(f"{peer!r} cannot be resolved: {error.strerror or error}")
+                failed.append(words.NOT_RESOLVED.format(peer=peer, reason=error.strerror or error))
                 lasting = lasting and error.errno != socket.EAI_AGAIN
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
@@ -153,11 +154,18 @@ class Resolver:
 def is_own(address: Address) -> bool:
     """Tell whether an address is this machine's; sends nothing.
 
-    Connecting a datagram socket only asks the routing table, and the kernel
-    talks to an own address from that same address.
+    The kernel talks to an own address from that same address.
+    """
+    source = source_towards(address)
+    return source is not None and (source == address.host or address.host.startswith("127."))
+
+
+def source_towards(address: Address) -> str | None:
+    """Return from which own address this machine talks to another; None if there is no route.
+
+    Connecting a datagram socket only asks the routing table, and sends nothing.
     """
     with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         probe.connect(address.at(9))
-        source = probe.getsockname()[0].partition("%")[0]
-        return bool(source == address.host) or address.host.startswith("127.")
-    return False
+        return str(probe.getsockname()[0]).partition("%")[0]
+    return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from punchtunnel import words
 from punchtunnel.errors import LocalError, UsageError
+from punchtunnel.words import usage
 
 VARIABLE = "PUNCHTUNNEL_SECRET"
 # 128 bits: not to be found by trying, by anybody.
@@ -43,12 +44,12 @@ def normal(text: str) -> bytes:
     """
     text = text.strip()
     if not text:
-        raise UsageError("the secret is empty")
+        raise UsageError(usage.EMPTY_SECRET)
     # The same letters can be typed as different code points.
     text = unicodedata.normalize("NFC", text)
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > MAX_SIZE or b"\n" in data or b"\0" in data:
-        raise UsageError(f"the secret must be one line of at most {MAX_SIZE} bytes")
+        raise UsageError(usage.LONG_SECRET.format(limit=MAX_SIZE))
     bare = text.lower().replace("-", "").replace(" ", "")
     if len(bare) == 26 and set(bare) <= set(ALPHABET):
         return bare.encode()
@@ -74,7 +75,7 @@ def find(
         LocalError: The file cannot be read.
     """
     if path is not None and ask is not None:
-        raise UsageError("--secret-file and --ask-secret contradict each other")
+        raise UsageError(usage.FILE_AND_ASK)
     if ask is not None:
         return normal(ask())
     if path is not None:
@@ -89,9 +90,9 @@ def _read(path: str, warn: Callable[[str], None]) -> str:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
-        raise LocalError(words.cannot(f"read the secret from {path}", error)) from error
+        raise LocalError(words.cannot(words.read_secret(path), error)) from error
     if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         warn(words.readable_secret(path))
     if len(data) > MAX_SIZE:
-        raise UsageError(f"the secret in {path} has more than {MAX_SIZE} bytes")
+        raise UsageError(usage.LONG_SECRET_FILE.format(path=path, limit=MAX_SIZE))
     return data.decode("utf-8", "surrogateescape")

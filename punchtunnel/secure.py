@@ -39,6 +39,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from punchtunnel.errors import PeerError
+from punchtunnel.words import protocol as words
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -117,11 +118,11 @@ class Agreement:
         y = int.from_bytes(message[1:], "little") % 2**255
         if len(message) != MESSAGE_SIZE or y >= _FIELD or y in (1, _FIELD - 1):
             # spake2 knows the neutral element by its usual bytes only, and takes others for it.
-            raise PeerError("the peer's key agreement is malformed")
+            raise PeerError(words.MALFORMED)
         try:
             shared = self._spake.finish(message)
         except Exception as error:  # the package raises ValueError, AssertionError and its own
-            raise PeerError("the peer's key agreement is malformed") from error
+            raise PeerError(words.MALFORMED) from error
         material = _hkdf(shared, leader_hello + follower_hello, 4 * 32 + VERIFIER_SIZE)
         to_follower, to_leader, leader_key, follower_key = (material[i : i + 32] for i in range(0, 128, 32))
         messages = (self.message, message) if leads else (message, self.message)
@@ -206,7 +207,7 @@ class Opener:
         (value,) = HEADER.unpack(header)
         length = value & 0xFFFFFF
         if value >> 24 != DATA or length > MAX_PLAINTEXT:
-            raise PeerError("the link was tampered with: a record has an impossible header")
+            raise PeerError(words.IMPOSSIBLE_RECORD)
         return int(length) + OVERHEAD
 
     def open(self, record: memoryview) -> memoryview:
@@ -225,6 +226,6 @@ class Opener:
                 direction.nonce(), record[HEADER.size :], bytes(record[: HEADER.size]), plaintext
             )
         except InvalidTag as error:
-            raise PeerError("the link was tampered with: a record was changed, repeated, moved or lost") from error
+            raise PeerError(words.CHANGED_RECORD) from error
         direction.passed(length)
         return plaintext

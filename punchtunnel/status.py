@@ -1,79 +1,221 @@
-"""What people and programs are told, on stderr; stdout carries tunnel bytes only.
+"""What people and programs are told; stdout carries tunnel bytes only.
 
-On a terminal one line follows the state and is rewritten in place until the
-link is up.  Otherwise there is silence until an error; -v tells more, -q less.
-With --json every event is one JSON object a line:
+    event ──> Status ──┬──> Events    for programs: one JSON object a line
+                       ├──> Display   for people: the line of a terminal (display.py)
+                       └──> text      for people: one sentence a line, on stderr
 
-    {"time_s": 1789000000.25, "event": "hole", "local": "…", "remote": "…", …}
+Without a terminal there is silence until an error; -v tells more, -q less.
+docs/EVENTS.md says what programs are told, on stderr (--json) or elsewhere
+(--status-fd).
 
-and the last one is always `exit` with the status and the reason.
+Rule 1: telling never ends a run and never holds it up: what cannot be written,
+        or is not read for a while, is lost.
+Rule 2: `start` comes first, `exit` comes last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import json
+import os
+import select
+import sys
 import time
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from punchtunnel import words
-from punchtunnel.words import Level
+from punchtunnel.errors import UsageError
+from punchtunnel.words import usage
 
-# The states that the terminal line shows, and the one at which it stays.
-_STATES = {"punching": "punching towards {peer} on {port_count} ports", "hole": "connected, {local} to {remote}"}
-_LAST_STATE = "hole"
+if TYPE_CHECKING:
+    from punchtunnel.display import Display
+
 # Said on a terminal without -v too: there is a person who can act on it.
 _FOR_PEOPLE = {"unauthenticated"}
-_CLEAR_LINE = "\r\x1b[K"
+
+# Seconds that a reader may take to make room for a line, and for the last one.
+PATIENCE = 0.05
+LAST_PATIENCE = 1.0
+# Events that come again and again while a state lasts, the fields that change
+# even if nothing else does, and the seconds between two of them.
+PERIODIC = {"waiting": "waited_s", "traffic": "elapsed_s"}
+PERIOD = 10.0
+# A timer of PERIOD seconds may be early by this much.
+SLACK = 0.5
+
+
+class Output:
+    """A stream that is given up for the moment when nobody reads it.
+
+    A terminal that is stopped (Ctrl-S) and a full pipe would block a write,
+    and the tunnel with it.
+
+    Attributes:
+        lost: Writes that were dropped since the last one that was not.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._poll: select.poll | None = None
+        self.lost = 0
+        with contextlib.suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(stream.fileno(), select.POLLOUT)
+            self._poll = poll
+
+    def write(self, text: str, patience: float = PATIENCE) -> None:
+        """Write whole lines, unless there is no room for them for `patience` seconds.
+
+        Raises:
+            OSError: Nobody will ever read them, or the disk is full.
+            ValueError: The stream is closed.
+        """
+        # Who did not read the last one is not waited for again.
+        wait = 0.0 if self.lost and patience == PATIENCE else patience
+        if self._poll is not None and not self._poll.poll(wait * 1000):
+            self.lost += 1
+            return
+        self._stream.write(text)
+        self._stream.flush()
+        self.lost = 0
+
+
+class Events:
+    """One JSON object a line for every event; docs/EVENTS.md has the schema.
+
+    Args:
+        output: Where to.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.time) -> None:
+        self._output = output
+        self._clock = clock
+        self._told: dict[str, tuple[float, dict[str, object] | None]] = {}
+
+    def __call__(self, event: str, fields: dict[str, object]) -> None:
+        """Tell one event."""
+        now = self._clock()
+        if event in PERIODIC and not self._is_news(event, fields, now):
+            return
+        lost = {"lost": self._output.lost} if self._output.lost else {}
+        line = json.dumps({"time_s": now, "event": event} | fields | lost, default=str)
+        self._output.write(f"{line}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
+
+    def _is_news(self, event: str, fields: dict[str, object], now: float) -> bool:
+        """Tell whether a periodic event is due, and says something new."""
+        state = {name: value for name, value in fields.items() if name != PERIODIC[event]}
+        then, told = self._told.get(event, (float("-inf"), None))
+        # A clock that was set back must not silence it for long.
+        if 0 <= now - then < PERIOD - SLACK or state == told:
+            return False
+        self._told[event] = now, state
+        return True
 
 
 class Status:
-    """Prints events; an instance is a words.Report.
+    """Tells everybody; an instance is a words.Report.
 
     Args:
         verbosity: -1 (-q) to 2 (-vv).
-        as_json: Print every event as JSON, whatever the verbosity.
-        stream: Where to; None prints nothing (stderr was closed).
+        output: For sentences; None for none (stderr was closed, or has the events).
+        events: For programs.
+        display: The line of a terminal, or --progress.
     """
 
-    def __init__(self, verbosity: int, as_json: bool, stream: TextIO | None) -> None:
+    def __init__(
+        self, verbosity: int, output: Output | None, events: Events | None = None, display: Display | None = None
+    ) -> None:
         self._verbosity = verbosity
-        self._as_json = as_json
-        self._stream = stream
-        terminal = stream is not None and stream.isatty()
-        self._follows = terminal and verbosity == Level.NOTE and not as_json
-        self._line = ""
+        self._output = output
+        self._events = events
+        self._display = display
 
     def __call__(self, event: str, /, **fields: object) -> None:
-        """Print one event, if it is for this verbosity; never raises OSError."""
+        """Tell one event to whom it is for; never raises OSError."""
+        if self._events is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._events(event, fields)
         level, text = words.sentence(event, fields)
+        person = self._display is not None and self._display.has_person
         # A log that cannot be written must not end a transfer.
         with contextlib.suppress(OSError, ValueError):
-            if self._as_json:
-                self._write(json.dumps({"time_s": time.time(), "event": event} | fields, default=str) + "\n")
-            elif self._follows and event in _STATES:
-                self._follow(event, fields)
-            elif text and (level <= self._verbosity or (self._follows and event in _FOR_PEOPLE)):
-                self._write(f"{self._clear()}punchtunnel: {text}\n{self._line}")
+            if self._display is not None:
+                self._display.take(event, fields)
+            if event == "exit":
+                self.close()
+            if text and (level <= self._verbosity or (person and event in _FOR_PEOPLE)):
+                self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
+
+    @property
+    def traffic_every(self) -> float:
+        """Seconds between two looks at the traffic that somebody wants; 0: nobody does."""
+        display = 0.0 if self._display is None else self._display.traffic_every
+        return display or (PERIOD if self._events is not None else 0.0)
+
+    def give_way(self) -> None:
+        """Leave the terminal to what comes out of the tunnel."""
+        if self._display is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._display.give_way()
 
     def close(self) -> None:
-        """End the state line, if one is shown."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._line:
-                self._write("\n")
-                self._line = ""
+        """End the line of the terminal, if one is shown; `exit` does it too."""
+        if self._display is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._display.close()
 
-    def _follow(self, event: str, fields: dict[str, object]) -> None:
-        line = f"punchtunnel: {words.fill(event, _STATES[event], fields)}"
-        self._write(self._clear() + line)
-        self._line = line
-        if event == _LAST_STATE:
-            self.close()
+    def _print(self, text: str, patience: float) -> None:
+        if self._display is not None:
+            self._display.above(text, patience)
+        elif self._output is not None:
+            self._output.write(text, patience)
 
-    def _clear(self) -> str:
-        return _CLEAR_LINE if self._line else ""
 
-    def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(text)
-            self._stream.flush()
+def open_events(as_json: bool, status_fd: int | None, stdio: bool) -> Events | None:
+    """Return what tells programs, if anything was asked for.
+
+    Args:
+        as_json: --json.
+        status_fd: --status-fd; any descriptor that was open from the start.
+        stdio: The peer's bytes go to descriptor 1.
+
+    Raises:
+        UsageError: The descriptor is not open for writing, or belongs to the tunnel.
+    """
+    if status_fd is not None:
+        return Events(Output(_open_descriptor(status_fd, stdio)))
+    return Events(Output(sys.stderr)) if as_json and sys.stderr is not None else None
+
+
+def open_output(as_json: bool, status_fd: int | None) -> Output | None:
+    """Return what tells people: stderr, unless it is closed or has the events."""
+    return None if sys.stderr is None or (as_json and status_fd is None) else Output(sys.stderr)
+
+
+def status_of_a_mistake(arguments: Sequence[str]) -> Status:
+    """Return whom to tell of a command line that cannot be parsed."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    values = [one.partition("=")[2] or other for one, other in pairs if one.partition("=")[0] == "--status-fd"]
+    as_json = "--json" in arguments
+    with contextlib.suppress(UsageError, ValueError):
+        status_fd = int(values[-1]) if values else None
+        return Status(0, open_output(as_json, status_fd), open_events(as_json, status_fd, stdio=True))
+    return Status(0, open_output(False, None))
+
+
+def _open_descriptor(fd: int, stdio: bool) -> TextIO:
+    if fd == 1 and stdio:
+        raise UsageError(usage.STATUS_FD_IS_STDOUT)
+    try:
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(usage.NOT_OPEN.format(fd=fd)) from error
+    if mode == os.O_RDONLY:
+        raise UsageError(usage.NOT_FOR_WRITING.format(fd=fd))
+    # Without a buffer: what could not be written is not tried again.
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", write_through=True)

@@ -41,7 +41,7 @@ ROUND = 50
 PIECE = st.sampled_from([PICK, ACCEPT, MAGIC, LEADER.encode(), FOLLOWER.encode(), *STREAMS.values(), bytes(32), b"S"])
 FRAME = st.builds(
     lambda kind, flags, stream, length, payload: Header(Kind(kind), Flag(flags), stream, length).encode() + payload,
-    st.integers(0, 3),
+    st.integers(0, 4),
     st.integers(0, 15),
     st.integers(0, 6) | st.integers(0, 2**32 - 1),
     st.integers(0, 40) | st.integers(0, 2**32 - 1),

@@ -14,6 +14,9 @@ import pytest
 import punchtunnel
 from punchtunnel import cli
 from punchtunnel.errors import Exit
+from punchtunnel.words.events import SCHEMA
+
+from .test_events import check
 
 PEER = "198.51.100.7"
 
@@ -55,6 +58,15 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "--send-only", "--to", "22"], "are for stdio"),
     ([PEER, "--recv-only", "--to", "22"], "are for stdio"),
     ([PEER, "-k"], "--recv-only"),
+    ([PEER, "-k", "-z", "--recv-only"], "-z"),
+    ([PEER, "-z", "--progress"], "-z"),
+    ([PEER, "--progress", "-L", "2222"], "is for stdio"),
+    ([PEER, "--progress", "--to", "22"], "is for stdio"),
+    ([PEER, "--status-fd", "1"], "mix events"),
+    ([PEER, "--status-fd", "1000000"], "not open"),
+    ([PEER, "--status-fd", "-1"], "not open"),
+    ([PEER, "--status-fd", "three"], "--status-fd"),
+    ([PEER, "-L", "2222", "--to", "22", "--status-fd", "0"], "reading only"),
     *(([PEER, option, value], option) for option in ("-w", "-i", "--clock-offset") for value in ("nan", "inf")),
     *(([PEER, option, value], option) for option in ("-w", "-i") for value in ("-1", "-inf")),
     ([PEER, "-w", "soon"], "-w"),
@@ -65,7 +77,7 @@ MISTAKES: list[tuple[list[str], str]] = [
 ]
 
 
-def run(*arguments: str | bytes) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | bytes, keep: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run the real command."""
     return subprocess.run(
         [sys.executable, "-m", "punchtunnel", *arguments],
@@ -75,6 +87,7 @@ def run(*arguments: str | bytes) -> subprocess.CompletedProcess[str]:
         cwd=Path(punchtunnel.__file__).parent.parent,
         env=os.environ | {"COLUMNS": "100", "LC_ALL": "C.UTF-8"},
         timeout=60,
+        pass_fds=() if keep is None else (keep,),
     )
 
 
@@ -129,7 +142,22 @@ def test_help_names_every_option_once_and_tells_units() -> None:
     text = run("-h").stdout
     for option in ("--stdio", "-L", "--to", "--channel", "-w", "-i", "-k", "-n", "--send-only", "--recv-only"):
         assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
-    for option in ("-4", "-6", "--bind", "--clock-offset", "-v", "-q", "--json", "-N", "--version", "--help"):
+    for option in (
+        "-4",
+        "-6",
+        "--bind",
+        "--clock-offset",
+        "-v",
+        "-q",
+        "--json",
+        "--status-fd",
+        "--progress",
+        "--show",
+        "-z",
+        "-N",
+        "--version",
+        "--help",
+    ):
         assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
     assert len(re.findall("SECONDS", text)) >= 3
 
@@ -143,7 +171,18 @@ def test_version_is_the_version_of_the_package() -> None:
 def test_with_json_a_mistake_is_told_as_the_exit_event(mistake: list[str]) -> None:
     done = run(PEER, "--json", *mistake)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    event = json.loads(line)
-    assert (event["event"], event["status"]) == ("exit", 2)
-    assert event["reason"]
+    first, last = map(json.loads, done.stderr.splitlines())
+    assert (first["event"], first["schema"], first["version"]) == ("start", SCHEMA, punchtunnel.__version__)
+    assert (last["event"], last["status"]) == ("exit", 2)
+    assert last["reason"]
+    for event in (first, last):
+        check(event)
+
+
+@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"]])
+def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], tmp_path: Path) -> None:
+    with open(tmp_path / "events", "w+") as file:
+        done = run(PEER, "--status-fd", str(file.fileno()), *mistake, keep=file.fileno())
+        assert_one_sentence(done.stderr)
+        file.seek(0)
+        assert [json.loads(line)["event"] for line in file] == ["start", "exit"]

@@ -14,6 +14,7 @@ from punchtunnel.election import (
     ACCEPT,
     HELLO_SIZE,
     MAGIC,
+    NO_TRAITS,
     PICK,
     VERSION,
     Action,
@@ -53,10 +54,10 @@ def test_a_hello_is_36_bytes_as_the_protocol_document_has_them() -> None:
 def test_words_and_bits_are_those_of_the_protocol_document() -> None:
     assert (PICK, ACCEPT) == (b"PICK", b"ACPT")
     assert {role.name: role.value for role in Role} == {"STDIO": 1, "LISTEN": 2, "TO": 4, "RAW": 8}
-    assert {trait.name: trait.value for trait in Trait} == {"NO_RECEIVE": 1, "PLAIN": 2, "FAST_AES": 4}
+    assert {trait.name: trait.value for trait in Trait} == {"NO_RECEIVE": 1, "PLAIN": 2, "FAST_AES": 4, "CHECK": 8}
 
 
-@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 7))
+@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 15))
 def test_a_hello_is_decoded_from_its_own_bytes(nonce: bytes, role: int, traits: int) -> None:
     hello = Hello(nonce, TAG, Role(role), Trait(traits))
     assert decode_hello(hello.encode()) == hello
@@ -64,7 +65,7 @@ def test_a_hello_is_decoded_from_its_own_bytes(nonce: bytes, role: int, traits: 
 
 def test_role_and_trait_bits_of_later_versions_are_ignored() -> None:
     data = bytearray(LOW.encode())
-    data[9], data[10], data[11] = 0xF1, 0xF8, 0xFF
+    data[9], data[10], data[11] = 0xF1, 0xF0, 0xFF
     assert decode_hello(bytes(data)) == LOW
 
 
@@ -90,6 +91,31 @@ def test_only_legal_pairs_of_roles_fit_and_both_sides_say_the_same(mine: Role, t
     fits = frozenset((mine, Role(theirs))) in LEGAL
     assert roles_fit(mine, Role(theirs)) is fits
     assert roles_fit(Role(theirs), mine) is fits
+
+
+@pytest.mark.parametrize("theirs", [S, L, T, L | T, R])
+@pytest.mark.parametrize("mine", [S, L, T, L | T, R])
+@pytest.mark.parametrize("checking", ["here", "there", "both"])
+def test_a_side_that_only_checks_fits_every_role_but_the_library(mine: Role, theirs: Role, checking: str) -> None:
+    ours = replace(HIGH, role=mine, traits=Trait.CHECK if checking != "there" else NO_TRAITS)
+    hello = replace(LOW, role=theirs, traits=Trait.CHECK if checking != "here" else NO_TRAITS)
+    actions = received_by(ours, hello)
+    if R in (mine, theirs):
+        assert actions == [Reject(1, VERSION, hello)]
+    else:
+        assert actions == [Send(1, PICK)]
+
+
+def test_sides_that_only_check_must_agree_on_sealing_all_the_same() -> None:
+    ours = replace(HIGH, traits=Trait.CHECK | Trait.PLAIN)
+    hello = replace(LOW, traits=Trait.CHECK)
+    assert received_by(ours, hello) == [Reject(1, VERSION, hello)]
+
+
+def received_by(ours: Hello, hello: Hello) -> list[Action]:
+    election = Election(ours)
+    election.opened(1)
+    return election.received(1, hello.encode())
 
 
 # ---- one side

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import HEADER, MAX_PAYLOAD, Decoder, Flag, Header, Kind, Payload, decode_header
+from punchtunnel.frames import HEADER, MAX_PAYLOAD, MAX_SIZE, Decoder, Flag, Header, Kind, Payload, decode_header
 
 NO_FLAG = Flag(0)
 
@@ -27,11 +27,16 @@ KNOWN_HEADERS = [
     ("are you there?", Header(Kind.PING, Flag.SYN, 0, 0xDEADBEEF), "00 02 0001 00000000 deadbeef"),
     ("yes", Header(Kind.PING, Flag.ACK, 0, 0xDEADBEEF), "00 02 0002 00000000 deadbeef"),
     ("goodbye", Header(Kind.GO_AWAY, NO_FLAG, 0, 0), "00 03 0000 00000000 00000000"),
+    ("7 bytes to come", Header(Kind.SIZE, NO_FLAG, 1, 7), "00 04 0000 00000001 00000007"),
+    ("5 GiB and 1 byte to come", Header(Kind.SIZE, NO_FLAG, 2, 5 * 2**30 + 1), "00 04 0001 00000002 40000001"),
+    ("256 TiB to come", Header(Kind.SIZE, NO_FLAG, 1, MAX_SIZE), "00 04 ffff 00000001 ffffffff"),
 ]
 
 BAD_HEADERS = [
     ("version 1", "01 00 0000 00000001 00000000"),
-    ("type 4", "00 04 0000 00000001 00000000"),
+    ("type 5", "00 05 0000 00000001 00000000"),
+    ("the size of no stream", "00 04 0000 00000000 00000001"),
+    ("a size of another version", "01 04 0000 00000001 00000001"),
     ("type 255", "00 ff 0000 00000000 00000000"),
     ("an unknown flag", "00 01 0010 00000001 00000000"),
     ("all flags", "00 01 ffff 00000001 00000000"),
@@ -45,7 +50,12 @@ BAD_HEADERS = [
 ]
 
 HEADERS = st.builds(
-    lambda kind, flags, stream, length: Header(kind, flags, stream if kind <= Kind.WINDOW else 0, length),
+    lambda kind, flags, stream, length: Header(
+        kind,
+        NO_FLAG if kind is Kind.SIZE else flags,
+        0 if kind in (Kind.PING, Kind.GO_AWAY) else stream,
+        length << 40 if kind is Kind.SIZE else length,
+    ),
     st.sampled_from(Kind),
     st.integers(0, 15).map(Flag),
     st.integers(1, 2**32 - 1),
@@ -53,7 +63,7 @@ HEADERS = st.builds(
 )
 FRAMES = HEADERS.map(lambda header: header.encode() + (bytes(header.length) if header.kind is Kind.DATA else b""))
 ALMOST_FRAMES = st.tuples(
-    st.sampled_from([0, 0, 0, 1]), st.integers(0, 4), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
+    st.sampled_from([0, 0, 0, 1]), st.integers(0, 5), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
 ).map(lambda fields: HEADER.pack(*fields))
 
 

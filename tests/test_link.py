@@ -40,6 +40,7 @@ class Side:
     ended: asyncio.Queue[tuple[int, Reset | Broken | None]] = field(default_factory=asyncio.Queue)
     lost: asyncio.Queue[LinkError | None] = field(default_factory=asyncio.Queue)
     codes: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def stream_opened(self, number: int) -> None:
         self.opened.put_nowait(number)
@@ -48,6 +49,9 @@ class Side:
         self.ended.put_nowait((number, failure))
 
     def source_ended(self, number: int) -> None: ...
+
+    def sized(self, number: int, size: int) -> None:
+        self.sizes.append((number, size))
 
     def ponged(self, value: int, rtt: float) -> None: ...
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import HEADER, Flag, Header, Kind
+from punchtunnel.frames import HEADER, MAX_SIZE, Flag, Header, Kind
 from punchtunnel.mux import (
     INITIAL_WINDOW,
     MAX_ANSWERS,
@@ -25,6 +25,7 @@ from punchtunnel.mux import (
     Pong,
     Reason,
     Reset,
+    Sized,
 )
 
 
@@ -34,6 +35,10 @@ def data(stream: int, payload: bytes = b"", flags: Flag = Flag(0)) -> bytes:  # 
 
 def window(stream: int, length: int = 0, flags: Flag = Flag(0)) -> bytes:  # noqa: B008
     return Header(Kind.WINDOW, flags, stream, length).encode()
+
+
+def size(stream: int, total: int) -> bytes:
+    return Header(Kind.SIZE, Flag(0), stream, total).encode()
 
 
 def receive(mux: Mux, *pieces: bytes, now: float = 0.0) -> list[Event]:
@@ -295,6 +300,35 @@ def test_a_goodbye_can_be_said_behind_a_flood() -> None:
     assert mux.take_control().endswith(bytes.fromhex("000300000000000000000001"))
 
 
+# ---- sizes
+
+
+def test_a_size_is_told_before_the_data_and_heard_on_the_other_side() -> None:
+    leader = Mux(leads=True)
+    number = leader.open(0.0)
+    leader.announce(number, 2**40 + 5)
+    said = leader.take_control()
+    assert said.hex(" ", 12).split() == ["000100010000000100000000", "000401000000000100000005"]
+    assert receive(Mux(leads=False), said) == [Opened(1), Sized(1, 2**40 + 5)]
+
+
+def test_a_size_that_is_told_twice_is_an_error() -> None:
+    """Each one is an event for whoever listens: a peer could make any number of them."""
+    mux = follower_with(1, 3)
+    assert receive(mux, size(1, 7), size(3, 7)) == [Sized(1, 7), Sized(3, 7)]
+    with pytest.raises(PeerError):
+        receive(mux, size(1, 7))
+
+
+def test_the_size_of_a_stream_that_is_gone_is_skipped_and_of_no_stream_never_told() -> None:
+    mux = follower_with(1)
+    mux.reset(1)
+    mux.take_control()
+    assert receive(mux, size(1, 7), size(99, 7)) == []
+    mux.announce(1, 7)
+    assert mux.take_control() == b""
+
+
 def test_stream_numbers_run_out_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("punchtunnel.mux.LAST_STREAM", 3)
     mux = Mux(leads=True)
@@ -313,6 +347,7 @@ FRAMES = (
     | NUMBERS.map(lambda number: window(number, flags=Flag.SYN))
     | st.integers(0, 3).map(lambda value: Header(Kind.PING, Flag(value), 0, value).encode())
     | st.integers(0, 3).map(lambda value: Header(Kind.GO_AWAY, Flag(0), 0, value).encode())
+    | st.builds(lambda number, total: size(number, total), NUMBERS, st.sampled_from([0, 7, MAX_SIZE]))
 )
 
 

@@ -57,6 +57,7 @@ def test_hello_of_the_document_is_what_is_sent() -> None:
         ("128 KiB of credit for stream 1", Header(Kind.WINDOW, Flag(0), 1, 128 * 1024).encode()),
         ("end of stream 1", Header(Kind.WINDOW, Flag.FIN, 1, 0).encode()),
         ("reset stream 1, target refused", Header(Kind.WINDOW, Flag.RST, 1, Reason.REFUSED).encode()),
+        ("5 GiB and one byte will be sent on stream 1", Header(Kind.SIZE, Flag(0), 1, 5 * 2**30 + 1).encode()),
         ("goodbye", Header(Kind.GO_AWAY, Flag(0), 0, 0).encode()),
     ],
 )

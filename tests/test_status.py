@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import sys
+import termios
+import threading
+from collections.abc import Iterator
 
 import pytest
 
-from punchtunnel import words
-from punchtunnel.status import Status
-from punchtunnel.words import EVENTS, Level
+from punchtunnel.errors import UsageError
+from punchtunnel.status import (
+    LAST_PATIENCE,
+    PERIOD,
+    Events,
+    Output,
+    Status,
+    open_events,
+    open_output,
+    status_of_a_mistake,
+)
+from punchtunnel.words.events import EVENTS, Level
 
-CLEAR = "\r\x1b[K"
 PUNCHING: dict[str, object] = {"peer": "203.0.113.7", "port_count": 20, "ports": [10240]}
-HOLE: dict[str, object] = {
-    "local": "192.0.2.1:10240",
-    "remote": "203.0.113.7:10240",
-    "role": "--stdio",
-    "leads": True,
-    "waited_s": 0.254,
-    "dials": 12,
-}
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 class Broken(io.StringIO):
@@ -59,7 +60,7 @@ def events_of_every_level(status: Status) -> None:
 )
 def test_each_v_tells_more_and_q_tells_only_why_it_failed(verbosity: int, lines: list[str]) -> None:
     stream = io.StringIO()
-    status = Status(verbosity, False, stream)
+    status = Status(verbosity, Output(stream))
     events_of_every_level(status)
     status.close()
     assert stream.getvalue() == "".join(f"punchtunnel: {line}\n" for line in lines)
@@ -67,15 +68,14 @@ def test_each_v_tells_more_and_q_tells_only_why_it_failed(verbosity: int, lines:
 
 def test_a_run_that_ends_well_says_nothing_about_it() -> None:
     stream = io.StringIO()
-    Status(2, False, stream)("exit", status=0, reason="")
+    Status(2, Output(stream))("exit", status=0, reason="")
     assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 2])
-@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_json_is_one_object_a_line_whatever_the_verbosity(verbosity: int, stream: type[io.StringIO]) -> None:
-    output = stream()
-    status = Status(verbosity, True, output)
+def test_json_is_one_object_a_line_whatever_the_verbosity(verbosity: int) -> None:
+    output = io.StringIO()
+    status = Status(verbosity, None, Events(Output(output)))
     events_of_every_level(status)
     status.close()
     objects = [json.loads(line) for line in output.getvalue().splitlines()]
@@ -87,103 +87,191 @@ def test_json_is_one_object_a_line_whatever_the_verbosity(verbosity: int, stream
 
 def test_json_takes_every_value_and_keeps_its_line() -> None:
     output = io.StringIO()
-    status = Status(0, True, output)
-    status("warning", reason="two\nlines \u2028 \udcff", place=words.Level, data=b"\0", missing=None)
+    status = Status(0, None, Events(Output(output)))
+    status("warning", reason="two\nlines \u2028 \udcff", place=Level, data=b"\0", missing=None)
     (line,) = output.getvalue().splitlines()
     assert json.loads(line)["reason"] == "two\nlines \u2028 \udcff"
     assert line.isascii()
 
 
-def test_a_terminal_shows_one_line_that_follows_the_state() -> None:
-    stream = Terminal()
-    status = Status(0, False, stream)
-    status("punching", **PUNCHING)
-    first = "punchtunnel: punching towards 203.0.113.7 on 20 ports"
-    assert stream.getvalue() == first
-    status("punching", **PUNCHING | {"port_count": 28})
-    second = "punchtunnel: punching towards 203.0.113.7 on 28 ports"
-    assert stream.getvalue() == first + CLEAR + second
-    status("hole", **HOLE)
-    connected = "punchtunnel: connected, 192.0.2.1:10240 to 203.0.113.7:10240\n"
-    assert stream.getvalue() == first + CLEAR + second + CLEAR + connected
-    status.close()
-    status("exit", status=1, reason="link lost")
-    assert stream.getvalue().endswith(connected + "punchtunnel: link lost\n")
-
-
-def test_a_message_on_a_terminal_stands_above_the_state_line() -> None:
-    stream = Terminal()
-    status = Status(0, False, stream)
-    status("punching", **PUNCHING)
-    state = stream.getvalue()
-    status("warning", reason="look")
-    assert stream.getvalue() == f"{state}{CLEAR}punchtunnel: look\n{state}"
-    status.close()
-    assert stream.getvalue().endswith(f"{state}\n")
-
-
-def test_closing_twice_ends_the_state_line_once() -> None:
-    stream = Terminal()
-    status = Status(0, False, stream)
-    status("punching", **PUNCHING)
-    status.close()
-    status.close()
-    assert stream.getvalue().count("\n") == 1
-
-
-@pytest.mark.parametrize("verbosity", [-1, 1])
-def test_a_terminal_with_q_or_v_gets_plain_lines(verbosity: int) -> None:
-    stream = Terminal()
-    status = Status(verbosity, False, stream)
-    status("punching", **PUNCHING)
-    status.close()
-    assert "\x1b" not in stream.getvalue()
-    assert stream.getvalue().count("\n") == (verbosity == Level.INFO)
-
-
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("as_json", [True, False])
-@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 @pytest.mark.parametrize("verbosity", [0, 2])
-def test_a_field_that_is_missing_ends_no_run(
-    event: str, as_json: bool, stream: type[io.StringIO], verbosity: int
-) -> None:
-    """The state line of a terminal raised KeyError."""
-    output = stream()
-    status = Status(verbosity, as_json, output)
+def test_a_field_that_is_missing_ends_no_run(event: str, as_json: bool, verbosity: int) -> None:
+    output = io.StringIO()
+    status = Status(verbosity, None, Events(Output(output))) if as_json else Status(verbosity, Output(output))
     status(event)
     status.close()
     if as_json or verbosity == Level.DEBUG:
         # A sentence without fields says itself; any other says the event's name.
-        assert (event if as_json or "{" in EVENTS[event][1] else EVENTS[event][1]) in output.getvalue()
+        text = EVENTS[event][1]
+        assert (event if as_json or "{" in text else text) in output.getvalue()
 
 
-def test_a_person_at_a_terminal_is_told_that_nobody_is_authenticated_and_a_log_only_with_v() -> None:
-    for stream, verbosity, told in (
-        (Terminal(), 0, True),
-        (Terminal(), -1, False),
-        (io.StringIO(), 0, False),
-        (io.StringIO(), 1, True),
-    ):
-        status = Status(verbosity, False, stream)
-        status("unauthenticated")
-        assert ("not authenticated" in stream.getvalue()) is told
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_stream_that_cannot_be_written_ends_no_transfer(as_json: bool) -> None:
+def test_a_stream_that_cannot_be_written_ends_no_transfer() -> None:
     closed = io.StringIO()
-    status = Status(2, as_json, closed)
+    status = Status(2, Output(closed), Events(Output(closed)))
     closed.close()
-    for each in (status, Status(2, as_json, Broken()), Status(2, as_json, None)):
+    for each in (status, Status(2, Output(Broken()), Events(Output(Broken()))), Status(2, None)):
         events_of_every_level(each)
         each.close()
 
 
-def test_a_terminal_that_goes_away_ends_no_transfer() -> None:
-    stream = Terminal()
-    status = Status(0, False, stream)
-    status("punching", **PUNCHING)
-    stream.close()
-    status("hole", **HOLE)
-    status.close()
+# ---- readers who do not read
+
+
+class Pipe:
+    """A pipe whose writing end is a stream; nobody reads unless asked to."""
+
+    def __init__(self) -> None:
+        self.fd, there = os.pipe()
+        self.stream = io.TextIOWrapper(io.FileIO(there, "w"), write_through=True)
+
+    def fill(self) -> None:
+        os.set_blocking(self.stream.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.stream.fileno(), b"x" * 512)
+        os.set_blocking(self.stream.fileno(), True)
+
+    def read(self) -> str:
+        return os.read(self.fd, 1 << 20).decode()
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.mark.timeout(30)
+def test_a_full_pipe_costs_events_and_never_blocks(pipe: Pipe) -> None:
+    """A log reader that had stopped reading stopped the tunnel."""
+    status = Status(2, Output(pipe.stream), Events(Output(pipe.stream)))
+    pipe.fill()
+    for _ in range(1000):
+        status("rtt", rtt_s=0.25)
+
+
+@pytest.mark.timeout(30)
+def test_a_terminal_that_is_stopped_costs_lines_and_never_blocks() -> None:
+    """Ctrl-S in the terminal of a tunnel stopped the tunnel."""
+    here, there = os.openpty()
+    with open(here, "rb", buffering=0) as person, open(there, "w") as stream:
+        status = Status(2, Output(stream))
+        termios.tcflow(there, termios.TCOOFF)
+        for _ in range(1000):
+            status("rtt", rtt_s=0.25)
+        termios.tcflow(there, termios.TCOON)
+        status("listening", place="here")
+        assert b"listening on here" in person.read(1000)
+
+
+def test_the_first_event_behind_lost_ones_says_how_many(pipe: Pipe) -> None:
+    events = Events(Output(pipe.stream))
+    pipe.fill()
+    for number in range(3):
+        events("rtt", {"rtt_s": number})
+    pipe.read()
+    events("rtt", {"rtt_s": 3})
+    events("rtt", {"rtt_s": 4})
+    told = [json.loads(line) for line in pipe.read().splitlines()]
+    assert [(each["rtt_s"], each.get("lost")) for each in told] == [(3, 3), (4, None)]
+
+
+def test_the_last_event_waits_longer_for_a_slow_reader(pipe: Pipe) -> None:
+    events = Events(Output(pipe.stream))
+    pipe.fill()
+    events("rtt", {"rtt_s": 1})
+    reader = threading.Timer(LAST_PATIENCE / 5, pipe.read)
+    reader.start()
+    events("exit", {"status": 0, "reason": ""})
+    reader.join()
+    assert json.loads(pipe.read()) | {"time_s": 0} == {
+        "time_s": 0,
+        "event": "exit",
+        "status": 0,
+        "reason": "",
+        "lost": 1,
+    }
+
+
+# ---- events that come again and again
+
+
+def test_a_periodic_event_is_told_every_ten_seconds_if_it_says_something_new() -> None:
+    output, now = io.StringIO(), [1000.0]
+    events = Events(Output(output), clock=lambda: now[0])
+    for second in range(60):
+        now[0] = 1000.0 + second
+        events("traffic", {"elapsed_s": float(second), "bytes_in": min(second, 25)})
+    told = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [each["bytes_in"] for each in told] == [0, 10, 20, 25]
+
+
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    output, times = io.StringIO(), iter([1000.0, 5.0, 6.0])
+    events = Events(Output(output), clock=lambda: next(times))
+    for number in range(3):
+        events("waiting", {"waited_s": 0.0, "dials": number})
+    assert [json.loads(line)["dials"] for line in output.getvalue().splitlines()] == [0, 1]
+
+
+def test_traffic_is_looked_at_only_if_somebody_wants_to_know() -> None:
+    assert Status(2, Output(io.StringIO())).traffic_every == 0
+    assert Status(-1, None, Events(Output(io.StringIO()))).traffic_every == PERIOD
+
+
+# ---- which descriptor
+
+
+def test_a_descriptor_gets_the_events_and_stderr_the_sentences(pipe: Pipe, capsys: pytest.CaptureFixture[str]) -> None:
+    status = Status(0, open_output(True, pipe.stream.fileno()), open_events(True, pipe.stream.fileno(), stdio=True))
+    events_of_every_level(status)
+    assert [json.loads(line)["event"] for line in pipe.read().splitlines()] == ["rtt", "punching", "listening", "exit"]
+    assert capsys.readouterr().err == "punchtunnel: listening on 127.0.0.1:2222\npunchtunnel: link lost\n"
+
+
+def test_events_on_stderr_leave_no_room_for_sentences() -> None:
+    assert open_output(True, None) is None
+    assert open_output(False, None) is not None
+    assert open_events(True, None, stdio=True) is not None
+    assert open_events(False, None, stdio=True) is None
+
+
+def test_a_closed_stderr_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    status = Status(2, open_output(False, None), open_events(True, None, stdio=True))
+    events_of_every_level(status)
+    assert status.traffic_every == 0
+
+
+def test_a_descriptor_of_no_use_is_a_mistake(pipe: Pipe) -> None:
+    for fd in (-1, 10**6, 2**40):
+        with pytest.raises(UsageError, match="is not open"):
+            open_events(False, fd, stdio=False)
+    with pytest.raises(UsageError, match="for reading only"):
+        open_events(False, pipe.fd, stdio=False)
+    with pytest.raises(UsageError, match="mix events"):
+        open_events(False, 1, stdio=True)
+    assert open_events(False, 1, stdio=False) is not None
+
+
+@pytest.mark.parametrize("given", ["--status-fd {}", "--status-fd={}", "x --status-fd 99999 --status-fd {} -w soon"])
+def test_a_command_line_that_cannot_be_parsed_is_told_where_it_says(given: str, pipe: Pipe) -> None:
+    status = status_of_a_mistake(given.format(pipe.stream.fileno()).split())
+    status("exit", status=2, reason="why")
+    assert json.loads(pipe.read())["status"] == 2
+
+
+@pytest.mark.parametrize("given", ["--status-fd", "--status-fd x", "--status-fd 99999", "--status-fd=", "-w soon"])
+def test_a_command_line_that_says_nothing_useful_is_told_on_stderr(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status_of_a_mistake(given.split())("exit", status=2, reason="why")
+    assert capsys.readouterr().err == "punchtunnel: why\n"

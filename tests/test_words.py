@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,7 +18,8 @@ from punchtunnel import words
 from punchtunnel.dialling import Counts
 from punchtunnel.election import NO_TRAITS, Hello, Role, Trait, roles_fit
 from punchtunnel.mux import Reason
-from punchtunnel.words import EVENTS, Level
+from punchtunnel.words import protocol, usage
+from punchtunnel.words.events import EVENTS, Level
 
 PACKAGE = Path(punchtunnel.__file__).parent
 REPORTERS = {"report", "_report", "status", "_status"}
@@ -25,7 +27,7 @@ REPORTERS = {"report", "_report", "status", "_status"}
 
 def reported() -> Iterator[tuple[str, str, set[str]]]:
     """Yield place, event name and field names of every report in the package."""
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         assigned = {
             target.id: node.value
@@ -82,8 +84,70 @@ def test_no_sentence_is_left_that_nobody_says() -> None:
 def test_a_field_that_is_missing_or_of_another_type_does_not_raise(event: str) -> None:
     """None in the place of a number raised TypeError."""
     assert words.sentence(event, {})[0] is EVENTS[event][0]
-    assert words.sentence(event, dict.fromkeys(placeholders(event), "text"))[1]
-    assert words.sentence(event, dict.fromkeys(placeholders(event)))[1]
+    for value in ("text", None):
+        assert bool(words.sentence(event, dict.fromkeys(placeholders(event), value))[1]) is bool(EVENTS[event][1])
+
+
+# ---- one place
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+
+
+def name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "words" not in path.parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[path.stem for path in MODULES])
+def test_no_module_has_a_sentence_of_its_own(path: Path) -> None:
+    """What an error or an event says is a name of punchtunnel.words, filled in at most."""
+    for call in calls(path):
+        name = name_of(call.func)
+        said: list[ast.expr] = []
+        if name.endswith("Error") and name != "AssertionError":
+            said = call.args
+        elif name in REPORTERS:
+            said = [keyword.value for keyword in call.keywords if keyword.arg in ("reason", "what")]
+        elif name == "echo":
+            said = call.args
+        for argument in said:
+            texts = [part.value for part in ast.walk(argument) if isinstance(part, ast.Constant)]
+            spoken = [text for text in texts if isinstance(text, str) and re.search(r"[a-z] |[a-z]{2}.* ", text)]
+            # The name of the program, before its version.
+            assert spoken in ([], ["punchtunnel "]), f"{path.name}:{call.lineno}"
+
+
+def templates() -> Iterator[tuple[str, str, set[str], str]]:
+    """Yield place, name, fields given and text of every sentence that is filled in by `format`."""
+    for path in MODULES:
+        for call in calls(path):
+            if name_of(call.func) == "format" and isinstance(call.func, ast.Attribute):
+                name = name_of(call.func.value)
+                given = {keyword.arg for keyword in call.keywords if keyword.arg}
+                (text,) = [vars(module)[name] for module in (usage, protocol) if name in vars(module)]
+                yield f"{path.name}:{call.lineno}", name, given, text
+
+
+TEMPLATES = list(templates())
+
+
+@pytest.mark.parametrize(("place", "name", "given", "text"), TEMPLATES, ids=[f"{one[0]} {one[1]}" for one in TEMPLATES])
+def test_a_sentence_is_filled_in_with_the_fields_it_has(place: str, name: str, given: set[str], text: str) -> None:
+    fields = {field for _, field, _, _ in string.Formatter().parse(text) if field}
+    assert given == fields, place
+
+
+def test_every_sentence_is_used() -> None:
+    sources = "".join(path.read_text() for path in MODULES)
+    for module in (usage, protocol):
+        for name, text in vars(module).items():
+            if name.isupper():
+                assert f".{name}" in sources, f"nobody says {text!r}"
+                assert ("{" in text) == any(used == name for _, used, _, _ in TEMPLATES), name
 
 
 # ---- why there is no hole
@@ -219,7 +283,8 @@ SENTENCES = [
     words.rejected(S, Trait.PLAIN, 1, Hello(bytes(16), bytes(8), S)),
     words.cannot("listen on 127.0.0.1:22", REFUSED),
     *(value for name, value in vars(words).items() if name.isupper() and isinstance(value, str)),
-    *(text for _, text in EVENTS.values()),
+    *(text for _, text in EVENTS.values() if text),
+    *(text for module in (usage, protocol) for name, text in vars(module).items() if name.isupper()),
 ]
 
 

@@ -4,8 +4,14 @@ Lower case, no exception names; what happened, with numbers, and what to try.
 The same word always names the same thing: hole, dial, hold, bucket, winner,
 leader, stream, credit, target, peer.
 
-An *event* is something that happened, with fields; EVENTS says how it reads
-and from which verbosity on.  status.py prints them, as text or as JSON.
+    words           why it failed, and what to try
+    words.usage     what is wrong with the command line
+    words.protocol  what a peer has done wrong
+    words.events    what happens on the way
+    words.display   the line of a terminal, --progress, and -z
+    words.show      --show
+
+Only the help of each option stands with the option (cli.py).
 """
 
 from __future__ import annotations
@@ -13,8 +19,9 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
+
+from punchtunnel.words.events import EVENTS, Level
 
 if TYPE_CHECKING:
     from punchtunnel.dialling import Counts
@@ -24,15 +31,6 @@ if TYPE_CHECKING:
 # The bits of election.Trait; importing it here would turn the layers upside down.
 NO_RECEIVE = 1
 PLAIN = 2
-
-
-class Level(IntEnum):
-    """From which verbosity on an event is printed: -q is -1, -v is 1, -vv is 2."""
-
-    ERROR = -1
-    NOTE = 0
-    INFO = 1
-    DEBUG = 2
 
 
 class Report(Protocol):
@@ -46,44 +44,18 @@ def unreported(event: str, /, **fields: object) -> None:
     """Drop an event: the report of a program that wants none."""
 
 
-UNAUTHENTICATED = "the link is sealed, but the peer is not authenticated: give both sides the same secret"
 NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
 
-# event: (level, sentence)
-EVENTS: dict[str, tuple[Level, str]] = {
-    "unresolved": (Level.INFO, "{reason}"),
-    "punching": (Level.INFO, "punching towards {peer} on {port_count} ports"),
-    "port_busy": (Level.DEBUG, "port {port} is taken on this machine ({reason}): skipped"),
-    "dial_failed": (Level.DEBUG, "dial from port {port} to {remote}: {reason}"),
-    "foreign": (Level.INFO, "{remote} dialled a port of ours and is not the peer: closed"),
-    "opened": (Level.DEBUG, "a connection opened: {local} to {remote}"),
-    "dropped": (Level.INFO, "the connection to {remote} {reason}: closed"),
-    "hole": (Level.INFO, "hole open: {local} to {remote}, {role} there, after {waited_s:.2f} s and {dials} dials"),
-    "rejected": (Level.NOTE, "{remote}: {reason}"),
-    "rejected_again": (Level.DEBUG, "{remote}: {reason}"),
-    "sealed": (Level.INFO, "link sealed; verifier {verifier}, the same on both sides unless somebody stands between"),
-    "unauthenticated": (Level.INFO, UNAUTHENTICATED),
-    "listening": (Level.NOTE, "listening on {place}"),
-    "link_up": (Level.INFO, "link up on {loop}, {side}"),
-    "stream_opened": (Level.INFO, "stream {stream}: {what}"),
-    "stream_closed": (Level.DEBUG, "stream {stream}: closed"),
-    "stream_reset": (Level.INFO, "stream {stream}: {reason}"),
-    "target_refused": (Level.NOTE, "stream {stream}: {reason}"),
-    "warning": (Level.NOTE, "{reason}"),
-    "rtt": (Level.DEBUG, "round trip {rtt_s:.4f} s"),
-    "link_ended": (Level.INFO, "link ended, {bytes_in} bytes received and {bytes_out} sent"),
-    "punching_again": (Level.INFO, "{reason}; punching again"),
-    "exit": (Level.ERROR, "{reason}"),
-}
-
-NO_PEER = "no peer: give the address of the other machine"
 NO_ADDRESS = "no PEER has an address of the chosen family"
 LINK_CUT = "link lost: the peer's process or its machine ended without a goodbye"
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only): stdin is not read"
+PROMPT = "secret: "
+LOCAL_CLIENT = "a local client"
 SESSION_OVER = "the session is over"
+CLOSED_FROM_START = "it was closed when this program started"
 NO_ANSWER = "no answer"
 
 
@@ -232,6 +204,11 @@ def broken_link(error: OSError) -> str:
     return f"link lost: {error.strerror or error}"
 
 
+def ended_by_signal(number: int) -> str:
+    """Say that a signal ended this process."""
+    return f"ended by signal {number}"
+
+
 def local_reset(error: OSError) -> str:
     """Say that the local client or target ended its connection with an error."""
     return f"the local connection broke: {error.strerror or error}"
@@ -250,6 +227,28 @@ def idle_link(seconds: float) -> str:
 def readable_secret(path: str) -> str:
     """Say that a secret is not well kept."""
     return f"others on this machine can read the secret in {path}: chmod 600 {path}"
+
+
+# What could not be done, for `cannot`.
+READ_STDIN = "read stdin"
+WRITE_STDOUT = "write stdout"
+ACCEPT = "accept a local client"
+WRITE = "write"
+
+
+def listen_on(place: str) -> str:
+    """Return binding a -L as a part of `cannot`."""
+    return f"listen on {place}"
+
+
+def read_secret(path: str) -> str:
+    """Return reading the file of a secret as a part of `cannot`."""
+    return f"read the secret from {path}"
+
+
+def to_target(target: str) -> str:
+    """Say where a stream leads on the --to side."""
+    return f"to {target}"
 
 
 def cannot(what: str, error: OSError) -> str:

@@ -1,0 +1,155 @@
+"""The line of a terminal and of --progress, as parts of which some may be missing.
+
+The words are those of the README.  `rank` says what is left out first where a
+terminal is narrow: the part with the greatest; 0 is never left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from punchtunnel.state import Flow, State
+
+
+class Part(NamedTuple):
+    """One piece of the line; `tone` is "good", "bad" or "" and becomes a colour.
+
+    Commas stand between the parts, but not before one that begins with a space.
+    """
+
+    text: str
+    rank: int
+    tone: str = ""
+
+
+def joined(parts: list[Part]) -> str:
+    """Return the whole line."""
+    return "".join(text for text, _ in pieces(parts))
+
+
+def pieces(parts: list[Part]) -> list[tuple[str, str]]:
+    """Return the line as (text, tone), with the commas."""
+    found: list[tuple[str, str]] = []
+    for part in parts:
+        if found and not part.text.startswith(" "):
+            found.append((", ", ""))
+        found.append((part.text, part.tone))
+    return found
+
+
+def punching(state: State, now: float, clock: Part | None) -> list[Part]:
+    """Return what is said until there is a hole.
+
+    Args:
+        state: The run.
+        now: Unix time in seconds by which the ports are chosen.
+        clock: What is known about it.
+    """
+    since = f" since {utc(now - state.waited_s)} ({duration(state.waited_s)})"
+    parts = [
+        Part(f"punching towards {state.peer}", 0),
+        Part(f" on {state.ports} ports", 3),
+        Part(since, 2),
+        Part(f"it is {utc(now)} UTC here", 1),
+    ]
+    return parts if clock is None else [*parts, clock]
+
+
+def clock_check(synchronised: bool | None, error_ms: float | None) -> Part | None:
+    """Return what the kernel says about the clock, if anything."""
+    if synchronised is None:
+        return None
+    if not synchronised:
+        return Part("clock not synchronised", 1, "bad")
+    return Part(f"clock synchronised to {error_ms or 0.0:.0f} ms", 4, "good")
+
+
+def connected(state: State) -> list[Part]:
+    """Return what is said once there is a hole."""
+    parts = [
+        Part(f"connected to {state.remote}", 0),
+        Part(f" from port {state.local.rpartition(':')[2]}", 5),
+    ]
+    if state.rtt_s is not None:
+        parts.append(Part(milliseconds(state.rtt_s), 3))
+    return [*parts, security(state.sealed, state.authenticated)]
+
+
+def security(sealed: bool, authenticated: bool) -> Part:
+    """Return how well the link is protected."""
+    if not sealed:
+        return Part("plain", 2, "bad")
+    return Part("sealed, authenticated", 3, "good") if authenticated else Part("sealed, not authenticated", 2, "bad")
+
+
+def traffic(state: State) -> list[Part]:
+    """Return what is said while connections come and go."""
+    streams = "1 stream" if state.streams == 1 else f"{state.streams} streams"
+    parts = [*connected(state), Part(streams, 1)]
+    for name, flow in (("in", state.inward), ("out", state.outward)):
+        parts += [Part(f"{name} {size(flow.size)}", 2), Part(f" at {rate(flow.rate)}", 4)]
+    return parts
+
+
+def progress(state: State, over: bool) -> list[Part]:
+    """Return what --progress says; `over`: there will be no more."""
+    parts = [Part(duration(state.elapsed_s), 2)]
+    for name, flow in (("out", state.outward), ("in", state.inward)):
+        if flow.size or flow.expected:
+            parts += _flow(name, flow, over)
+    return parts if len(parts) > 1 else [*parts, Part(size(0), 0)]
+
+
+def _flow(name: str, flow: Flow, over: bool) -> list[Part]:
+    parts = [Part(f"{name} {size(flow.size)}", 0)]
+    if not over:
+        parts.append(Part(f" at {rate(flow.rate)}", 1))
+    parts.append(Part(f"average {rate(flow.average)}", 4))
+    if flow.expected:
+        parts.append(Part(f"{min(100 * flow.size // flow.expected, 100)} %", 1))
+    if not over and (left := flow.seconds_left) is not None:
+        parts.append(Part(f"{duration(left)} left", 3))
+    return parts
+
+
+def path(local: str, remote: str, protection: Part, least: float, median: float, most: float) -> str:
+    """Return what -z has found; round trips in seconds."""
+    port = local.rpartition(":")[2]
+    times = f"{milliseconds(least)}, median {milliseconds(median)}, at most {milliseconds(most)}"
+    return f"connected to {remote} from port {port}, {protection.text}; round trip {times}"
+
+
+def size(count: float) -> str:
+    """Return bytes as a person reads them."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        # 1023.95 would read 1024.0.
+        if count < 1023.95:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def rate(count: float) -> str:
+    """Return bytes a second as a person reads them."""
+    return f"{size(count)}/s"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a stopwatch shows them."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a round trip."""
+    return f"{seconds * 1000:.1f} ms" if seconds >= 0.001 else f"{seconds * 1000:.2f} ms"
+
+
+def utc(t: float) -> str:
+    """Return the time of day of a Unix time."""
+    minutes, second = divmod(int(t) % 86400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"

@@ -1,0 +1,38 @@
+"""What --show prints, and the hint for the other machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from punchtunnel.words.display import utc
+
+# Stands for what only a person can fill in.
+THIS_MACHINE = "<address of this machine>"
+ANY_TARGET = "HOST:PORT"
+WITH_SECRET = "with the same secret there: PUNCHTUNNEL_SECRET, --secret-file or --ask-secret"  # noqa: S105
+
+
+def hint(command: str, secret: bool) -> str:
+    """Return the command for the other machine as one sentence."""
+    return f"on the other machine: {command}" + (", with the same secret" if secret else "")
+
+
+def other_machine(command: str, secret: bool) -> list[str]:
+    """Return the command for the other machine as the first lines of --show."""
+    return ["on the other machine:", f"    {command}", *([f"    {WITH_SECRET}"] if secret else [])]
+
+
+def schedule(now: float, clock: str, ports: Sequence[tuple[int | None, Sequence[int]]], change: float) -> list[str]:
+    """Return what two people can compare.
+
+    Args:
+        now: Unix time in seconds by which the ports are chosen.
+        clock: What is known about it, or "".
+        ports: Buckets and their ports; None is the one that never changes.
+        change: Unix time of the next bucket.
+    """
+    lines = [f"it is {utc(now)} UTC here" + (f", {clock}" if clock else "")]
+    for bucket, numbers in ports:
+        name = "always" if bucket is None else f"bucket {bucket}"
+        lines.append(f"{name}: ports {' '.join(map(str, numbers))}")
+    return [*lines, f"the next bucket begins in {change - now:.0f} s, at {utc(change)} UTC"]
