@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import stat
 import sys
@@ -310,12 +311,21 @@ def _ask() -> str:
     # Imported now: only who asks pays for it.
     import getpass
 
+    # SIGINT must come as an exception: getpass has echo to switch on again.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         # Without a terminal getpass would read the tunnel's stdin.
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         return getpass.getpass(words.PROMPT)
     except (OSError, EOFError) as error:
         raise UsageError(usage.NOBODY_TO_ASK) from error
+    except KeyboardInterrupt as error:
+        raise SignalError(signal.SIGINT) from error
+    except UnicodeError:
+        # Without the cause: it would show bytes of what was typed.
+        raise UsageError(usage.SECRET_NOT_TEXT) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _has_fast_aes() -> bool:

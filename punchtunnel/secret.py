@@ -20,6 +20,7 @@ VARIABLE = "PUNCHTUNNEL_SECRET"
 FRESH_SIZE = 16
 # Crockford's base 32: no i, l, o, u, so that nothing is misheard or misread.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_MISHEARD = str.maketrans("oil", "011")
 GROUP = 4
 # A secret is a line, not a document.
 MAX_SIZE = 4096
@@ -37,7 +38,7 @@ def normal(text: str) -> bytes:
     """Return the bytes that are agreed on for a secret as somebody typed it.
 
     Space around it does not count.  In one that `fresh` has written, case,
-    dashes and spaces do not count either.
+    dashes and spaces do not count either, and o, i and l are taken for 0 and 1.
 
     Raises:
         UsageError: It is empty, longer than MAX_SIZE, or more than a line.
@@ -50,7 +51,7 @@ def normal(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > MAX_SIZE or b"\n" in data or b"\0" in data:
         raise UsageError(usage.LONG_SECRET.format(limit=MAX_SIZE))
-    bare = text.lower().replace("-", "").replace(" ", "")
+    bare = text.lower().replace("-", "").replace(" ", "").translate(_MISHEARD)
     if len(bare) == 26 and set(bare) <= set(ALPHABET):
         return bare.encode()
     return data
@@ -68,7 +69,7 @@ def find(
         environment: VARIABLE counts unless something more explicit is given.
         path: --secret-file.
         ask: --ask-secret: returns what was typed.
-        warn: Takes a sentence, if others can read the file.
+        warn: Takes a sentence, if others can read or change the file.
 
     Raises:
         UsageError: Two places are named, or the secret is unusable.
@@ -87,12 +88,15 @@ def find(
 def _read(path: str, warn: Callable[[str], None]) -> str:
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            info = os.fstat(file.fileno())
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise LocalError(words.cannot(words.read_secret(path), error)) from error
-    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warn(words.readable_secret(path))
+    if stat.S_ISREG(info.st_mode):
+        if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            warn(words.readable_secret(path))
+        if info.st_uid not in (0, os.geteuid()):
+            warn(words.foreign_secret(path))
     if len(data) > MAX_SIZE:
         raise UsageError(usage.LONG_SECRET_FILE.format(path=path, limit=MAX_SIZE))
     return data.decode("utf-8", "surrogateescape")

@@ -58,8 +58,8 @@ MAX_RECORD = MAX_PLAINTEXT + OVERHEAD
 # The one type of record there is; what the bytes mean is the multiplexer's
 # business, also its EOF.
 DATA = 1
-# Bytes under one key: 2^32 blocks of AES, at which an attacker's advantage from
-# the size of a block is still below 2^-64.
+# Bytes under one key, with what a record costs: about 2^32 blocks of AES, at which
+# an attacker's advantage from the size of a block is still below 2^-63.
 REKEY_AFTER = 2**36
 # Bytes.  Whoever stands in the middle may choose freely on both sides, so it
 # needs a collision only: 2^80 steps, within the seconds of one agreement.

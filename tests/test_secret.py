@@ -134,6 +134,25 @@ def test_a_file_that_others_may_read_is_warned_about_and_used(tmp_path: Path, mo
     assert "sesame" not in warnings[0]
 
 
+def test_a_file_that_somebody_else_may_change_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep(tmp_path, b"open sesame")
+    os.chown(path, os.geteuid() or 12345, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    warnings: list[str] = []
+    assert read(path, warnings.append) == b"open sesame"
+    assert len(warnings) == 1
+    assert "another user" in warnings[0]
+
+
+def test_letters_that_are_taken_for_digits_over_the_phone_are_digits() -> None:
+    secret = fresh(lambda size: bytes(range(size)))
+    assert "0" in secret
+    assert "1" in secret
+    heard = secret.replace("0", "O").replace("1", "l")
+    assert normal(heard) == normal(secret)
+    assert normal("all in one, o lily") == b"all in one, o lily", "only in what `fresh` has made"
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_a_file_of_ones_own_is_not_warned_about(tmp_path: Path, mode: int) -> None:
     assert read(keep(tmp_path, b"open sesame", mode)) == b"open sesame"

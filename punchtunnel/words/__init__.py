@@ -251,6 +251,11 @@ def to_target(target: str) -> str:
     return f"to {target}"
 
 
+def foreign_secret(path: str) -> str:
+    """Say that somebody else can change a secret."""
+    return f"the secret in {path} belongs to another user, who can change it"
+
+
 def cannot(what: str, error: OSError) -> str:
     """Say that reading or writing an own descriptor failed."""
     return f"cannot {what}: {error.strerror or error}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import os
 import re
+import select
 import shlex
 import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -270,6 +273,42 @@ def test_asking_without_a_terminal_is_one_sentence_and_reads_no_stdin() -> None:
         start_new_session=True,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def ask_on_a_terminal(typed: bytes) -> tuple[int, str, bool]:
+    """Type at the prompt for a secret; return the exit status, what was shown, and whether echo is on again."""
+    pid, terminal = os.forkpty()
+    if not pid:
+        os.execvpe(COMMAND[0], [*COMMAND, "127.0.0.1", "-w", "0.1", "--ask-secret"], environment())
+    shown = b""
+    try:
+        while not shown.endswith(b"secret: "):
+            assert select.select([terminal], [], [], 30)[0], shown
+            shown += os.read(terminal, 1000)
+        os.write(terminal, typed)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        echo = bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+        with contextlib.suppress(OSError):
+            while select.select([terminal], [], [], 0)[0] and (piece := os.read(terminal, 1000)):
+                shown += piece
+    finally:
+        os.close(terminal)
+    return status, shown.decode(errors="replace"), echo
+
+
+def test_control_c_at_the_prompt_leaves_the_terminal_as_it_was() -> None:
+    """It used to end the process by the signal, with echo switched off."""
+    status, shown, echo = ask_on_a_terminal(b"half a sec\x03")
+    assert (status, echo) == (130, True)
+    assert "half" not in shown
+
+
+def test_secret_that_is_no_text_is_one_sentence_without_a_byte_of_it() -> None:
+    """It used to be a traceback that showed the byte."""
+    status, shown, echo = ask_on_a_terminal(b"caf\xe9\xff\n")
+    assert (status, echo) == (2, True)
+    assert "Traceback" not in shown
+    assert "0x" not in shown
 
 
 def test_a_new_secret_is_128_bits_in_groups_and_works_as_it_is(lab: Lab) -> None:
