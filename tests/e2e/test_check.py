@@ -121,8 +121,8 @@ def test_nobody_there_is_exit_3(lab: Lab) -> None:
 
 
 def test_another_secret_is_exit_4(lab: Lab) -> None:
-    lab.start_left(shell=knowing("one"))
-    assert lab.start_right("-z", "-w", "2", shell=knowing("other")).status() == 4
+    lab.start_left(shell=knowing("one")).wait_for("waiting")
+    assert lab.start_right("-z", "-w", "4", shell=knowing("other")).status() == 4
 
 
 def test_the_library_is_told_that_it_cannot_be_checked(lab: Lab) -> None:
@@ -155,12 +155,13 @@ def test_a_check_that_is_interrupted_ends_with_its_signal_and_the_other_side_goe
 
 
 def test_a_check_takes_nothing_from_the_time_to_wait(lab: Lab) -> None:
-    left = lab.start_left("-w", "5")
+    left = lab.start_left("-w", "8")
+    left.wait_for("waiting")
     check(lab)
     assert left.status() == 3
     found = re.match(rf"no hole to {lab.right} in ([0-9.]+) s: ", left.reason)
     assert found
-    assert 1 <= float(found[1]) < 5
+    assert 1 <= float(found[1]) < 8
     (start,), (end,) = left.find("start"), left.find("exit")
-    # Not before the five seconds are over.
-    assert end["time_s"] - start["time_s"] > 4.9
+    # Not before all of its time is over.
+    assert end["time_s"] - start["time_s"] > 7.8

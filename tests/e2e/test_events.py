@@ -80,7 +80,7 @@ def test_streams_that_open_and_close(lab: Lab) -> None:
 
 def test_a_wrong_secret(lab: Lab) -> None:
     ends = [
-        start("-w", "2", shell=f"export PUNCHTUNNEL_SECRET={secret}")
+        start("-w", "5", shell=f"export PUNCHTUNNEL_SECRET={secret}")
         for start, secret in ((lab.start_left, "one"), (lab.start_right, "other"))
     ]
     assert_documented(*ends)
@@ -90,9 +90,11 @@ def test_a_wrong_secret(lab: Lab) -> None:
 
 
 def test_no_hole_and_a_port_that_is_busy(lab: Lab) -> None:
-    other = lab.start_left("-w", "2")
+    other = lab.start_left()
     other.wait_for("waiting")
     left = lab.start_left("-w", "1")
+    left.wait_for("exit")
+    other.process.terminate()
     assert_documented(left, other)
     assert left.find("exit")[0]["status"] in (3, 5)
     assert "port_busy" in names(left)
