@@ -27,6 +27,12 @@ Rule 5: the listeners catch a peer whose router rewrote its port, or who
 Rule 6: on one machine dialling a port from itself would connect to oneself:
         there the ports come in pairs, and whoever binds the first of a pair
         listens while the other dials from the second.
+Rule 7: when the peer is heard, both sides dial every port once more and
+        plainly.  A dial that is only closed leaves an entry in its router
+        for two minutes; if then a SYN of the peer passes it and finds no
+        socket, Linux's conntrack stays in SYN_SENT2, where it takes neither
+        that host's RST nor a new SYN, and the port is of no use to the next
+        run.  What has opened or was refused can be dialled again at once.
 """
 
 from __future__ import annotations
@@ -55,6 +61,8 @@ LATER_FAILURES = 3
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 DEAF_LIFE = 0.25
 HOLD_SHARE_CAPTURED = 0.95
+# Seconds without holds when the peer is heard: by then a connection is elected.
+MEETING = 2.0
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
 HOLD_LIFE = 0.9
 # Errors of connect() by what they say about the way to the peer.
@@ -128,8 +136,9 @@ class Dialler:
         counts: Where everything is counted.
         report: Where events go.
         on_open: Called with each connection that opens, with its far end as
-            text, that end's address, and its dial or None; the callee owns
-            the socket.
+            text, that end's address, whether it comes from the port that the
+            schedule has for it, and its dial or None; the callee owns the
+            socket.
     """
 
     def __init__(
@@ -141,7 +150,7 @@ class Dialler:
         rng: random.Random,
         counts: Counts,
         report: words.Report,
-        on_open: Callable[[socket.socket, str, str, Dial | None], None],
+        on_open: Callable[[socket.socket, str, str, bool, Dial | None], None],
     ) -> None:
         self._selector = selector
         self._channel = channel
@@ -153,6 +162,7 @@ class Dialler:
         self._on_open = on_open
         self._started = monotonic()
         self._captured = False
+        self._met_at: float | None = None
         self.open_to_all = False
         # Families in which ICMP ends our holds: there they last no longer than
         # a plain dial, and open less.
@@ -222,6 +232,18 @@ class Dialler:
             due += [dial.started + HOLD_LIFE for dial in self._dials.values() if dial.held]
         return min(due, default=float("inf"))
 
+    def meet(self) -> None:
+        """Take note that the peer is here: dial every port plainly at once, as it does (rule 7)."""
+        if self._met_at is not None:
+            return
+        self._met_at = self._monotonic()
+        for dial in list(self._dials.values()):
+            if dial.held and dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
+                tcp.close_with_reset(self._stop(dial))
+            elif dial.sock is not None or dial.due == float("inf"):
+                continue
+            self._start(dial)
+
     def capture(self) -> None:
         """Take note that a dial was answered, but not by the peer (rule 4)."""
         self._captured = True
@@ -270,7 +292,7 @@ class Dialler:
     def _retire(self, route: Route) -> None:
         dial = self._dials.pop(route)
         if dial.sock is not None:
-            self._stop(dial).close()
+            tcp.close_with_reset(self._stop(dial))
         place = (dial.address.family, dial.port)
         still_used = any((other.address.family, other.port) == place for other in self._dials.values())
         if not still_used and (listener := self._listeners.pop(place, None)) is not None:
@@ -346,9 +368,9 @@ class Dialler:
             self._report("foreign", remote=tcp.name_of(remote))
             tcp.close_with_reset(sock)
             return
-        if not listener.own and remote[1] != listener.port:
-            self._counts.rewritten += 1
-        self._on_open(sock, tcp.name_of(remote), host, None)
+        scheduled = listener.own or remote[1] == listener.port
+        self._counts.rewritten += not scheduled
+        self._on_open(sock, tcp.name_of(remote), host, scheduled, None)
 
     # ---- dials
 
@@ -398,7 +420,8 @@ class Dialler:
         return sock
 
     def _hold_share(self, address: Address) -> float:
-        if address.own or address.family in self._mortal:
+        meeting = self._met_at is not None and self._monotonic() < self._met_at + MEETING
+        if address.own or meeting or address.family in self._mortal:
             return 0.0
         return HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
 
@@ -408,7 +431,7 @@ class Dialler:
             # The peer's SYN has come: now the kernel must go on.
             dial.held = False
             return
-        self._stop(dial).close()
+        tcp.close_with_reset(self._stop(dial))
         self._start(dial)
 
     def _stop(self, dial: Dial) -> socket.socket:
@@ -429,7 +452,7 @@ class Dialler:
         else:
             dial.due = float("inf")
             tcp.ignore_expiry(sock, False)
-            self._on_open(sock, dial.remote, dial.address.host, dial)
+            self._on_open(sock, dial.remote, dial.address.host, True, dial)
 
     def _failed(self, dial: Dial, code: int, held: bool) -> None:
         self.redial(dial, _kind_of(code, held))

@@ -15,11 +15,12 @@ secret (secure.py).  On plain links neither is sent, and the follower has won
 with its ACCEPT.
 
 Rule 1: at most one PICK is outstanding; the next follows only a loss, and goes
-        to a party that has not failed before, if there is any.
+        on a plain link to a party that has not failed before, if there is any.
 Rule 2: the follower never picks.  It answers a PICK at once; on a plain link,
         unless a PICK of its own is outstanding with a third party: then that
         one ends first.  Nonces order all parties, so such waiting never
-        closes a circle.
+        closes a circle.  On a sealed link only the peer's proof decides, and
+        whoever never gives it must not keep the others waiting.
 Rule 3: one process uses one nonce on all its connections; hearing it back
         means being connected to oneself.
 Rule 4: a stranger's bytes cost the stranger its connection, never the
@@ -29,7 +30,7 @@ Rule 5: bytes that follow the last of these messages belong to the link and
         travel with the winner as `unread`.
 Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
         does not know the secret, or cannot be linked to and has not proved
-        that it does, is dropped.  The owner says how often a party may try.
+        that it does, is dropped.  `Limits` says who may try, and when (tries.py).
 
 No sockets and no clock: punch.py owns both and performs the actions.
 """
@@ -39,7 +40,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 
@@ -192,18 +193,17 @@ class _Connection:
 
 
 class Limits:
-    """How often strangers may try; this one lets everybody."""
+    """Who may begin a key agreement; these let everybody, the oldest first."""
 
-    def may_try(self, conn: int) -> bool:
-        """Tell whether a key agreement may begin on `conn` now."""
-        return True
+    def choose(self, waiting: Mapping[int, bytes]) -> int | None:
+        """Return which connection goes on now; `waiting` has the nonce of the other side by connection."""
+        return next(iter(waiting), None)
 
-    def began(self, conn: int) -> None:
-        """Take note that one begins: each lets its peer test one secret."""
+    def began(self, conn: int, nonce: bytes) -> None:
+        """Take note that one begins: it lets the other side test one secret."""
 
-    def rank(self, conn: int) -> int:
-        """Return how far back `conn` stands among those that could be picked."""
-        return 0
+    def showed_nothing(self, conn: int) -> None:
+        """Take note that the one on `conn` has ended before that, if there was one."""
 
 
 class Election:
@@ -213,7 +213,7 @@ class Election:
         mine: The hello of this process.
         agree: Makes a fresh key agreement; None on a plain link.
         strict: There is a secret (rule 6).
-        limits: Says which connections may begin a key agreement now; `retry`
+        limits: Say which connection may begin a key agreement now; `retry`
             asks again.
     """
 
@@ -259,6 +259,8 @@ class Election:
     def lost(self, conn: int) -> list[Action]:
         """Forget a connection that was closed; another may be picked in its place."""
         connection = self._connections.pop(conn, None)
+        if connection is not None and connection.keys is None:
+            self._limits.showed_nothing(conn)
         if conn != self.picked:
             return []
         self.picked = None
@@ -294,7 +296,7 @@ class Election:
         connection.raw_hello = bytes(buffer[:HELLO_SIZE])
         connection.hello = hello
         del buffer[:HELLO_SIZE]
-        return self._next_choice() if self.picked is None else []
+        return self._next_choice()
 
     def _fits(self, hello: Hello) -> bool:
         if Trait.CHECK in self.mine.traits | hello.traits:
@@ -316,22 +318,14 @@ class Election:
             return self._drop(conn, Why.STRANGER)
         if len(message) < size:
             return []
-        if not leads and not self._may_answer(conn):
-            if len(connection.buffer) > size:
-                # Nothing may follow a PICK that is not answered yet.
-                return self._drop(conn, Why.STRANGER)
-            connection.asked = True
-            return []
-        return self._answer(conn, connection, hello)
-
-    def _may_answer(self, conn: int) -> bool:
-        """Tell whether a PICK may be answered now.
-
-        On a plain link an ACCEPT is a promise, so there is one at a time.  On
-        a sealed one only the peer's proof decides, and whoever never gives it
-        must not keep the others waiting.
-        """
-        return self.picked is None if self._agree is None else self._limits.may_try(conn)
+        if leads:
+            return self._answer(conn, connection, hello)
+        connection.asked = True
+        actions = self._next_choice()
+        if connection.asked and len(connection.buffer) > size:
+            # Nothing may follow a PICK that is not answered yet.
+            actions += self._drop(conn, Why.STRANGER)
+        return actions
 
     def _answer(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
         """Go on from a whole PICK or ACCEPT in the buffer."""
@@ -340,7 +334,7 @@ class Election:
             # If the answer cannot be sent, the connection is lost like any picked one.
             self.picked = conn
         else:
-            self._limits.began(conn)
+            self._limits.began(conn, hello.nonce)
         connection.asked = False
         del connection.buffer[: len(PICK)]
         if self._agree is None:
@@ -381,31 +375,46 @@ class Election:
         return [*replies, Won(conn, bytes(connection.buffer), leads, hello, keys)]
 
     def retry(self) -> list[Action]:
-        """Go on with what had to wait for `may_try`."""
-        return self._next_choice() if self.picked is None else []
+        """Go on with what had to wait for its turn."""
+        return self._next_choice()
 
     def _next_choice(self) -> list[Action]:
-        """Accept a PICK that had to wait, or else pick the oldest connection that we lead."""
-        for conn, connection in self._connections.items():
-            if connection.asked and connection.hello is not None and self._may_answer(conn):
-                return self._answer(conn, connection, connection.hello)
-        led = {
-            conn: (connection.hello.nonce in self._failed_nonces, self._limits.rank(conn))
-            for conn, connection in self._connections.items()
-            if connection.hello is not None
-            and self.mine.nonce > connection.hello.nonce
-            and (self._agree is None or self._limits.may_try(conn))
+        """Answer PICKs and pick, as long as it is anybody's turn."""
+        actions: list[Action] = []
+        while (conn := self._limits.choose(self._waiting())) is not None:
+            connection = self._connections[conn]
+            assert connection.hello is not None
+            if connection.asked:
+                actions += self._answer(conn, connection, connection.hello)
+            else:
+                actions.append(self._pick(conn, connection, connection.hello.nonce))
+        return actions
+
+    def _waiting(self) -> dict[int, bytes]:
+        """Return the nonces behind the connections on which we could go on, the best first."""
+        heard = {conn: one.hello.nonce for conn, one in self._connections.items() if one.hello is not None}
+        # On a plain link an ACCEPT is a promise, so there is one at a time.
+        free = self.picked is None
+        waiting = {
+            conn: nonce
+            for conn, nonce in heard.items()
+            if self._connections[conn].asked and (free or self._agree is not None)
         }
-        if not led:
-            return []
-        # Whoever did not answer before comes last: it may never do.
-        self.picked = min(led, key=lambda conn: led[conn])
+        if free:
+            # Whoever did not answer before comes last: it may never do.
+            led = [conn for conn, nonce in heard.items() if self.mine.nonce > nonce]
+            led.sort(key=lambda conn: heard[conn] in self._failed_nonces)
+            waiting.update((conn, heard[conn]) for conn in led)
+        return waiting
+
+    def _pick(self, conn: int, connection: _Connection, nonce: bytes) -> Send:
+        self.picked = conn
         message = b""
         if self._agree is not None:
-            self._limits.began(self.picked)
-            agreement = self._connections[self.picked].agreement = self._agree()
-            message = agreement.message
-        return [Send(self.picked, PICK + message)]
+            self._limits.began(conn, nonce)
+            connection.agreement = self._agree()
+            message = connection.agreement.message
+        return Send(conn, PICK + message)
 
     def _drop(self, conn: int, why: Why) -> list[Action]:
         return [Drop(conn, why), *self.lost(conn)]

@@ -147,7 +147,7 @@ class SocketEnd:
 
     def abort(self) -> None:
         """See End."""
-        tcp.close_with_reset(self._sock)
+        tcp.abort(self._sock)
 
 
 class StdioEnd:

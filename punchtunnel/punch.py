@@ -18,6 +18,7 @@ import os
 import random
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,6 @@ from punchtunnel.election import (
     Drop,
     Election,
     Hello,
-    Limits,
     Reject,
     Role,
     Send,
@@ -44,6 +44,7 @@ from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, Keys, preload
 from punchtunnel.signals import Signals
+from punchtunnel.tries import EVERYBODY_ELSE, Caller, Tries
 from punchtunnel.words import usage
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
@@ -55,12 +56,6 @@ LONGEST_HELLO_TIMEOUT = 5.0
 DECISION_TIMEOUT = 5.0
 # Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
 PICK_TIMEOUT = 3.0
-# Key agreements with one address that cost nothing, and the seconds between the
-# further ones: each lets the other side test one secret, and costs 8 ms.
-FREE_TRIES = 5
-TRY_EVERY = 10.0
-# What strangers have in common, so that changing the address gains nothing.
-EVERYBODY_ELSE = "*"
 # Different reasons for a rejection that are told one by one.
 MAX_SAID = 8
 # Seconds for which a refused peer may still read why.
@@ -118,6 +113,7 @@ class _Candidate:
     host: str
     opened: float
     patience: float
+    scheduled: bool
     dial: Dial | None
     picked: float = float("inf")
 
@@ -223,27 +219,6 @@ def open_hole(
         puncher.close()
 
 
-class _Limits(Limits):
-    """Slows guessing down and locks nobody out: a stranger may share the peer's address."""
-
-    def __init__(self, puncher: _Puncher) -> None:
-        self._puncher = puncher
-        self._tries: dict[str, list[float]] = {}
-
-    def may_try(self, conn: int) -> bool:
-        tries = self._tries.get(self._puncher.source_of(conn), [])
-        return len(tries) < FREE_TRIES or self._puncher.now() - tries[-1] >= TRY_EVERY
-
-    def began(self, conn: int) -> None:
-        tries = self._tries.setdefault(self._puncher.source_of(conn), [])
-        tries.append(self._puncher.now())
-        del tries[:-FREE_TRIES]
-
-    def rank(self, conn: int) -> int:
-        source = self._puncher.source_of(conn)
-        return len(self._tries.get(source, [])) + (FREE_TRIES if source == EVERYBODY_ELSE else 0)
-
-
 class _Puncher:
     def __init__(
         self,
@@ -262,14 +237,14 @@ class _Puncher:
         self._report = report
         self._counts = Counts()
         tag = schedule.channel_tag(settings.channel)
-        self._limits = _Limits(self)
+        sealed = Trait.PLAIN not in settings.traits
         self._election = Election(
             Hello(nonce, tag, settings.role, settings.traits),
-            agree=None if Trait.PLAIN in settings.traits else self._agree,
+            agree=self._agree if sealed else None,
             strict=bool(settings.secret),
-            limits=self._limits,
+            limits=Tries(self._caller, monotonic, rng) if sealed else None,
         )
-        self._loaded = Trait.PLAIN in settings.traits
+        self._loaded = not sealed
         self._rejection: RejectedError | None = None
         self._said: set[str] = set()
         self._selector = selectors.DefaultSelector()
@@ -308,9 +283,10 @@ class _Puncher:
                 self._plan(now)
             self._dialler.start_due()
             if not self._loaded and self._counts.dials:
-                # The first SYNs are under way: their answers take longer than this, or nobody hurries.
+                # The first SYNs are under way.  In a thread, because it takes a slow machine a second,
+                # in which the peer would wait for our hello in vain; joined at the interpreter's exit.
                 self._loaded = True
-                preload()
+                threading.Thread(target=preload, name="preload").start()
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
@@ -383,22 +359,24 @@ class _Puncher:
 
     # ---- connections
 
-    def _on_open(self, sock: socket.socket, remote: str, host: str, dial: Dial | None) -> None:
+    def _on_open(self, sock: socket.socket, remote: str, host: str, scheduled: bool, dial: Dial | None) -> None:
         """A connection is open, but with whom?  The election finds out."""
         if len(self._candidates) >= MAX_HALFWAY:
             self._drop(min(self._candidates, key=self._worth))
         self._counts.opened += 1
         conn = self._counts.opened
         patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * tcp.round_trip(sock))
-        self._candidates[conn] = _Candidate(sock, remote, host, self._monotonic(), patience, dial)
+        self._candidates[conn] = _Candidate(sock, remote, host, self._monotonic(), patience, scheduled, dial)
         self._report("opened", local=tcp.name_of(sock.getsockname()), remote=remote)
         tcp.send_at_once(sock)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
         self._perform(self._election.opened(conn))
 
-    def _worth(self, conn: int) -> tuple[bool, bool, int]:
-        """Order connections: strangers first, then silent ones, then old ones."""
-        return self.source_of(conn) != EVERYBODY_ELSE, self._election.has_hello(conn), conn
+    def _worth(self, conn: int) -> tuple[bool, bool, bool, bool, int]:
+        """Order connections: first those that are not being tried, of strangers, unexpected, silent, old."""
+        caller = self._caller(conn)
+        known = caller.source != EVERYBODY_ELSE
+        return self._election.engaged(conn), known, caller.scheduled, self._election.has_hello(conn), conn
 
     def _on_received(self, conn: int) -> None:
         try:
@@ -408,7 +386,11 @@ class _Puncher:
         except OSError:
             data = b""
         if data:
-            self._perform(self._election.received(conn, data))
+            actions = self._election.received(conn, data)
+            if self._election.has_hello(conn):
+                # Before our next word: what we dial now must be there before it.
+                self._dialler.meet()
+            self._perform(actions)
         else:
             self._drop(conn)
 
@@ -419,8 +401,9 @@ class _Puncher:
 
     def _expiry(self, conn: int) -> float:
         candidate = self._candidates[conn]
-        limit = DECISION_TIMEOUT if self._election.has_hello(conn) else candidate.patience
-        return min(candidate.opened + limit, candidate.picked + PICK_TIMEOUT)
+        if candidate.picked < float("inf"):
+            return candidate.picked + PICK_TIMEOUT
+        return candidate.opened + (DECISION_TIMEOUT if self._election.has_hello(conn) else candidate.patience)
 
     def _next_expiry(self) -> float:
         if self._hole is not None:
@@ -478,14 +461,12 @@ class _Puncher:
     def _agree(self) -> Agreement:
         return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)
 
-    def source_of(self, conn: int) -> str:
-        """Return whose tries count together: an address of the peer, or everybody else."""
-        host = self._candidates[conn].host
-        return host if any(address.host == host for address in self._addresses) else EVERYBODY_ELSE
-
-    def now(self) -> float:
-        """Return the monotonic time in seconds."""
-        return self._monotonic()
+    def _caller(self, conn: int) -> Caller:
+        """Return who is on a connection, as tries.py counts."""
+        candidate = self._candidates[conn]
+        known = any(address.host == candidate.host for address in self._addresses)
+        source = candidate.host if known else EVERYBODY_ELSE
+        return Caller(source, candidate.remote, known and candidate.scheduled)
 
     def _note_rejection(self, conn: int, error: RejectedError) -> None:
         """Drop somebody who may be a stranger, and go on; it is the verdict only if nobody better comes."""
@@ -494,7 +475,7 @@ class _Puncher:
         event = "rejected_again" if kind in self._said or len(self._said) > MAX_SAID else "rejected"
         self._said.add(kind)
         self._report(event, remote=self._candidates[conn].remote, reason=str(error))
-        if self.source_of(conn) != EVERYBODY_ELSE:
+        if self._caller(conn).source != EVERYBODY_ELSE:
             self._rejection = error
         self._forget(conn, politely=True)
 

@@ -12,8 +12,9 @@ import pytest
 from punchtunnel import schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role
 from punchtunnel.errors import NoHoleError, RejectedError
-from punchtunnel.punch import FREE_TRIES, TRY_EVERY, Settings, open_hole
+from punchtunnel.punch import Settings, open_hole
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
+from punchtunnel.tries import FREE_TRIES, TRY_EVERY
 
 A, B = "127.0.0.1", "127.0.0.2"
 WAIT = 3.0

@@ -21,7 +21,7 @@ LAYERS = [
     {"errors"},
     {"address", "clock", "schedule", "secure", "frames", "state"},
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp"},
-    {"pipes", "poller"},
+    {"pipes", "poller", "tries"},
     {"display", "ends", "show"},
     {"incoming", "outgoing", "target"},
     {"dialling", "link"},
@@ -32,7 +32,7 @@ LAYERS = [
 ]
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
 
-PURE = ["errors", "address", "schedule", "secure", "election", "frames", "mux", "parting"]
+PURE = ["errors", "address", "schedule", "secure", "election", "tries", "frames", "mux", "parting"]
 PURE += ["state", "words", "words.display", "words.show", "words.protocol", "words.events", "words.usage"]
 EDGES_OF_THE_SYSTEM = {
     *("asyncio", "fcntl", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal"),

@@ -8,17 +8,19 @@ import os
 import random
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 import punchtunnel
 from punchtunnel import schedule
 from punchtunnel.dialling import Counts, Dialler
-from punchtunnel.election import MAGIC, Hello, Role
+from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.punch import Hole, Settings, open_hole
 from punchtunnel.resolve import Address
@@ -207,6 +209,56 @@ def test_stranger_costs_only_its_own_connection(two: ThreadPoolExecutor, channel
                     pass
         other = two.submit(open_hole, settings(A, B, channel))
         check_pair(end.result(LONG), other.result(LONG))
+
+
+def test_every_port_is_dialled_once_more_before_a_word_to_the_peer(two: ThreadPoolExecutor, channel: str) -> None:
+    """What was left half-way used to spoil its port for the next run, in the routers of both sides."""
+    failed = threading.Semaphore(0)
+
+    def report(event: str, /, **_: object) -> None:
+        if event == "dial_failed":
+            failed.release()
+
+    plain = replace(settings(B, A, channel), traits=Trait.PLAIN)
+    first, second = schedule.bucket_ports(channel, schedule.CLOCK_FREE, 2)
+    with socket.create_server((B, first)) as at_once:
+        # No wait ends on a clock that stands still.
+        end = two.submit(open_hole, plain, lambda: 1e9, lambda: 0.0, nonce=b"a" * 16, report=report)
+        sock, _ = at_once.accept()
+        for _ in range(len(schedule.ports_of(channel, schedule.current_buckets(1e9), schedule.Plan())) - 1):
+            assert failed.acquire(timeout=LONG)
+        with sock, socket.create_server((B, second)) as later:
+            sock.sendall(Hello(b"b" * 16, schedule.channel_tag(channel), Role.RAW, Trait.PLAIN).encode() + PICK)
+            assert sock.recv(HELLO_SIZE + len(ACCEPT), socket.MSG_WAITALL).endswith(ACCEPT)
+            later.setblocking(False)
+            later.accept()[0].close()
+            end.result(LONG).sock.close()
+
+
+def test_hello_is_said_while_the_ciphers_are_still_being_loaded(
+    two: ThreadPoolExecutor, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine that took a second, in which the peer gave up every connection."""
+    loaded = threading.Event()
+    monkeypatch.setattr(sys.modules["punchtunnel.punch"], "preload", lambda: loaded.wait(LONG))
+    end = two.submit(open_hole, settings(B, A, channel))
+    try:
+        with dial_first_port(channel, source=B) as sock:
+            sock.settimeout(LONG)
+            assert sock.recv(HELLO_SIZE, socket.MSG_WAITALL).startswith(MAGIC)
+    finally:
+        loaded.set()
+    other = two.submit(open_hole, settings(A, B, channel))
+    check_pair(end.result(LONG), other.result(LONG))
+
+
+def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecutor, channel: str) -> None:
+    """There is room for 64 connections that are not decided."""
+    end = two.submit(open_hole, settings(B, A, channel))
+    with contextlib.ExitStack() as crowd:
+        for _ in range(70):
+            crowd.enter_context(dial_first_port(channel, source=B))
+        check_pair(two.submit(open_hole, settings(A, B, channel)).result(LONG), end.result(LONG))
 
 
 def test_caller_from_another_address_is_turned_away(two: ThreadPoolExecutor, channel: str) -> None:

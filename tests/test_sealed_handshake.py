@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -296,10 +296,10 @@ class Only(Limits):
         self.allowed = set(allowed)
         self.began_on: list[int] = []
 
-    def may_try(self, conn: int) -> bool:
-        return conn in self.allowed
+    def choose(self, waiting: Mapping[int, bytes]) -> int | None:
+        return next((conn for conn in waiting if conn in self.allowed), None)
 
-    def began(self, conn: int) -> None:
+    def began(self, conn: int, nonce: bytes) -> None:
         self.began_on.append(conn)
 
 

@@ -1,0 +1,138 @@
+"""The dialler alone, over loopback, with a clock that stands still and dice that are loaded."""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from punchtunnel import schedule
+from punchtunnel.dialling import MEETING, Counts, Dial, Dialler
+from punchtunnel.resolve import Address
+from punchtunnel.words import unreported
+
+A, B = "127.0.0.1", "127.0.0.2"
+CHANNEL = "dialling"
+NOW = 1e9
+PORTS = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), schedule.Plan())
+LONG = 30.0
+
+
+class Dice(random.Random):
+    """Decides every coin in one way, and counts the TTLs that were thrown: one for each hold."""
+
+    def __init__(self, holds: bool) -> None:
+        super().__init__(1)
+        self._coin = 0.0 if holds else 0.999
+        self.holds = 0
+
+    def random(self) -> float:
+        return self._coin
+
+    def randint(self, a: int, b: int) -> int:
+        self.holds += 1
+        return b
+
+
+class Table:
+    """A dialler and all that it plays with."""
+
+    def __init__(self, selector: selectors.BaseSelector, holds: bool) -> None:
+        self.selector = selector
+        self.dice = Dice(holds)
+        self.counts = Counts()
+        self.now = 0.0
+        self.opened: list[socket.socket] = []
+        self.dialler = Dialler(
+            selector, CHANNEL, A, lambda: self.now, self.dice, self.counts, unreported, self._on_open
+        )  # fmt: skip
+
+    def _on_open(self, sock: socket.socket, remote: str, host: str, scheduled: bool, dial: Dial | None) -> None:
+        self.opened.append(sock)
+
+    def begin(self) -> None:
+        """Dial every port once."""
+        self.dialler.plan((Address(socket.AF_INET, B),), NOW)
+        self.dialler.start_due()
+
+    def settle(self, pending: int) -> None:
+        """Let the answers come, until `pending` dials are without one."""
+        deadline = time.monotonic() + LONG
+        while self.dialler.outcomes["pending"] > pending:
+            assert time.monotonic() < deadline
+            for key, _ in self.selector.select(LONG):
+                key.data()
+
+
+@pytest.fixture(params=[True, False], ids=["holds", "plain"])
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    with selectors.DefaultSelector() as selector:
+        table = Table(selector, request.param)
+        yield table
+        table.dialler.close()
+        for sock in table.opened:
+            sock.close()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """One of the ports, at which B answers no SYN: its listener's queue is full."""
+    with socket.socket() as full, socket.socket() as only:
+        full.bind((B, PORTS[-1]))
+        full.listen(0)
+        only.connect(full.getsockname())
+        yield PORTS[-1]
+
+
+def test_meeting_dials_all_that_waits_at_once_and_plainly(table: Table) -> None:
+    """The ports of two quick runs behind rejecting routers used to die one by one, until no run met."""
+    table.begin()
+    table.settle(0)
+    holds, dials = table.dice.holds, table.counts.dials
+    table.dialler.meet()
+    assert table.counts.dials == dials + len(PORTS)
+    assert table.dice.holds == holds
+
+
+def test_meeting_dials_a_pending_hold_anew_and_leaves_a_pending_plain_dial_alone(
+    table: Table, silent_port: int
+) -> None:
+    assert silent_port in PORTS
+    table.begin()
+    table.settle(1)
+    holds, dials = table.dice.holds, table.counts.dials
+    table.dialler.meet()
+    assert table.counts.dials - dials == len(PORTS) - (0 if holds else 1)
+    assert table.dice.holds == holds
+    table.settle(1)
+
+
+def test_peer_is_met_only_once(table: Table) -> None:
+    """A stranger who says hello again and again must not make us dial."""
+    table.begin()
+    table.settle(0)
+    table.dialler.meet()
+    table.settle(0)
+    dials = table.counts.dials
+    table.dialler.meet()
+    assert table.counts.dials == dials
+
+
+def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(table: Table) -> None:
+    table.begin()
+    table.settle(0)
+    table.dialler.meet()
+    table.settle(0)
+    holds, dials = table.dice.holds, table.counts.dials
+    table.now = MEETING * 0.99
+    table.dialler.start_due()
+    assert table.counts.dials > dials
+    assert table.dice.holds == holds
+    table.settle(0)
+    table.now = MEETING + LONG
+    table.dialler.start_due()
+    assert (table.dice.holds > holds) == (holds > 0)

@@ -1,0 +1,55 @@
+"""What the kernel does with the options and ways to close that tcp.py offers, over loopback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from punchtunnel import tcp
+
+A, B = "127.0.0.1", "127.0.0.2"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server((B, 0)) as sock:
+        yield sock
+
+
+def connect(listener: socket.socket, port: int = 0) -> tuple[socket.socket, socket.socket]:
+    sock = socket.create_connection(listener.getsockname(), source_address=(A, port))
+    return sock, listener.accept()[0]
+
+
+def test_close_with_reset_tells_an_end_before_the_reset(listener: socket.socket) -> None:
+    """Without the FIN a Linux router refused the peer's SYN on these ports for ten seconds and more."""
+    sock, other = connect(listener)
+    with other:
+        sock.sendall(b"last words")
+        tcp.close_with_reset(sock)
+        assert other.recv(100) == b"last words"
+        assert other.recv(100) == b""
+        # Linux says so of a connection that was reset after its end.
+        with pytest.raises(BrokenPipeError):
+            other.sendall(b"too late")
+
+
+def test_close_with_reset_leaves_the_ports_free(listener: socket.socket) -> None:
+    sock, other = connect(listener)
+    port = sock.getsockname()[1]
+    for _ in range(3):
+        tcp.close_with_reset(sock)
+        other.close()
+        sock, other = connect(listener, port)
+    sock.close()
+    other.close()
+
+
+def test_abort_is_never_taken_for_an_end(listener: socket.socket) -> None:
+    sock, other = connect(listener)
+    with other:
+        tcp.abort(sock)
+        with pytest.raises(ConnectionResetError):
+            other.recv(100)
