@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 
 from punchtunnel import tcp
@@ -34,14 +35,18 @@ FIRST_FRAME = 64 * 1024
 SHORTEST_FRAME = 8 * 1024
 # Seconds of the hole's rate that one frame may take.
 FRAME_TIME = 0.005
-# Frames that may wait unsent in the kernel, so that the hole does not run dry
-# while this process sleeps; and the bytes beyond which more gained nothing.
-UNSENT_FRAMES = 3
-MOST_UNSENT = 256 * 1024
-# Seconds over which the rate is taken, and after which an interval says nothing
-# because there were pauses in it.
-INTERVAL = 0.02
-LONGEST_INTERVAL = 0.5
+# Frames that may wait unsent in the kernel.  When it runs dry, the congestion
+# control takes that for our rate and stays slow: at 200 Mbit/s and 300 ms a
+# quarter of this, 5 ms of sleep, halved the throughput.
+UNSENT_FRAMES = 4
+MOST_UNSENT = 1024 * 1024
+# Seconds over which the rate is taken: the kernel takes half its queue at a time.
+# After LONGEST an interval says nothing, because there were pauses in it.
+INTERVAL = 0.25
+LONGEST_INTERVAL = 1.0
+# The best of so many intervals counts.  TCP that starts slowly, or has lost
+# something, sends in bursts with pauses of a round trip between them.
+INTERVALS = 8
 
 
 class Outgoing:
@@ -77,6 +82,7 @@ class Outgoing:
         self._began = self.said_at
         self._bytes = 0
         self._was_full = False
+        self._rates: deque[float] = deque(maxlen=INTERVALS)
         self._unsent_limit = MOST_UNSENT
         tcp.limit_unsent(sock, MOST_UNSENT)
 
@@ -170,12 +176,13 @@ class Outgoing:
         elapsed = now - self._began
         if elapsed < INTERVAL:
             return
-        limit = self.frame_limit
-        if elapsed < LONGEST_INTERVAL and self._was_full:
-            limit = int(self._bytes / elapsed * FRAME_TIME)
-        elif elapsed < LONGEST_INTERVAL and self._bytes > limit:
-            limit *= 2
-        self.frame_limit = max(SHORTEST_FRAME, min(limit, LONGEST_FRAME))
+        if elapsed < LONGEST_INTERVAL:
+            self._rates.append(self._bytes / elapsed)
+            limit = int(max(self._rates) * FRAME_TIME)
+            if len(self._rates) < INTERVALS or not self._was_full:
+                # Not known yet, or as fast as that at least.
+                limit = max(limit, self.frame_limit)
+            self.frame_limit = max(SHORTEST_FRAME, min(limit, LONGEST_FRAME))
         self._began, self._bytes, self._was_full = now, 0, False
         unsent = min(UNSENT_FRAMES * self.frame_limit, MOST_UNSENT)
         # Not for every small change: it costs a system call.

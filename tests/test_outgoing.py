@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from punchtunnel.ends import SocketEnd
 from punchtunnel.outgoing import (
     FIRST_FRAME,
     FRAME_TIME,
-    INTERVAL,
     LONGEST_FRAME,
     PREFIX,
     SHORTEST_FRAME,
@@ -135,11 +135,10 @@ def test_frames_grow_where_the_hole_takes_all(hole: tuple[socket.socket, socket.
     clock = Clock()
     outgoing = Outgoing(hole[0], None, None, clock)
     assert outgoing.frame_limit == FIRST_FRAME
-    for _ in range(10):
-        for _ in range(4):
-            outgoing.send(memoryview(bytes(FIRST_FRAME)))
-            everything(outgoing, hole[1], FIRST_FRAME)
-        clock.now += INTERVAL
+    for _ in range(1000):
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+        everything(outgoing, hole[1], FIRST_FRAME)
+        clock.now += 0.001
     assert outgoing.frame_limit == LONGEST_FRAME
     outgoing.close()
 
@@ -150,7 +149,7 @@ def test_frames_of_a_slow_hole_are_a_few_milliseconds_long(hole: tuple[socket.so
     outgoing = Outgoing(near, None, None, clock)
     rate = 10_000_000
     sent = received = 0
-    for _ in range(1000):
+    for _ in range(6000):
         if not outgoing.waits:
             outgoing.send(memoryview(bytes(100_000)))
             sent += 100_000
@@ -166,6 +165,24 @@ def test_frames_of_a_slow_hole_are_a_few_milliseconds_long(hole: tuple[socket.so
             step -= count
             received += count
     assert SHORTEST_FRAME < outgoing.frame_limit < 4 * rate * FRAME_TIME
+    outgoing.close()
+
+
+def test_bursts_with_pauses_between_them_do_not_shorten_the_frames(hole: tuple[socket.socket, socket.socket]) -> None:
+    """The rate of slow start used to count: frames and queue became too short for the hole to grow faster."""
+    near, far = hole
+    clock = Clock()
+    outgoing = Outgoing(near, None, None, clock)
+    for step in range(5000):
+        if not outgoing.waits:
+            outgoing.send(memoryview(bytes(100_000)))
+        else:
+            outgoing.send_on()
+        clock.now += 0.001
+        if step % 300 < 20:
+            with contextlib.suppress(BlockingIOError):
+                far.recv(1 << 20)
+    assert outgoing.frame_limit >= FIRST_FRAME
     outgoing.close()
 
 
