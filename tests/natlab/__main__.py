@@ -26,7 +26,7 @@ from .subjects import BASELINE, TOOL, Subject
 # interpreters is not; more than two on two cores and the times suffer.
 JOBS = 2
 # Cells that take longer wait for most of that time, so they run beside the
-# others.
+# others; but not those with many holes in a row.
 PATIENT_JOBS = 4
 PATIENT_SECONDS = 7.0
 FULL_RUNS = 5
@@ -65,7 +65,7 @@ async def run_all(cells: list[Cell], subject: Subject, given: argparse.Namespace
     limits = {True: asyncio.Semaphore(PATIENT_JOBS), False: asyncio.Semaphore(given.jobs)}
 
     async def one(cell: Cell, run: int) -> None:
-        async with limits[cell.longest_s > PATIENT_SECONDS]:
+        async with limits[cell.longest_s > PATIENT_SECONDS and cell.repeats == 1]:
             result = await run_once(cell, subject, run, given.logs)
         results.append(result)
         verdict = report.duration(result.seconds) if result.passed else f"FAILED: {result.why}"
