@@ -10,6 +10,8 @@ The life of a run, in six steps:
     6. bridge.py    each stream is joined to stdio, a local client or a target
                     (ends.py), until both directions have ended
 
+doctor/ looks at one machine without any of this (--doctor).
+
 As a library:
 
     hole = punchtunnel.punch("203.0.113.9")

@@ -3,6 +3,7 @@
     PEER            203.0.113.9   2001:db8::7   [fe80::1%eth0]   home.example
     -L [BIND:]PORT  2222   0.0.0.0:2222   [::1]:2222   unix:/run/ssh.sock
     --to [HOST:]PORT    22   nas:445   [::1]:22   unix:/run/app.sock
+    --stun HOST[:PORT]  stun.example   192.0.2.1:3478   [2001:db8::1]:3478
 
 Nothing is resolved here: a name stays a name until an edge looks it up.
 """
@@ -129,6 +130,21 @@ def parse_target(text: str) -> AnyPlace:
         UsageError: The text has another form.
     """
     return _parse_place("--to", text, default_host="127.0.0.1", lowest_port=1)
+
+
+def parse_server(option: str, text: str, default_port: int) -> Place:
+    """Parse the value of `--stun` or `--ntp`: `HOST[:PORT]`.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if is_literal(bare):
+        return Place(bare, default_port)
+    place = _parse_place(option, text if ":" in text else f"{text}:{default_port}", "", lowest_port=1)
+    if not isinstance(place, Place):
+        raise UsageError(usage.NOT_A_SERVER.format(option=option, text=text))
+    return place
 
 
 def _parse_place(option: str, text: str, default_host: str, lowest_port: int) -> AnyPlace:

@@ -65,6 +65,7 @@ Exit status:
   5    local resource: the port is taken, nothing could be bound
   6    the target of --to was refused (with stdio on one side)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM;  141  output closed
+  With --doctor: 0  nothing speaks against punching from here;  1  something does
 """
 
 app = typer.Typer(
@@ -105,6 +106,9 @@ class Options:
     progress: bool
     show: bool
     check: bool
+    doctor: bool
+    stun: list[str] | None
+    ntp: str | None
 
     @property
     def is_stdio(self) -> bool:
@@ -198,6 +202,16 @@ def run(
     check: Annotated[
         bool, typer.Option("-z", help="Only check the path: meet the peer, measure the round trip, and leave it alone.")
     ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Look at this machine, without a PEER; sends nothing.")
+    ] = False,
+    stun: Annotated[
+        list[str] | None,
+        typer.Option("--stun", metavar="HOST[:PORT]", help="With --doctor: ask this STUN server by TCP; give two."),
+    ] = None,
+    ntp: Annotated[
+        str | None, typer.Option("--ntp", metavar="HOST[:PORT]", help="With --doctor: ask this NTP server the time.")
+    ] = None,
     half_close: Annotated[
         bool, typer.Option("-N", help="Accepted and ignored: EOF always reaches the far side.")
     ] = False,
@@ -437,8 +451,22 @@ def _size_of_stdin() -> int | None:
     return None
 
 
+def _examine(options: Options) -> tuple[Exit, str]:
+    """Look at this machine instead of punching."""
+    # Imported now: only who asks pays for it.
+    from punchtunnel import doctor
+
+    if options.peers:
+        raise UsageError(usage.DOCTOR_ALONE)
+    return doctor.examine(options.stun or [], options.ntp, options.as_json), ""
+
+
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
     """Check everything, and do what was asked for; return status and reason."""
+    if options.doctor:
+        return _examine(options)
+    if options.stun or options.ntp:
+        raise UsageError(usage.FOR_DOCTOR)
     settings = _settings(options, b"" if options.show else _secret(options, status))
     places = [parse_listen(text) for text in options.listen or []]
     if options.to is not None:

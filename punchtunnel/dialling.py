@@ -79,6 +79,8 @@ class Counts:
     """What happened while punching: the base of every diagnosis."""
 
     dials: int = 0
+    # Of these, the holds that were made anew before anybody could answer.
+    held_again: int = 0
     refused: int = 0
     unreachable: int = 0
     expired: int = 0
@@ -107,7 +109,7 @@ class Dial:
     # It takes nothing in until its own ICMP must have come (IPv6).
     deaf: bool = False
     started: float = 0.0
-    # The field of Counts that the last failure counted in.
+    # The field of Counts that the last failure belongs to.
     last: str = ""
     sock: socket.socket | None = None
 
@@ -264,7 +266,7 @@ class Dialler:
     @property
     def outcomes(self) -> Counter[str]:
         """How the last dial of each route ended: a field of Counts, or "pending"."""
-        return Counter("pending" if dial.sock is not None else dial.last for dial in self._dials.values())
+        return Counter(_outcome(dial) for dial in self._dials.values())
 
     def close(self) -> None:
         """Close listeners and dials; connections that have opened belong to others."""
@@ -386,7 +388,7 @@ class Dialler:
             self._on_bind_error(error, *place, own=False)
             self._busy.add(place)
             self._counts.busy_ports = len(self._busy)
-            self.redial(dial)
+            self.redial(dial, "unusable")
             return
         self._busy.discard(place)
         self._counts.dials += 1
@@ -432,6 +434,7 @@ class Dialler:
             dial.held = False
             return
         tcp.close_with_reset(self._stop(dial))
+        self._counts.held_again += 1
         self._start(dial)
 
     def _stop(self, dial: Dial) -> socket.socket:
@@ -460,6 +463,15 @@ class Dialler:
             self._mortal.add(dial.address.family)
         setattr(self._counts, dial.last, getattr(self._counts, dial.last) + 1)
         self._report("dial_failed", port=dial.source, remote=dial.remote, reason=os.strerror(code))
+
+
+def _outcome(dial: Dial) -> str:
+    if dial.sock is None:
+        return dial.last
+    if not tcp.is_stopped_here(dial.sock):
+        return "pending"
+    # Neither a local firewall that drops what is sent nor a route that is gone ends a connect() that is under way.
+    return "forbidden" if tcp.has_route(dial.sock.family, dial.address.at(dial.port)) else "unreachable"
 
 
 def _kind_of(code: int, held: bool) -> str:

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from punchtunnel import words
 from punchtunnel.address import is_literal
-from punchtunnel.words import protocol as words
+from punchtunnel.words import protocol
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
 # services hand out in practice.
@@ -131,10 +132,10 @@ class Resolver:
                 answers = self._look_up(peer, None, self._family, socket.SOCK_STREAM)
             except UnicodeError:
                 # An interface behind "%" that no machine can have.
-                failed.append(words.NOT_POSSIBLE.format(peer=peer))
+                failed.append(protocol.NOT_POSSIBLE.format(peer=peer))
                 continue
             except OSError as error:
-                failed.append(words.NOT_RESOLVED.format(peer=peer, reason=error.strerror or error))
+                failed.append(words.unresolved(peer, str(error.strerror or error)))
                 lasting = lasting and error.errno != socket.EAI_AGAIN
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})

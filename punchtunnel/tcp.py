@@ -21,6 +21,10 @@ _IPV6_MINHOPCOUNT = 73
 # trip, in microseconds, at this offset.
 _TCP_INFO_SIZE = 104
 _TCP_INFO_RTT = 68
+# In the same structure: how often the SYN was to be sent again, and how many
+# of those copies are on their way as far as this machine knows.
+_TCP_INFO_RETRANSMITS = 2
+_TCP_INFO_RETRANS = 36
 # linux/tcp_states.h
 SYN_SENT = 2
 # Routers quote an expired packet with the TTL that it had left: 1, or 0.
@@ -113,6 +117,23 @@ def state(sock: socket.socket) -> int:
     if sys.platform != "linux":
         return 0
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def is_stopped_here(sock: socket.socket) -> bool:
+    """Tell whether a dial's SYNs do not leave this machine, as far as its second one tells."""
+    if sys.platform != "linux":
+        return False
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    (under_way,) = struct.unpack_from("=I", info, _TCP_INFO_RETRANS)
+    return info[0] == SYN_SENT and info[_TCP_INFO_RETRANSMITS] > 0 and not under_way
+
+
+def has_route(family: socket.AddressFamily, address: tuple[object, ...]) -> bool:
+    """Tell whether this machine knows a way to an address; connecting a datagram socket sends nothing."""
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        return True
+    return False
 
 
 def round_trip(sock: socket.socket) -> float:

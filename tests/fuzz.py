@@ -24,6 +24,9 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from punchtunnel import secret
 from punchtunnel.address import parse_bind, parse_listen, parse_peer, parse_target
+from punchtunnel.doctor import sntp, stun
+from punchtunnel.doctor.firewall import Packet, fate
+from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
 from punchtunnel.election import ACCEPT, MAGIC, PICK, Drop, Election, Reject, Send, Trait, Won, decode_hello
 from punchtunnel.errors import PeerError, UsageError
 from punchtunnel.frames import Decoder, Flag, Header, Kind
@@ -46,6 +49,30 @@ FRAME = st.builds(
     st.integers(0, 6) | st.integers(0, 2**32 - 1),
     st.integers(0, 40) | st.integers(0, 2**32 - 1),
     st.binary(max_size=40),
+)
+STUN_TRANSACTION = bytes(range(12))
+STUN_HEADER = stun.request(STUN_TRANSACTION)[4:]
+STUN_PIECE = st.sampled_from(
+    [
+        *(b"\x01\x01" + bytes([0, size]) + STUN_HEADER for size in (0, 12, 24, 255)),
+        *(bytes([0, kind, 0, size, 0, family]) for kind in (1, 9, 32) for size in (8, 20) for family in (1, 2, 3)),
+    ]
+)
+RULE_PIECE = st.sampled_from(
+    [
+        *("*filter\n", ":INPUT DROP [0:0]\n", ":x - [0:0]\n", "-A INPUT ", "-A x ", "-j x\n", "-j ACCEPT\n", "-g x\n"),
+        *(
+            "-p tcp ",
+            "-i lo ",
+            "! ",
+            "--dport 1:2 ",
+            "--dport x ",
+            "-s 10.0.0.0/8 ",
+            "--tcp-flags SYN SYN ",
+            "COMMIT\n",
+        ),
+        *("--ctstate NEW ", "-m x ", "--comment 'a b' ", "--dst-type LOCAL ", "-x y ", '"', "# "),
+    ]
 )
 
 
@@ -161,8 +188,32 @@ def typed_secret(draw: st.DataObject) -> None:
         assert secret.normal(data.decode()) == data
 
 
+def stun_answer(draw: st.DataObject) -> None:
+    """stun.read_answer: an answer, nothing yet, or PeerError."""
+    with contextlib.suppress(PeerError):
+        stun.read_answer(draw.draw(damaged(STUN_PIECE)), STUN_TRANSACTION)
+
+
+def ntp_answer(draw: st.DataObject) -> None:
+    """sntp.read_answer: a sample, or PeerError."""
+    cookie = bytes(8)
+    question = sntp.request(cookie)
+    data = draw.draw(damaged(st.sampled_from([question, b"\x24\x02" + bytes(22) + cookie + question[:16]])))
+    with contextlib.suppress(PeerError):
+        sntp.read_answer(data, cookie, 0.0, 1.0)
+
+
+def firewall_rules(draw: st.DataObject) -> None:
+    """rulesets.parse_nft and parse_iptables: tables of which every fate is one or both of two, or ValueError."""
+    for parse in (parse_nft, lambda text: parse_iptables(text, 4)):
+        with contextlib.suppress(ValueError):
+            tables = parse("".join(draw.draw(st.lists(RULE_PIECE | st.text(max_size=8), max_size=30))))
+            assert fate(tables, Packet("input", 4, "eth0", (1, 2))) <= {"accept", "drop"}
+
+
 Target = Callable[[st.DataObject], None]
 TARGETS: list[Target] = [decoder, mux, hello, election, opener, agreement, address, typed_secret]
+TARGETS += [stun_answer, ntp_answer, firewall_rules]
 
 # ---- the run
 

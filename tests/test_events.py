@@ -28,14 +28,18 @@ CHECKS: dict[str, Callable[[object], bool]] = {
     "number": is_number,
     "boolean": lambda value: isinstance(value, bool),
     "number or null": lambda value: value is None or is_number(value),
+    "object": lambda value: isinstance(value, dict),
     "list of integers": lambda value: isinstance(value, list) and all(map(is_integer, value)),
 }
+
+
+RUNS, _, DOCTOR = TEXT.partition("## The findings of --doctor\n")
 
 
 def documented() -> dict[str, dict[str, str]]:
     """Return the type of every field of every event in the tables."""
     events = {}
-    for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", TEXT, re.MULTILINE):
+    for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", RUNS, re.MULTILINE):
         fields = re.findall(r"`(\w+)` ([a-z ]+[a-z])", cells)
         assert len(fields) == cells.count("`") // 2, f"a field of {name} has no type"
         events[name] = dict(fields)
@@ -54,6 +58,17 @@ def check(event: dict[str, object]) -> None:
     assert fields.keys() == types.keys(), event
     for name, value in fields.items():
         assert CHECKS[types[name]](value), f"{name} is no {types[name]}: {event}"
+
+
+def check_finding(finding: dict[str, object]) -> None:
+    """Fail unless a line of --doctor is as the document says."""
+    types = dict(re.findall(r"^\| `(\w+)` \| (\w+)[^|]*\|[^|]*\|$", DOCTOR, re.MULTILINE))
+    assert finding.keys() == types.keys(), finding
+    for name, value in finding.items():
+        assert CHECKS[types[name]](value), f"{name} is no {types[name]}: {finding}"
+    assert f"`{finding['level']}`" in DOCTOR
+    assert f"`{finding['check']}`" in DOCTOR
+    assert finding["sentence"]
 
 
 def test_the_document_names_every_event_and_no_other() -> None:

@@ -18,6 +18,7 @@ PACKAGE = Path(punchtunnel.__file__).parent
 LAYERS = [
     {"words.events", "words.usage", "words.protocol", "words.display"},
     {"words", "words.show"},
+    {"words.doctor"},
     {"errors"},
     {"address", "clock", "schedule", "secure", "frames", "state"},
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp"},
@@ -27,6 +28,11 @@ LAYERS = [
     {"dialling", "link"},
     {"punch"},
     {"__init__", "bridge"},
+    {"doctor.firewall", "doctor.sntp", "doctor.stun"},
+    {"doctor.rulesets", "doctor.facts"},
+    {"doctor.findings", "doctor.survey"},
+    {"doctor.asking"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -34,6 +40,7 @@ LAYER = {module: number for number, modules in enumerate(LAYERS) for module in s
 
 PURE = ["errors", "address", "schedule", "secure", "election", "tries", "frames", "mux", "parting"]
 PURE += ["state", "words", "words.display", "words.show", "words.protocol", "words.events", "words.usage"]
+PURE += ["words.doctor", *(f"doctor.{name}" for name in ("firewall", "rulesets", "sntp", "stun", "facts", "findings"))]
 EDGES_OF_THE_SYSTEM = {
     *("asyncio", "fcntl", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal"),
     *("socket", "ssl", "subprocess", "sys", "threading", "time", "uuid", "uvloop"),

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from punchtunnel import words
 from punchtunnel.address import parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, Address, Answer, Resolver, is_own
@@ -113,7 +114,7 @@ def test_more_addresses_than_one_machine_has_are_cut_off() -> None:
 @pytest.mark.parametrize(("error", "lasting"), [(NO_SUCH_NAME, True), (TRY_AGAIN, False)])
 def test_a_failure_has_a_sentence_and_tells_whether_to_try_again(error: OSError, lasting: bool) -> None:
     answer = ask(Resolver(["home"], look_up=Names({"home": error})))
-    assert answer == Answer((), ("'home' cannot be resolved: it failed",), lasting)
+    assert answer == Answer((), (words.unresolved("home", "it failed"),), lasting)
 
 
 def test_one_temporary_failure_is_enough_to_try_again() -> None:

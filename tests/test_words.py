@@ -18,7 +18,7 @@ from punchtunnel import words
 from punchtunnel.dialling import Counts
 from punchtunnel.election import NO_TRAITS, Hello, Role, Trait, roles_fit
 from punchtunnel.mux import Reason
-from punchtunnel.words import protocol, usage
+from punchtunnel.words import doctor, protocol, usage
 from punchtunnel.words.events import EVENTS, Level
 
 PACKAGE = Path(punchtunnel.__file__).parent
@@ -99,6 +99,17 @@ def name_of(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
+# Modules whose names are sentences, beside tables of sentences and what those are made of.
+SENTENCE_MODULES = {"usage": usage, "protocol": protocol, "doctor": doctor}
+
+
+def constants(module: str) -> dict[str, str]:
+    """Return the sentences of one module by their names."""
+    names = vars(SENTENCE_MODULES[module]).items()
+    return {name: text for name, text in names if name[0] != "_" and name.isupper() and isinstance(text, str)}
+
+
+CONSTANTS = {name: text for module in SENTENCE_MODULES for name, text in constants(module).items()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "words" not in path.parts)
 
 
@@ -128,8 +139,7 @@ def templates() -> Iterator[tuple[str, str, set[str], str]]:
             if name_of(call.func) == "format" and isinstance(call.func, ast.Attribute):
                 name = name_of(call.func.value)
                 given = {keyword.arg for keyword in call.keywords if keyword.arg}
-                (text,) = [vars(module)[name] for module in (usage, protocol) if name in vars(module)]
-                yield f"{path.name}:{call.lineno}", name, given, text
+                yield f"{path.name}:{call.lineno}", name, given, CONSTANTS[name]
 
 
 TEMPLATES = list(templates())
@@ -143,11 +153,10 @@ def test_a_sentence_is_filled_in_with_the_fields_it_has(place: str, name: str, g
 
 def test_every_sentence_is_used() -> None:
     sources = "".join(path.read_text() for path in MODULES)
-    for module in (usage, protocol):
-        for name, text in vars(module).items():
-            if name.isupper():
-                assert f".{name}" in sources, f"nobody says {text!r}"
-                assert ("{" in text) == any(used == name for _, used, _, _ in TEMPLATES), name
+    assert len(CONSTANTS) == sum(len(constants(module)) for module in SENTENCE_MODULES), "a name stands for two"
+    for name, text in CONSTANTS.items():
+        assert f".{name}" in sources, f"nobody says {text!r}"
+        assert ("{" in text) == any(used == name for _, used, _, _ in TEMPLATES), name
 
 
 # ---- why there is no hole
@@ -167,9 +176,35 @@ WHY_NO_HOLE: dict[str, tuple[Counts, dict[str, int], str]] = {
         "20 refused at once",
     ),
     "own firewall": (Counts(dials=40, forbidden=40), {"forbidden": 20}, "40 forbidden by this machine's own firewall"),
-    "unusable": (Counts(dials=40, unusable=40), {"unusable": 20}, "its ports are in use by another punchtunnel"),
+    "unusable": (Counts(dials=40, unusable=40), {"unusable": 20}, "20 ports of this machine in use"),
+    "half of the ports unusable": (
+        Counts(dials=174, unusable=160),
+        {"pending": 12, "unusable": 8},
+        "8 ports of this machine in use",
+    ),
+    "few ports unusable": (Counts(dials=40, unusable=20), {"pending": 18, "unusable": 2}, "no answer at all to 18"),
     "other channel": (Counts(dials=40, other_channel=1), {"pending": 20}, "give both sides the same --channel"),
     "strangers": (Counts(dials=40, strangers=20, mute=3), {"pending": 20}, "23 answered but not by a punchtunnel"),
+    "strangers, and holds ever since": (
+        Counts(dials=202, held_again=180, mute=22),
+        {"pending": 20},
+        "22 answered but not by a punchtunnel",
+    ),
+    "what is sent is dropped here": (
+        Counts(dials=20),
+        {"forbidden": 20},
+        "20 forbidden by this machine's own firewall",
+    ),
+    "rewritten": (
+        Counts(dials=40, refused=30, rewritten=5, strangers=5),
+        {"refused": 20},
+        "5 connections came from the peer's address, but from another port than expected",
+    ),
+    "rewritten, but more dials were answered": (
+        Counts(dials=40, rewritten=5, strangers=25),
+        {"pending": 20},
+        "20 answered but not by a punchtunnel",
+    ),
     "foreign": (Counts(dials=40, foreign=5), {"pending": 20}, "5 connections came from another address"),
 }
 
@@ -271,11 +306,13 @@ SENTENCES = [
     words.rejected(S, NO_TRAITS, 2, None),
     *(words.reset_reason(reason) for reason in Reason),
     words.all_ports_busy(20, "home"),
+    words.unresolved("home", "Name or service not known"),
     words.not_our_address("192.0.2.1"),
     words.no_resources("Too many open files"),
     words.target_failed("nas:22", "Connection refused"),
     words.dead_link(40.0),
     words.broken_link(REFUSED),
+    words.broken_link(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))),
     words.local_reset(REFUSED),
     words.protocol_error(1),
     words.idle_link(5.0),
@@ -284,7 +321,7 @@ SENTENCES = [
     words.cannot("listen on 127.0.0.1:22", REFUSED),
     *(value for name, value in vars(words).items() if name.isupper() and isinstance(value, str)),
     *(text for _, text in EVENTS.values() if text),
-    *(text for module in (usage, protocol) for name, text in vars(module).items() if name.isupper()),
+    *CONSTANTS.values(),
 ]
 
 
@@ -304,7 +341,7 @@ def test_every_reason_of_a_reset_has_words_and_a_later_one_gets_the_plainest() -
 
 
 def test_an_error_without_a_text_of_the_system_shows_its_own() -> None:
-    assert words.broken_link(OSError("gone")) == "link lost: gone"
+    assert words.broken_link(OSError("gone")) == f"link lost: gone; {words.PUNCH_AGAIN}"
     assert words.cannot("read", OSError("gone")) == "cannot read: gone"
 
 

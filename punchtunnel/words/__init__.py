@@ -10,6 +10,7 @@ leader, stream, credit, target, peer.
     words.events    what happens on the way
     words.display   the line of a terminal, --progress, and -z
     words.show      --show
+    words.doctor    --doctor
 
 Only the help of each option stands with the option (cli.py).
 """
@@ -47,7 +48,11 @@ def unreported(event: str, /, **fields: object) -> None:
 NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
 
 NO_ADDRESS = "no PEER has an address of the chosen family"
-LINK_CUT = "link lost: the peer's process or its machine ended without a goodbye"
+PUNCH_AGAIN = "start both sides again, or give both -k"
+LINK_CUT = (
+    "link lost: it was cut without a goodbye: the peer's process or its machine ended, or a router has forgotten it; "
+    f"{PUNCH_AGAIN}"
+)
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
@@ -55,8 +60,8 @@ PEER_TAKES_NOTHING = "the peer takes nothing (--send-only): stdin is not read"
 PROMPT = "secret: "
 LOCAL_CLIENT = "a local client"
 SESSION_OVER = "the session is over"
-CLOSED_FROM_START = "it was closed when this program started"
 NO_ANSWER = "no answer"
+CLOSED_FROM_START = "it was closed when this program started"
 
 
 def peers_text(peers: Sequence[str]) -> str:
@@ -71,7 +76,7 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
         peers: As given.
         wait: Seconds.
         counts: What happened in all.
-        outcomes: How the last dial of each port ended: a field of Counts, or
+        outcomes: How the last dial of each route ended: a field of Counts, or
             "pending".  The majority tells the cause: a single odd answer
             among twenty ports is chance.
     """
@@ -80,13 +85,14 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
         return f"{start}, nobody came: start the other side, with the same --channel"
     if counts.other_channel:
         return f"{start}; a punchtunnel there uses another channel: give both sides the same --channel"
-    if counts.foreign and not counts.refused + counts.strangers + counts.mute:
-        return (
-            f"{start}, no answer; {counts.foreign} connections came from another address than the peer's: "
-            f"is it the right one?"
-        )
+    # What our dials met; the others came to our listeners.
+    answered = max(0, counts.strangers + counts.mute - counts.rewritten)
+    if counts.foreign and not counts.refused + answered:
+        return start + _CAUSES["foreign"].format(count=counts.foreign)
+    if counts.rewritten > answered:
+        return start + _CAUSES["rewritten"].format(count=counts.rewritten)
     causes = {
-        "mute": counts.strangers + counts.mute,
+        "mute": answered,
         "refused": counts.refused,
         "forbidden": counts.forbidden,
         "unusable": counts.unusable,
@@ -98,27 +104,43 @@ def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping
     share["silent"] += outcomes.get("silent", 0) + outcomes.get("expired", 0)
     reachable = {kind: count for kind, count in share.items() if count and kind != "unreachable"}
     cause = max(reachable or share, key=lambda kind: share[kind]) if any(share.values()) else "silent"
-    if cause == "silent" and causes["refused"] + causes["mute"] > counts.dials // 4:
+    if cause == "silent" and share["unusable"] > sum(share.values()) // 4:
+        # Two on one channel share the ports between them: what is left to each is silent.
+        cause = "unusable"
+    if cause == "silent" and causes["refused"] + causes["mute"] > (counts.dials - counts.held_again) // 4:
         # Most ports are held at any moment; what the other dials met says more.
         cause = max(("refused", "mute"), key=lambda kind: causes[kind])
-    count = causes.get(cause, share["silent"])
+    # A dial that this machine refuses is made again and again: its ports are what counts.
+    count = share[cause] if cause == "unusable" else causes.get(cause) or share[cause]
     return start + _CAUSES[cause].format(count=count)
 
 
 _CAUSES = {
+    "foreign": ", no answer; {count} connections came from another address than the peer's: "
+    "if that is the peer, give its address instead",
+    "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "
+    "a punchtunnel: its router rewrites ports, or another program there is calling; start punchtunnel there, "
+    "and see what `punchtunnel --doctor` says on both sides",
     "mute": ", {count} answered but not by a punchtunnel: a router or another program takes these connections, "
-    "and the peer is not punching; is it the right address?",
-    "refused": ", {count} refused at once: the peer is not punching yet, or its router rejects; "
-    "start both sides within the same minute, with the same --channel",
-    "forbidden": ", {count} forbidden by this machine's own firewall: allow outgoing TCP",
-    "unusable": ", {count} of them impossible on this machine: its ports are in use by another punchtunnel "
-    "to the same peer; give every link its own --channel",
+    "and the peer is not punching, or not towards this address; check both addresses, and start both sides within "
+    "the same minute",
+    "refused": ", {count} refused at once: the peer is not punching yet, or a router rewrites ports; "
+    "start both sides within the same minute, with the same --channel, and if they were, see what "
+    "`punchtunnel --doctor` says on both",
+    "forbidden": ", {count} forbidden by this machine's own firewall: allow outgoing TCP to ports 10240–32767",
+    "unusable": ", {count} ports of this machine in use, most likely by another punchtunnel to the same peer; "
+    "give every link its own --channel",
     "unreachable": ", {count} unreachable: there is no route to that address from here; "
     "check it, and this machine's network",
-    "silent": ", no answer at all to {count}: the peer is not punching, its address is wrong, a router on the way "
-    "drops everything, or both routers choose random ports; start both sides within the same minute, "
-    "or use IPv6",
+    "silent": ", no answer at all to {count}: the peer is not punching, its address is wrong, or a router on the way "
+    "drops everything or rewrites ports; start both sides within the same minute, and if they were, see what "
+    "`punchtunnel --doctor` says on both",
 }
+
+
+def unresolved(peer: str, reason: str) -> str:
+    """Say that a name has no address."""
+    return f"{peer!r} cannot be resolved: {reason}; check its spelling and this machine's network, or give an address"
 
 
 def all_ports_busy(count: int, channel: str) -> str:
@@ -172,16 +194,16 @@ def rejected(mine: Role, traits: Trait, version: int, hello: Hello | None) -> st
 
 def target_failed(target: str, reason: str) -> str:
     """Say on the --to side that its target could not be reached."""
-    return f"the target {target} cannot be reached: {reason}"
+    return f"the target {target} cannot be reached: {reason}; start it, or correct --to"
 
 
 # Why the far side reset a stream; the keys are mux.Reason.
 RESET_REASONS = {
     0: "connection reset by the far side",
-    1: "the far side's target refused the connection",
-    2: "the far side's target did not answer in time",
-    3: "the far side's target is unreachable",
-    4: "the far side cannot resolve the name of its target",
+    1: "the far side's target refused the connection: start it, or correct --to there",
+    2: "the far side's target did not answer in time: start it, or correct --to there",
+    3: "the far side's target is unreachable: correct --to there, or its network",
+    4: "the far side cannot resolve the name of its target: correct --to there",
     5: "the far side is out of descriptors or streams",
     6: "the far side did not expect another stream",
     7: "the far side held 64 MiB that nobody read",
@@ -196,12 +218,15 @@ def reset_reason(reason: int) -> str:
 
 def dead_link(seconds: float) -> str:
     """Say that nothing was heard for too long."""
-    return f"link lost: nothing heard from the peer for {seconds:.0f} s"
+    silence = f"nothing heard from the peer for {seconds:.0f} s"
+    return f"link lost: {silence}: its machine or the way there is gone; {PUNCH_AGAIN}"
 
 
 def broken_link(error: OSError) -> str:
     """Say that the operating system ended the link."""
-    return f"link lost: {error.strerror or error}"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return LINK_CUT
+    return f"link lost: {error.strerror or error}; {PUNCH_AGAIN}"
 
 
 def ended_by_signal(number: int) -> str:
@@ -270,7 +295,7 @@ def sentence(event: str, fields: dict[str, object]) -> tuple[Level, str]:
     return level, fill(event, text, fields)
 
 
-def fill(event: str, text: str, fields: dict[str, object]) -> str:
+def fill(event: str, text: str, fields: Mapping[str, object]) -> str:
     """Return `text` with its fields filled in; where one does not fit, the event and what there is."""
     with contextlib.suppress(KeyError, ValueError, TypeError):
         return text.format(**fields)

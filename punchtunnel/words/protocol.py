@@ -40,4 +40,3 @@ CHANGED_RECORD = "the link was tampered with: a record was changed, repeated, mo
 # ---- names
 
 NOT_POSSIBLE = "{peer!r} is not a possible address"
-NOT_RESOLVED = "{peer!r} cannot be resolved: {reason}"

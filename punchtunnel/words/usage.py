@@ -21,6 +21,7 @@ NO_BRACKETS = "{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{
 NO_PORT = "{option} {text!r} does not end in a port number"
 PORT_OUTSIDE = "{option} {text!r}: port {port} is outside {lowest}–65535"
 NOT_A_HOST = "{option} {text!r}: {host!r} is neither an address nor a host name"
+NOT_A_SERVER = "{option} {text!r} is no HOST[:PORT]"
 NOT_A_CHANNEL = "the name of the channel is not valid UTF-8"
 
 # ---- options that contradict each other
@@ -35,6 +36,8 @@ KEEP_WITH_STDIN = "-k with stdin would lose what was read when a hole is lost: a
 CHECK_ALONE = "-z only checks the path, once: leave -k and --progress away"
 PROGRESS_OF_PORTS = "--progress is for stdio; with -L and --to a terminal shows the traffic by itself"
 PROGRESS_AND_JSON = "--progress and --json cannot share stderr: give the events a --status-fd"
+DOCTOR_ALONE = "--doctor looks at this machine only: leave PEER out"
+FOR_DOCTOR = "--stun and --ntp are for --doctor"
 
 # ---- numbers
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import socket
 
+import pytest
+
 from tests.test_events import check
 
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import echo, free_port, receive
+
+
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: a sealed link tells everything that the others tell, and more."""
+    return []
 
 
 def assert_documented(*ends: End) -> None:

@@ -25,6 +25,7 @@ The rooms, from the bottom up; a file imports only from those above it:
     subjects.py   the tool and the baseline, as command lines
     ends.py       one child process at one end, watched
     run.py        one run of one cell
+    clinic.py     --doctor behind the same routers, with a STUN server out there
     report.py     results -> text table, JSON
     heatmap.py    results -> SVG
     __main__.py   python -m tests.natlab

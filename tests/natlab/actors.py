@@ -2,7 +2,10 @@
 
     python -m tests.natlab.actors service PORT [BANNER]    accepts everybody
     python -m tests.natlab.actors scanner ADDRESS          connects to every port
+    python -m tests.natlab.actors caller ADDRESS PORT...   connects to these
     python -m tests.natlab.actors hog SHARE                binds a share of all local ports
+    python -m tests.natlab.actors take PORT...             binds these
+    python -m tests.natlab.actors time PORT SECONDS        tells the time by NTP, so much off
 
 Each prints "ready" when it has begun, and ends when its stdin does.
 """
@@ -15,6 +18,7 @@ import random
 import resource
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -28,9 +32,13 @@ SCAN_RATE = 2000
 SCAN_PAUSE = 0.01
 # A scanner that gets a connection talks HTTP, as zgrab and its like do.
 SCAN_GREETING = b"GET / HTTP/1.0\r\n\r\n"
+# Seconds between the calls of a caller.
+CALL_PAUSE = 0.5
 # Connections the scanner keeps open; the oldest are closed first.
 SCAN_HELD = 400
 BACKLOG = 512
+# Seconds from 1900 to 1970.
+NTP_TO_UNIX = 2208988800
 
 
 def service(port: int, banner: bytes) -> None:
@@ -59,6 +67,18 @@ def scanner(address: str) -> None:
             probe.connect_ex((address, port))
             poller.register(probe, select.EPOLLOUT | select.EPOLLONESHOT)
             held[probe.fileno()] = probe
+
+
+def caller(address: str, ports: list[int]) -> None:
+    """Connect to these ports again and again, from whatever port comes, and talk HTTP."""
+    _ready()
+    while True:
+        for port in ports:
+            with contextlib.suppress(OSError), socket.create_connection((address, port), CALL_PAUSE) as call:
+                call.settimeout(CALL_PAUSE)
+                call.sendall(SCAN_GREETING)
+                call.recv(1)
+        time.sleep(CALL_PAUSE)
 
 
 def _talk(poller: select.epoll, held: dict[int, socket.socket]) -> None:
@@ -91,6 +111,28 @@ def hog(share: float) -> None:
     threading.Event().wait()
 
 
+def take(ports: list[int]) -> None:
+    """Occupy some ports without listening: whoever dials them is refused."""
+    held = []
+    for port in ports:
+        held.append(socket.socket())
+        held[-1].bind(("0.0.0.0", port))
+    _ready()
+    threading.Event().wait()
+
+
+def time_server(port: int, offset_s: float) -> None:
+    """Answer NTP questions with this machine's time and a bit more (RFC 4330 §5)."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("0.0.0.0", port))
+    _ready()
+    while True:
+        question, client = server.recvfrom(512)
+        now = struct.pack("!Q", int((time.time() + offset_s + NTP_TO_UNIX) * 2**32))
+        # No leap warning, version 4, mode 4; stratum 2; T1 is what the client sent as its T3.
+        server.sendto(bytes([0x24, 2]) + bytes(22) + question[40:48] + now + now, client)
+
+
 def _ready() -> None:
     """Tell the laboratory, and end with it: a thread waits for the end of stdin."""
     ended = threading.Thread(target=_exit_at_eof, daemon=True)
@@ -111,8 +153,14 @@ def main(arguments: list[str]) -> None:
             service(int(port), " ".join(banner).encode())
         case ["scanner", address]:
             scanner(address)
+        case ["caller", address, *ports]:
+            caller(address, [int(port) for port in ports])
         case ["hog", share]:
             hog(float(share))
+        case ["time", port, offset_s]:
+            time_server(int(port), float(offset_s))
+        case ["take", *ports]:
+            take([int(port) for port in ports])
         case _:
             raise SystemExit(__doc__)
 

@@ -186,7 +186,7 @@ def _add_lan(scene: Scene, name: str, router: str, box: Router, neighbour: bool)
     if box.unsolicited is Unsolicited.DMZ_SERVICE:
         scene.services.append(f"{scene.prefix}-{name}-neighbour")
     if dmz:
-        rules = _drop_all() if box.unsolicited is Unsolicited.DMZ_DROP else _redirect_all("eth0")
+        rules = forbid("input") if box.unsolicited is Unsolicited.DMZ_DROP else _redirect_all("eth0")
         scene.configure(f"{scene.prefix}-{name}-neighbour", rules)
 
 
@@ -299,5 +299,14 @@ def _redirect_all(device: str) -> str:
     return _nft(f"table ip nat {{\n chain inbound {{ type nat hook prerouting priority -100\n {redirect}\n }}\n}}")
 
 
-def _drop_all() -> str:
-    return _nft("table inet silent {\n chain input { type filter hook input priority 0\n meta l4proto tcp drop\n }\n}")
+def lose_route() -> str:
+    """Return the shell lines that take a host's default route away once it has sent all first SYNs."""
+    seen = f"nft list counter inet count {SYN_COUNTER} | grep -q 'packets [2-9][0-9]'"
+    return f"(until {seen}; do sleep 0.05; done; ip route del default) >/dev/null 2>&1 &"
+
+
+def forbid(hook: str) -> str:
+    """Return the shell lines that make a host drop all TCP at one of its own hooks."""
+    return _nft(
+        f"table inet silent {{\n chain own {{ type filter hook {hook} priority 0\n meta l4proto tcp drop\n }}\n}}"
+    )

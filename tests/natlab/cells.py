@@ -33,6 +33,11 @@ class Extra(StrEnum):
     BUSY_PORTS = "a third of the local ports are taken on both sides"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
+    CALLER = "another program at the right address connects to ports that the left side listens on"
+    FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
+    NO_ROUTE = "the left host has no default route"
+    LOST_ROUTE = "the left host loses its default route after its first SYNs"
+    NO_FIXED_PORTS = "the ports that need no clock are taken on the right host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,14 @@ class Fails:
 NO_HOLE, REJECTED = 3, 4
 # Which of the causes an end can see depends on the routers; that it names one
 # of them is what is checked where both are possible.
-ANY_CAUSE = Fails(NO_HOLE, r"no answer|refused|reject|rewr|another port")
-SILENCE = Fails(NO_HOLE, r"no answer|nothing came")
-REFUSAL = Fails(NO_HOLE, r"refused|reject")
-ROLES = Fails(REJECTED, r"--to|role|-L")
+ANY_CAUSE = Fails(NO_HOLE, "(no answer at all|refused at once).* rewrites ports")
+SILENCE = Fails(NO_HOLE, "no answer at all")
+REFUSAL = Fails(NO_HOLE, "refused at once")
+CAPTURE = Fails(NO_HOLE, "answered but not by a punchtunnel")
+ROLES = Fails(REJECTED, "roles do not fit")
+SECRET = Fails(REJECTED, "wrong secret")
+# A channel that shares a port of those that need no clock with "lab".
+NEAR_CHANNEL = "19"
 
 PLAIN_PATH = Path()
 # Seconds to wait for a hole.  The target for the worst case is 3 s; a cell
@@ -77,6 +86,8 @@ NEXT_BUCKET = 50.0
 # Starts are spread over this many seconds unless a cell fixes them.
 SPREAD = 1.5
 HOUR = 3600.0
+# An address of nobody: packets to it vanish.
+NOBODY = "198.51.100.99"
 POLITE = Limit("syns", 0, 10, 250)
 SIXTY_FOUR_SOCKETS = 64
 
@@ -119,6 +130,10 @@ class Cell:
     most_runs: int | None = None
     # Of the left and the right side; "" is none.
     secrets: tuple[str, str] = ("", "")
+    # Further options of the left and the right side.
+    options: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    # What the left side is given for PEER instead of the right one's address.
+    peer: str = ""
 
     @property
     def title(self) -> str:
@@ -186,7 +201,7 @@ def _routers() -> Iterator[Cell]:
     yield from _against(block, "address filter", "drop, reset, random")
     yield from _against(block, "syn limit", "drop, reset, syn limit", "syn limit")
     yield from _against(block, "syn limit drop", "syn limit drop, reset")
-    yield from _against(block, "random reset", "random reset, random")
+    yield from _against(block, "random reset", "random reset, random", "random reset")
     for one, other in (("short syn_sent", "short syn_sent"), ("short syn_sent reset", "short syn_sent reset"),
                        ("short syn_sent", "reset")):  # fmt: skip
         # The gap is longer than the router remembers the first SYN.
@@ -274,12 +289,48 @@ def _failures() -> Iterator[Cell]:
         short = right in ("drop", "reset")
         yield replace(absent, name=f"peer absent behind {right}", right=right, fails=fails, short=short)
     for right in ("router accepts", "stranger accepts"):
-        yield replace(absent, name=f"peer absent, {right}", right=right, fails=Fails(NO_HOLE, ""))
+        yield replace(absent, name=f"peer absent, {right}", right=right, fails=CAPTURE, short=right == "router accepts")
     yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
-    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES)
-    secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=Fails(REJECTED, "secret"))
+    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES, short=True)
+    secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=SECRET)
     yield replace(secret, name="wrong secret", secrets=("one", "another"), short=True)
     yield replace(secret, name="a secret on one side only", secrets=("one", ""))
+    plain = Fails(REJECTED, "--plain is given (here|there)")
+    yield Cell(block, "--plain on one side only", options=(("--plain",), ()), fails=plain, short=True)
+    yield from _misunderstandings(replace(absent, short=True))
+
+
+def _misunderstandings(absent: Cell) -> Iterator[Cell]:
+    """Yield cells in which one side is set up wrongly; `absent` has no right side."""
+    both = replace(absent, absent=False, left="public", right="public")
+    yield replace(both, name="another channel there", options=((), ("--channel", "other")), fails=REFUSAL)
+    yield replace(
+        both, name="another channel there that shares a port", left="drop", right="drop",
+        options=((), ("--channel", NEAR_CHANNEL)), fails=Fails(NO_HOLE, "uses another channel"),
+    )  # fmt: skip
+    yield replace(
+        both, name="the peer comes from another address", peer=NOBODY,
+        fails=Fails(NO_HOLE, "from another address than the peer's|refused at once|answered but not"),
+    )  # fmt: skip
+    yield replace(
+        both, name="clocks one hour apart, and no port without a clock", clocks=(HOUR, 0.0),
+        extra=Extra.NO_FIXED_PORTS, fails=REFUSAL,
+    )  # fmt: skip
+    yield replace(
+        absent, name="another program calls from the peer's address", left="public", right="public",
+        extra=Extra.CALLER, fails=Fails(NO_HOLE, "from another port than expected"),
+    )  # fmt: skip
+    # The first of the two meets silence: the second has no port left.  If they start
+    # at the same moment, each has some.
+    taken = Fails(NO_HOLE, "no answer at all|in use, most likely by another punchtunnel")
+    yield replace(absent, name="two at once on one channel", channels=("lab", "lab"), fails=taken)
+    forbidden = Fails(NO_HOLE, "forbidden by this machine's own firewall")
+    yield replace(absent, name="own firewall", extra=Extra.FORBIDDEN, fails=forbidden)
+    no_route = Fails(NO_HOLE, "there is no route")
+    yield replace(absent, name="no route", extra=Extra.NO_ROUTE, fails=no_route)
+    yield replace(absent, name="no route after a while", extra=Extra.LOST_ROUTE, fails=no_route)
+    unresolved = Fails(NO_HOLE, "cannot be resolved")
+    yield replace(absent, name="no name server", extra=Extra.NO_ROUTE, peer="home.example", fails=unresolved)
 
 
 def _politeness() -> Iterator[Cell]:

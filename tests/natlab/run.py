@@ -21,8 +21,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
+from punchtunnel import schedule
+
 from . import build, ends, internet, sandbox
-from .cells import Cell, Extra, Layout
+from .cells import NOBODY, Cell, Extra, Layout
 from .judge import Result, judge
 from .packetlog import PacketLog
 from .subjects import Call, Subject
@@ -32,8 +34,6 @@ from .topology import BEHAVIOURS
 PAYLOAD = 65536
 # An end that is still there this long after its deadline will never end.
 GRACE = 15.0
-# An address of nobody: packets to it vanish.
-NOBODY = "198.51.100.99"
 BUSY_SHARE = 0.3
 
 _numbers = itertools.count(1)
@@ -75,23 +75,36 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
 
 @contextlib.asynccontextmanager
 async def _standing(cell: Cell, run: int, prefix: str) -> AsyncIterator[Stage]:
-    """Set the scene, and clear it away."""
+    """Set the scene of a cell, and clear it away."""
     scene = _scene(cell, prefix)
-    log_file = sandbox.SCRATCH / f"{prefix}.log"
+    paths = (("left", "right", cell.path), ("right", "left", cell.back or cell.path))
+    plan = internet.Plan(tuple(scene.sites), paths, cell.path, run, cell.answers_expired, str(log_of(scene)))
+    async with standing(scene, plan, _actors(cell, scene)):
+        yield Stage(scene, log_of(scene))
+
+
+def log_of(scene: build.Scene) -> FilePath:
+    """Return where the packet log of a scene is written."""
+    return sandbox.SCRATCH / f"{scene.prefix}.log"
+
+
+@contextlib.asynccontextmanager
+async def standing(
+    scene: build.Scene, plan: internet.Plan, actors: Sequence[tuple[str, list[str]]]
+) -> AsyncIterator[None]:
+    """Set a scene, and clear it away; an actor is a namespace and its arguments."""
     children: list[asyncio.subprocess.Process] = []
     try:
         await _shell(["ip", "-batch", "-"], "\n".join(scene.links))
         if scene.sites:
-            paths = (("left", "right", cell.path), ("right", "left", cell.back or cell.path))
-            plan = internet.Plan(tuple(scene.sites), paths, cell.path, run, cell.answers_expired, str(log_file))
             command = [sys.executable, "-m", "tests.natlab.internet"]
             children.append(await _child(command, plan.to_json() + "\n"))
         scripts = scene.scripts.items()
         await asyncio.gather(*(_shell(ends.in_namespace(space, ["sh", "-e"]), text) for space, text in scripts))
-        for namespace, arguments in _actors(cell, scene):
+        for namespace, arguments in actors:
             command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
             children.append(await _child(ends.in_namespace(namespace, command)))
-        yield Stage(scene, log_file)
+        yield
     finally:
         for child in reversed(children):
             await _end(child)
@@ -105,10 +118,17 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
         case Layout.LOOPBACK | Layout.OWN_ADDRESS:
             return build.host_scene(prefix, loopback=cell.layout is Layout.LOOPBACK)
         case Layout.INTERNET:
-            return build.internet_scene(
+            scene = build.internet_scene(
                 prefix, BEHAVIOURS[cell.left], BEHAVIOURS[cell.right],
                 stranger=cell.extra is Extra.SCANNER, neighbours=cell.extra is Extra.NEIGHBOUR,
             )  # fmt: skip
+            if cell.extra is Extra.FORBIDDEN:
+                scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
+            if cell.extra is Extra.NO_ROUTE:
+                scene.configure(scene.hosts["left"].namespace, "ip route del default", "ip -6 route del default")
+            if cell.extra is Extra.LOST_ROUTE:
+                scene.configure(scene.hosts["left"].namespace, build.lose_route())
+            return scene
 
 
 def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
@@ -116,6 +136,13 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
     actors = [(space, ["service", str(build.SERVICE_PORT), "SSH-2.0-stranger"]) for space in scene.services]
     if cell.extra is Extra.SCANNER:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
+    fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
+    if cell.extra is Extra.CALLER:
+        # The first of them are listened on (dialling.py).
+        ports = fixed[: schedule.LISTENERS_PER_BUCKET]
+        actors.append((scene.hosts["right"].namespace, ["caller", scene.hosts["left"].dial4, *map(str, ports)]))
+    if cell.extra is Extra.NO_FIXED_PORTS:
+        actors.append((scene.hosts["right"].namespace, ["take", *map(str, fixed)]))
     if cell.extra is Extra.BUSY_PORTS:
         actors += [(scene.hosts[side].namespace, ["hog", str(BUSY_SHARE)]) for side in ("left", "right")]
     return actors
@@ -182,10 +209,13 @@ async def _play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> l
 def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float) -> Call:
     own, peer = scene.hosts[side], scene.hosts["right" if side == "left" else "left"]
     peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
+    if cell.peer and side == "left":
+        peers = (cell.peer,)
     clock = cell.clocks[side == "right"] + shift
     address = own.dial6 if cell.family == 6 else own.dial4
     secret = cell.secrets[side == "right"]
-    return Call(address, peers, channel, clock, cell.wait_s, cell.role, secret=secret)
+    extra = cell.options[side == "right"]
+    return Call(address, peers, channel, clock, cell.wait_s, cell.role, extra, secret)
 
 
 async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:

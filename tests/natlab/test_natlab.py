@@ -8,7 +8,6 @@ cells more often, and all others.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -20,52 +19,14 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from . import report, sandbox
-from .cells import CELLS, Cell
+from .cells import Cell
+from .conftest import LIMIT_SECONDS, SHORT, needs_lab, start_lab
 from .ends import ROOT
 from .judge import Result
 
-# Every cell once is 75 s on two idle cores; four minutes are the promise.
-RUNS = 1
-LIMIT_SECONDS = 240
 # How long a killed laboratory may take to be gone: the kernel takes namespaces
 # away in its own time, but processes at once.
 GONE_SECONDS = 10
-
-REASON = sandbox.missing()
-needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-SHORT = [cell for cell in CELLS if cell.short]
-
-
-def start_lab(*arguments: str) -> subprocess.Popen[str]:
-    """Start a laboratory that dies with this process."""
-    command = [sys.executable, "-m", "tests.natlab", "--tied", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
-    """Run the short list once, whichever of its tests comes first in whichever worker."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    done = shared / "natlab.json"
-    with (shared / "natlab.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            _run_short_list(done)
-    runs: dict[str, list[Result]] = {}
-    for result in report.load(done):
-        runs.setdefault(result.cell, []).append(result)
-    return runs
-
-
-def _run_short_list(done: FilePath) -> None:
-    growing = done.with_suffix(".growing")
-    with start_lab("--short", "--runs", str(RUNS), "--json", str(growing)) as lab:
-        out, errors = lab.communicate(timeout=LIMIT_SECONDS)
-    assert lab.returncode in (0, 1), out + errors
-    growing.rename(done)
 
 
 @needs_lab

@@ -1,0 +1,81 @@
+"""`punchtunnel --doctor`: look at this machine without a peer, and say what to expect.
+
+    survey.py     this machine, without a packet    ─┐
+    asking.py     only servers that were named      ─┴─> findings.py ──> stdout
+
+One line for each finding, its remedy in a second one, and the verdict last; or
+one JSON object for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+
+from punchtunnel.address import parse_server
+from punchtunnel.doctor import asking, findings, sntp, stun, survey
+from punchtunnel.doctor.findings import Finding, Level
+from punchtunnel.errors import Exit
+
+_STDOUT = 1
+
+
+def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool) -> Exit:
+    """Print all findings and the verdict on stdout.
+
+    Args:
+        stun_servers: HOST[:PORT] of each; nothing is sent if there is none.
+        ntp_server: The same, or None.
+        as_json: One JSON object a line.
+
+    Returns:
+        OK, or LOST if something speaks against punching from here;
+        BROKEN_PIPE if nobody reads any more.
+
+    Raises:
+        UsageError: A server is no HOST[:PORT].
+    """
+    servers = [parse_server("--stun", text, stun.DEFAULT_PORT) for text in stun_servers]
+    ntp = None if ntp_server is None else parse_server("--ntp", ntp_server, sntp.DEFAULT_PORT)
+    found: list[Finding] = []
+    try:
+        rng = random.SystemRandom()
+        clock = survey.clock() if ntp is None else asking.clock(ntp)
+        _print(found, [findings.of_clock(clock)], as_json)
+        facts = survey.facts(rng)
+        _print(found, findings.of_machine(facts), as_json)
+        if servers:
+            _print(found, findings.of_sights(asking.sights(servers, rng)), as_json)
+            if facts.address4:
+                _print(found, [findings.of_hops(facts.address4, asking.hops(servers[0]))], as_json)
+        verdict = findings.verdict(found)
+        _print(found, [verdict], as_json)
+    except BrokenPipeError:
+        return Exit.BROKEN_PIPE
+    return Exit.LOST if verdict.level is Level.BAD else Exit.OK
+
+
+def _print(found: list[Finding], new: Sequence[Finding], as_json: bool) -> None:
+    found += new
+    for finding in new:
+        line = _json(finding) if as_json else "\n".join(_lines(finding))
+        # Not by sys.stdout: that one would try once more at the end of the process.
+        os.write(_STDOUT, f"{line}\n".encode())
+
+
+def _json(finding: Finding) -> str:
+    told = {"check": finding.check, "level": finding.level, "finding": finding.name, "sentence": finding.sentence}
+    return json.dumps(told | {"remedy": finding.remedy, "fields": dict(finding.fields)})
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    line = f"{finding.check:<12} {finding.level:<8} {finding.sentence}"
+    if finding.check == "verdict":
+        # The last line holds everything.
+        yield f"{line}; {finding.remedy}"
+        return
+    yield line
+    if finding.remedy:
+        yield f"{'':21} try: {finding.remedy}"

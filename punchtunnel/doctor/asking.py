@@ -1,0 +1,181 @@
+"""Ask servers that the user has named: STUN by TCP, NTP by UDP, and the first routers on the way.
+
+    one own port ──TCP──> server 1     where do you see me?
+              └────TCP──> server 2     and you?
+
+Both connections come from the same port of the punch's range and are open at
+the same time, as the dials of a punch are; a router that keeps ports shows it,
+and one that chooses a number for each destination as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+from punchtunnel import tcp
+from punchtunnel.address import Place
+from punchtunnel.doctor import sntp, stun, survey
+from punchtunnel.doctor.facts import Clock, Sight
+from punchtunnel.errors import PeerError
+from punchtunnel.words import NO_ANSWER
+from punchtunnel.words import doctor as words
+
+# Seconds for a server to take the connection, and to answer.
+PATIENCE = 5.0
+# A port may be rewritten because another machine behind the router has it: a
+# second one is tried before the router is blamed.
+PORTS_TRIED = 2
+# Questions, and seconds for the answer of each: datagrams get lost.
+NTP_TRIES = 2
+NTP_PATIENCE = 2.0
+# Routers that are asked: one at home, one of the provider, and one to spare.
+HOPS = 3
+HOPS_PATIENCE = 1.0
+# linux/in.h and linux/errqueue.h: errors of a datagram are queued, each with
+# the address of the router that sent it behind 16 bytes of its own.
+_IP_RECVERR = 11
+_OFFENDER = struct.Struct("=16x4x4s")
+RECEIVE_SIZE = 2048
+
+
+def clock(server: Place) -> Clock:
+    """Compare this machine's clock with a server's."""
+    now = time.time()
+    try:
+        family, address = _resolve(server, socket.SOCK_DGRAM)
+        sample = _sample(family, address)
+    except (OSError, PeerError) as error:
+        return Clock(now, str(server), reason=_reason(error))
+    return Clock(now, str(server), sample.offset_s, sample.delay_s / 2)
+
+
+def _sample(family: socket.AddressFamily, address: tuple[object, ...]) -> sntp.Sample:
+    for _ in range(NTP_TRIES - 1):
+        with contextlib.suppress(TimeoutError):
+            return _asked_once(family, address)
+    return _asked_once(family, address)
+
+
+def _asked_once(family: socket.AddressFamily, address: tuple[object, ...]) -> sntp.Sample:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(NTP_PATIENCE)
+        sock.connect(address)
+        cookie = os.urandom(sntp.COOKIE_SIZE)
+        sent = time.time()
+        sock.send(sntp.request(cookie))
+        return sntp.read_answer(sock.recv(RECEIVE_SIZE), cookie, sent, time.time())
+
+
+def sights(servers: Sequence[Place], rng: random.Random) -> list[Sight]:
+    """Ask STUN servers where they see a port of ours; another port, too, if the first is rewritten.
+
+    A single server is asked at its other address as well, if it has one.
+    """
+    found: list[Sight] = []
+    for _ in range(PORTS_TRIED):
+        latest = _sights_of_one_port(servers, rng)
+        found += latest
+        if any(sight.seen is None or sight.seen.port == sight.own.port for sight in latest):
+            break
+    return found
+
+
+def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Sight]:
+    sights: list[Sight] = []
+    own: Place | None = None
+    asked: set[tuple[object, ...]] = set()
+    with contextlib.ExitStack() as stack:
+        waiting = list(servers)
+        for server in waiting:
+            try:
+                family, address = _resolve(server, socket.SOCK_STREAM)
+                if address in asked:
+                    continue
+                asked.add(address)
+                sock = survey.port_of_range(family, rng) if own is None else survey.shared_port(family, "", own.port)
+                stack.callback(tcp.close_with_reset, sock)
+                sock.settimeout(PATIENCE)
+                sock.connect(address)
+                own = Place(*sock.getsockname()[:2])
+                answer = _answer(sock)
+            except (OSError, PeerError) as error:
+                sights.append(Sight(str(server), own or Place("", 0), reason=_reason(error)))
+                continue
+            sights.append(Sight(str(server), own, answer.seen))
+            if len(waiting) == 1 and answer.other is not None:
+                # The loop goes on with it.
+                waiting.append(answer.other)
+    return sights
+
+
+def _answer(sock: socket.socket) -> stun.Answer:
+    transaction = os.urandom(stun.TRANSACTION_SIZE)
+    sock.sendall(stun.request(transaction))
+    deadline = time.monotonic() + PATIENCE
+    data = b""
+    while (answer := stun.read_answer(data, transaction)) is None:
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        received = sock.recv(RECEIVE_SIZE)
+        if not received:
+            raise PeerError(words.ENDED_WITHOUT_ANSWER)
+        data += received
+    return answer
+
+
+def hops(server: Place) -> list[str]:
+    """Return the addresses of the first routers towards a server, "" for one that does not answer; IPv4 only.
+
+    A datagram whose TTL runs out at a router makes it send an ICMP error,
+    which Linux shows to whoever has sent the datagram, root or not.
+    """
+    found = [""] * HOPS
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        family, address = _resolve(server, socket.SOCK_DGRAM)
+        if family != socket.AF_INET:
+            return []
+        probes: dict[int, tuple[int, socket.socket]] = {}
+        poller = select.poll()
+        for hop in range(HOPS):
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop + 1)
+            sock.connect(address)
+            sock.send(b"?")
+            probes[sock.fileno()] = hop, sock
+            poller.register(sock, 0)
+        deadline = time.monotonic() + HOPS_PATIENCE
+        while probes and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left * 1000):
+                hop, sock = probes.pop(descriptor)
+                poller.unregister(descriptor)
+                found[hop] = _offender(sock)
+    return found
+
+
+def _offender(sock: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        _, ancillary, _, _ = sock.recvmsg(1, RECEIVE_SIZE, socket.MSG_ERRQUEUE)
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.IPPROTO_IP, _IP_RECVERR) and len(data) >= _OFFENDER.size:
+                return socket.inet_ntoa(_OFFENDER.unpack_from(data)[0])
+    return ""
+
+
+def _resolve(server: Place, kind: socket.SocketKind) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """Return the family and the address of a server: an IPv4 one if there is any, because only that is translated."""
+    answers = socket.getaddrinfo(server.host, server.port, type=kind)
+    family, _, _, _, address = min(answers, key=lambda one: one[0] != socket.AF_INET)
+    return family, address
+
+
+def _reason(error: OSError | PeerError) -> str:
+    if isinstance(error, TimeoutError):
+        return NO_ANSWER
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,154 @@
+"""What --doctor finds, and what it says of servers and tools that are of no help.
+
+Sentences with fields are filled in by `str.format`, as those of words.usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from punchtunnel.words import fill
+
+_NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within a minute"
+
+# What --doctor finds: a sentence, and what to do about it.
+FINDINGS: dict[str, tuple[str, str]] = {
+    "clock_kept": ("it is {utc} UTC here; kept right by this system, to {error_s:.3f} s", ""),
+    "clock_free": (
+        "it is {utc} UTC here; nothing is known to keep that right",
+        "ask a server with --ntp HOST, or compare with the other machine: up to 20 s wrong does no harm",
+    ),
+    "clock_asked": ("it is {utc} UTC here, {away_s:.3f} s {way} {source}, to {error_s:.3f} s", ""),
+    "clock_wrong": (
+        "it is {utc} UTC here, {away_s:.3f} s {way} {source}, where 20 s do no harm",
+        "set it, or give punchtunnel --clock-offset {offset_s:.1f}",
+    ),
+    "clock_unanswered": ("it is {utc} UTC here; {source} does not tell the time: {reason}", "ask another server"),
+    "route": ("{routes}", ""),
+    "route_missing": ("neither IPv4 nor IPv6 has a default route", "connect this machine to a network"),
+    "unreadable": ("the system does not say", ""),
+    "address_public": ("{address} is a public address: no router should translate it", ""),
+    "address_private": ("{address} is a private address: a router translates it", ""),
+    "address_carrier": (
+        "{address} is of 100.64.0.0/10: the provider translates it for many (carrier-grade NAT)",
+        "see with --stun whether it keeps ports, and use IPv6 if it does not",
+    ),
+    "address_self": (
+        "{address} is of 169.254.0.0/16: no router has given this machine an address",
+        "look at the cable, the wireless network or the router's DHCP",
+    ),
+    "address_missing": ("there is no IPv4 address to punch from", "use IPv6 on both sides"),
+    "ipv6": ("{address}: towards a peer that has IPv6 too no port need be kept", ""),
+    "ipv6_stuck": ("{address}, but no default route for IPv6", "look at the router's settings for IPv6"),
+    "ipv6_missing": ("no public IPv6 address", "switch IPv6 on in the router, if the provider has it"),
+    "ports": ("{low}–{high} are kept free of outgoing connections; {taken} of {total} in use", ""),
+    "ports_shared": (
+        "outgoing connections of this machine use {first}–{last} too; {taken} of the {total} ports {low}–{high} in use",
+        "sysctl -w net.ipv4.ip_local_reserved_ports={low}-{high}",
+    ),
+    "ports_crowded": ("{taken} of the {total} ports {low}–{high} in use", "see by whom with `ss -tanp`"),
+    "sharing": ("a listener and dials can share a port (SO_REUSEPORT)", ""),
+    "sharing_refused": (
+        "a listener and dials cannot share a port: {reason}",
+        "run punchtunnel outside of whatever forbids it (a sandbox, a container)",
+    ),
+    "in_passes": ("this machine lets an unexpected SYN in", ""),
+    "in_dropped": (
+        "this machine drops an unexpected SYN{family}: punching works as through a router, but a peer whose router "
+        "rewrites ports cannot come in",
+        "allow TCP from the peer's address to ports {low}–{high}",
+    ),
+    "in_crossing_dropped": (
+        "this machine drops even the SYN that crosses ours{family}: two such sides cannot meet",
+        "allow what belongs to a connection of ours (ct state established) before anything is dropped",
+    ),
+    "in_answers_dropped": (
+        "this machine drops even the answer to a SYN of ours{family}",
+        "allow what belongs to a connection of ours (ct state established)",
+    ),
+    "in_depends": (
+        "this machine lets some unexpected SYNs in and drops others{family}: its rules depend on more than is known",
+        "",
+    ),
+    "out_passes": ("this machine lets outgoing SYNs pass", ""),
+    "out_dropped": ("this machine drops outgoing SYNs{family}", "allow outgoing TCP to ports {low}–{high}"),
+    "out_depends": (
+        "this machine lets some outgoing SYNs pass and drops others{family}: its rules depend on more than is known",
+        "",
+    ),
+    "firewall_unread": ("the rules cannot be read: {reason}", ""),
+    "seen": ("{server} sees port {port} as {seen}", ""),
+    "unseen": ("{server} does not say how it sees us: {reason}", "try another STUN server that talks TCP"),
+    "mapping_none": ("nothing is translated", ""),
+    "mapping_kept": ("the port is kept, whatever the destination", ""),
+    "mapping_kept_once": (
+        "the port is kept, at least towards one destination",
+        "give --stun a second time, with a server elsewhere",
+    ),
+    "mapping_kept_first": (
+        "the port is kept towards one destination, and rewritten for each further one",
+        "give punchtunnel only one PEER address at a time",
+    ),
+    "mapping_wanders": (
+        "the port is kept, but the public address depends on the destination",
+        "give the peer all the addresses: punchtunnel takes several PEERs",
+    ),
+    "mapping_rewritten": ("the port is rewritten, the same way for each destination", "use IPv6 or a port mapping"),
+    "mapping_rewritten_once": ("the port is rewritten", "use IPv6 or a port mapping"),
+    "mapping_rewritten_each": ("the port is rewritten, and anew for each destination", "use IPv6 or a port mapping"),
+    "nat_carrier": (
+        "behind the first router comes {hop}, of 100.64.0.0/10: the provider translates a second time",
+        "ask the provider for a public address, or use IPv6, if ports are not kept",
+    ),
+    "nat_private": (
+        "behind the first router comes {hop}, a private address: a second NAT is suspected",
+        "let one of the two routers bridge only, or use IPv6, if ports are not kept",
+    ),
+    "nat_single": ("no second NAT among the first routers ({hops})", ""),
+    "nat_silent": ("the first routers do not answer", ""),
+    "verdict_mend": ("{sentence}: {remedy}", "next: mend this, and run `punchtunnel --doctor` again"),
+    "verdict_public": ("your address {address} is public: punching should work", _NEXT_STEP),
+    "verdict_kept": ("your router keeps ports: punching should work", _NEXT_STEP),
+    "verdict_rewritten": (
+        "your router rewrites ports: use IPv6 or a port mapping",
+        "next: `punchtunnel --doctor` on the other machine; if that one is public or has mapped ports, it works",
+    ),
+    "verdict_open": (
+        "nothing speaks against punching, but only --stun HOST, given twice, shows whether your router keeps ports",
+        _NEXT_STEP,
+    ),
+}
+
+
+def finding(name: str, fields: Mapping[str, object]) -> tuple[str, str]:
+    """Return the sentence and the remedy of something that --doctor has found."""
+    text, remedy = FINDINGS[name]
+    return fill(name, text, fields), fill(name, remedy, fields)
+
+
+# ---- parts of a sentence
+
+BEHIND = "behind"
+AHEAD = "ahead of"
+ROUTE = "for IPv{version} by {device}"
+THROUGH = " through {gateway}"
+OF_ONE_FAMILY = " of IPv{version}"
+
+# ---- why the rules of the firewall are not known
+
+NOT_INSTALLED = "{program} is not installed"
+ROOT_ONLY = "only root may; run this as root"
+TOOL_FAILED = "{program} fails: {reason}"
+NOT_UNDERSTOOD = "their form is not known"
+
+# ---- why a server is of no help
+
+ENDED_WITHOUT_ANSWER = "the server has ended the connection without an answer"
+NO_STUN_SERVER = "what answers is no STUN server"
+STUN_REFUSES = "the STUN server refuses"
+STUN_REFUSES_WITH = "the STUN server refuses: {code} {reason}"
+NO_SIGHT = "the STUN server does not say from which address it sees us"
+CUT_SHORT = "the STUN server's answer is cut short"
+UNKNOWN_FAMILY = "the STUN server gives an address of an unknown family"
+NO_NTP_SERVER = "what answers is no NTP server"
+NO_TIME = "the NTP server does not know the time itself"

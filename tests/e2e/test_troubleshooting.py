@@ -1,0 +1,71 @@
+"""Rows of docs/TROUBLESHOOTING.md that need no router: what is printed there is what is written there."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from punchtunnel import schedule
+
+from ..troubleshooting import ROWS, Row
+from .ends import End, Lab
+from .flows import free_port
+
+# Both sides as they are, but for the seconds after which silence is death.
+IMPATIENT = "from punchtunnel import bridge, cli\nbridge.DEAD_AFTER = 3.0\ncli.main()\n"
+
+
+def killed(lab: Lab) -> End:
+    left, right = lab.pair()
+    right.process.kill()
+    return left
+
+
+def dead(lab: Lab) -> End:
+    program = lab.folder / "impatient.py"
+    program.write_text(IMPATIENT)
+    # The first three words are the interpreter, -m and the module.
+    shell = f'shift 3; set -- {shlex.join([sys.executable, str(program)])} "$@"'
+    left = lab.start_left(shell=shell)
+    right = lab.start_right()
+    left.wait_for("link_up")
+    right.process.send_signal(signal.SIGSTOP)
+    return left
+
+
+def target(lab: Lab) -> End:
+    left, _ = lab.pair([], ["--to", str(free_port())])
+    left.send(b"anybody there?")
+    return left
+
+
+def ports_busy(lab: Lab) -> End:
+    now = schedule.first_bucket(time.time())
+    # Those of the next minutes, too: a bucket may begin in between.
+    buckets = (schedule.CLOCK_FREE, *range(now, now + 5))
+    for port in schedule.ports_of(lab.channel, buckets, schedule.Plan()):
+        lab.own(socket.create_server((lab.left, port)))
+    return lab.start_left()
+
+
+PLAYS: dict[str, Callable[[Lab], End]] = {
+    "killed": killed, "dead": dead, "target": target, "ports-busy": ports_busy,
+}  # fmt: skip
+E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
+
+
+def test_every_row_without_a_cell_is_played_here() -> None:
+    assert {row.key for row in E2E_ROWS} == PLAYS.keys()
+
+
+@pytest.mark.parametrize("row", E2E_ROWS, ids=lambda row: row.key)
+def test_two_processes_end_with_the_sentence_of_their_row(lab: Lab, row: Row) -> None:
+    end = PLAYS[row.key](lab)
+    assert end.status() in row.statuses
+    assert row.matches(end.reason), end.reason

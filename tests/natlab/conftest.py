@@ -1,0 +1,87 @@
+"""What several tests look at is played once: the short list, and the consultations of the doctor."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any
+
+import pytest
+
+from . import report, sandbox
+from .cells import CELLS
+from .ends import ROOT
+from .judge import Result
+
+# Every cell once took 154 s on two cores that were very busy; four minutes are the promise.
+RUNS = 1
+LIMIT_SECONDS = 240
+SHORT = [cell for cell in CELLS if cell.short]
+
+REASON = sandbox.missing()
+needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+CLINIC_REASON = REASON or next(
+    (
+        f"the consultations need {program} (Debian package {package})"
+        for program, package in (("turnserver", "coturn"), ("iptables", "iptables"))
+        if shutil.which(program) is None
+    ),
+    None,
+)
+needs_clinic = pytest.mark.skipif(CLINIC_REASON is not None, reason=str(CLINIC_REASON))
+
+
+def start_lab(*arguments: str, module: str = "tests.natlab") -> subprocess.Popen[str]:
+    """Start a laboratory that dies with this process."""
+    command = [sys.executable, "-m", module, "--tied", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def once(factory: pytest.TempPathFactory, name: str, play: Callable[[FilePath], None]) -> FilePath:
+    """Return the file that `play` writes, whichever test asks for it first in whichever worker."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    done = shared / f"{name}.json"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            growing = done.with_suffix(".growing")
+            play(growing)
+            growing.rename(done)
+    return done
+
+
+def _play_short_list(growing: FilePath) -> None:
+    with start_lab("--short", "--runs", str(RUNS), "--json", str(growing)) as lab:
+        out, errors = lab.communicate(timeout=LIMIT_SECONDS)
+    assert lab.returncode in (0, 1), out + errors
+
+
+def _consult(growing: FilePath) -> None:
+    with start_lab(module="tests.natlab.clinic") as lab:
+        out, errors = lab.communicate(timeout=LIMIT_SECONDS)
+    assert lab.returncode == 0, out + errors
+    growing.write_text(out)
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
+    """Return what came out of every cell of the short list."""
+    runs: dict[str, list[Result]] = {}
+    for result in report.load(once(tmp_path_factory, "natlab", _play_short_list)):
+        runs.setdefault(result.cell, []).append(result)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def consultations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what came out of every consultation: clinic.Outcome as JSON."""
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "clinic", _consult).read_text())
+    return played
