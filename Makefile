@@ -1,6 +1,7 @@
 # make demo   the main job on this machine, in half a minute
 # make test   everything that must pass
 # make check  format, lint, types, tests
+# make docs   the man page and the completions; make pictures: the pictures, from real runs
 # make lab    the network laboratory: every router behaviour, as a table
 # make bench  the figures of the README
 # make fuzz   ten minutes of garbage for every decoder
@@ -9,9 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SHELLS := bash zsh fish
-SOURCES := punchtunnel tests bench
+SOURCES := punchtunnel tests bench docs
 
-.PHONY: demo test check format lint types completions lab bench fuzz clean
+.PHONY: demo test check format lint types docs pictures man completions lab bench fuzz clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,10 +34,21 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+	$(BIN)/mypy docs/*.py docs/examples/*.py
 
 format: $(VENV)/ready
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+# What is printed by the tool or made from it; tests compare.
+docs: completions man
+
+# Real runs in the laboratory, so root is needed and each picture is a new one.
+pictures: $(VENV)/ready
+	$(BIN)/python -m tests.natlab.pictures --punch docs/punch.svg --session docs/session.svg
+
+man: $(VENV)/ready
+	$(BIN)/python docs/man.py > docs/punchtunnel.1
 
 completions: $(VENV)/ready
 	for shell in $(SHELLS); do \

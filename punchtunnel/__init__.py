@@ -14,9 +14,12 @@ doctor/ looks at one machine without any of this (--doctor).
 
 As a library:
 
-    hole = punchtunnel.punch("203.0.113.9")
-    hole.sock.sendall(b"hello")
+    hole = punchtunnel.punch("203.0.113.9")             the bare socket, blocking
+    reader, writer = await punchtunnel.connect(…)       one sealed stream
+    async with punchtunnel.open_tunnel(…) as tunnel:    any number of streams
 """
+
+from typing import TYPE_CHECKING, Any
 
 from punchtunnel.errors import (
     LinkError,
@@ -29,6 +32,9 @@ from punchtunnel.errors import (
 )
 from punchtunnel.punch import Hole, punch
 
+if TYPE_CHECKING:
+    from punchtunnel.tunnel import Tunnel, connect, open_tunnel
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -39,7 +45,21 @@ __all__ = [
     "PeerError",
     "PunchtunnelError",
     "RejectedError",
+    "Tunnel",
     "UsageError",
     "__version__",
+    "connect",
+    "open_tunnel",
     "punch",
 ]
+
+# Loaded when they are asked for: the command line does not need asyncio before the first SYN.
+_LATE = ("Tunnel", "connect", "open_tunnel")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from punchtunnel import tunnel
+
+    return getattr(tunnel, name)

@@ -22,18 +22,18 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
-from punchtunnel.ends import SocketEnd, StdioEnd
+from punchtunnel.ends import End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PunchtunnelError, TargetError
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
 from punchtunnel.parting import Parting
+from punchtunnel.plan import Outcome, Plan, RoundTrips
 from punchtunnel.poller import Poller
 from punchtunnel.punch import Hole
 from punchtunnel.secure import Opener, Sealer
@@ -50,6 +50,9 @@ SHORTEST_TICK = 0.1
 TARGET_TIMEOUT = 15.0
 GOODBYE_TIMEOUT = 3.0
 STOP_TIMEOUT = 1.0
+# Seconds for a sign of life when somebody has asked for one: several round
+# trips of the longest paths, with a loss.
+PROBE_TIMEOUT = 5.0
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
 ACCEPTS_PER_TURN = 64
@@ -61,57 +64,6 @@ PINGS = 10
 PING_EVERY = 0.1
 # Seconds after which a peer that only checks the path must have gone.
 CHECK_LIMIT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What this side joins the streams to.
-
-    Attributes:
-        role: As sent in the hello.
-        listeners: Bound sockets of -L; they stay open for the next session.
-        target: Where --to leads.
-        stdin: Descriptor, or None for an immediate EOF.
-        stdout: Descriptor, or None if it was closed from the start.
-        stdin_size: Bytes that stdin has, if it is a file.
-        discard: --send-only.
-        keep_open: -k: EOF of one session is not EOF of stdout.
-        idle: Seconds without payload that end the session; 0: never.
-        traffic_every: Seconds between two reports of the traffic; 0: none.
-        before_output: Called before anything is written to stdout.
-        check: -z: measure the round trip, and nothing else.
-    """
-
-    role: Role
-    listeners: Sequence[socket.socket] = ()
-    target: AnyPlace | None = None
-    stdin: int | None = None
-    stdout: int | None = None
-    stdin_size: int | None = None
-    discard: bool = False
-    keep_open: bool = False
-    idle: float = 0.0
-    traffic_every: float = 0.0
-    before_output: Callable[[], None] | None = None
-    check: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RoundTrips:
-    """What -z has measured, in seconds."""
-
-    least: float
-    median: float
-    most: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a session ended: the exit status and the sentence for it, or ""; with -z, what it found."""
-
-    status: Exit
-    reason: str
-    round_trips: RoundTrips | None = None
 
 
 def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = None) -> Outcome:
@@ -138,12 +90,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None) -> Outcome:
     loop = asyncio.get_running_loop()
-    session = _Session(loop, hole, plan, report)
+    session = Session(loop, hole, plan, report)
     loop.set_exception_handler(lambda _, context: session.broke(_bug(context)))
 
     def on_signal() -> None:
         while signals is not None and (number := signals.take()) is not None:
-            session.stop(number)
+            if signals.means_try_now(number):
+                session.probe()
+            else:
+                session.stop(Exit(128 + number))
 
     if signals is not None:
         loop.add_reader(signals.fileno(), on_signal)
@@ -175,7 +130,7 @@ class _Stdio(StdioEnd):
         return super().write(data)
 
 
-class _Session:
+class Session:
     """The policy of one session; the owner of its link."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: words.Report) -> None:
@@ -203,6 +158,7 @@ class _Session:
         self._round_trips: RoundTrips | None = None
         self._path = hole.local, hole.remote
         self._cut = False
+        self._leaving = False
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
         self._quiet_status: Exit | None = None
@@ -225,14 +181,39 @@ class _Session:
             self._tell_traffic()
 
     def _open_the_doors(self) -> None:
-        if self._plan.role == Role.STDIO and self._only is None:
-            opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
-            if opens:
-                self._only = self._link.open(self._stdio_end())
-                self._after_joining_stdio(self._only)
+        if self.opens_the_only and self._plan.ends is None:
+            self._after_joining_stdio(self.open(self._stdio_end()))
         for listener in self._plan.listeners:
             listener.setblocking(False)
             self._poller.register(listener.fileno(), self._acceptor(listener))
+
+    @property
+    def opens_the_only(self) -> bool:
+        """It is on us to open the only stream of a session with stdio, and not done yet."""
+        opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
+        return self._plan.role == Role.STDIO and self._only is None and opens
+
+    @property
+    def parting(self) -> bool:
+        """One of the two sides takes no more streams."""
+        return self._leaving or self._parting.said or self._parting.heard is not None or self.ended.done()
+
+    def open(self, end: End) -> int:
+        """Open a stream that is joined to `end`, and return its number."""
+        number = self._link.open(end)
+        if self._single:
+            self._only = number
+        return number
+
+    def refuse(self, number: int) -> None:
+        """Reset a stream because this side is about to end."""
+        self._link.refuse(number, Reason.CLOSING)
+
+    def leave(self) -> None:
+        """End well: say goodbye as soon as all streams are over, and take no new ones."""
+        self._leaving = True
+        if not self._link.stream_count:
+            self._say_goodbye()
 
     def close(self) -> None:
         """Give everything back but the plan's listeners."""
@@ -243,15 +224,26 @@ class _Session:
         self._link.close(reset=True)
         self._poller.close()
 
-    def stop(self, signal_number: int) -> None:
-        """End cleanly for a signal; the second one ends at once."""
-        status = Exit(128 + signal_number)
+    def stop(self, status: Exit) -> None:
+        """End cleanly with this status; when asked twice, at once."""
         if self._stopped is not None:
             self._finish()
             return
         self._stopped = status
         self._later("stop", STOP_TIMEOUT, self._finish)
         self._cut_all()
+
+    def probe(self) -> None:
+        """End the session soon, so that -k punches again, unless the peer is heard before."""
+        self._report("trying_now", what=words.PROBE_LINK)
+        self._link.ping()
+        asked = time.monotonic()
+
+        def judge() -> None:
+            if self._link.heard_at < asked:
+                self._die(time.monotonic())
+
+        self._later("probe", PROBE_TIMEOUT, judge)
 
     def broke(self, error: BaseException) -> None:
         """End with the traceback of a bug; a session that goes on with half a state would hang."""
@@ -262,10 +254,12 @@ class _Session:
 
     def stream_opened(self, number: int) -> None:
         """Join the peer's stream to stdio or to the target."""
-        if self._parting.said or self._checked:
+        if self._parting.said or self._leaving or self._checked:
             self._link.refuse(number, Reason.CLOSING)
         elif (self._single and self._only is not None) or len(self._dialling) >= MAX_DIALLING:
             self._link.refuse(number, Reason.NOT_EXPECTED if self._single else Reason.NO_RESOURCES)
+        elif self._plan.ends is not None:
+            self._join(number, self._plan.ends(number))
         elif self._plan.role == Role.STDIO:
             self._only = number
             self._link.join(number, self._stdio_end())
@@ -301,8 +295,17 @@ class _Session:
             self._on_broken(number, failure)
         else:
             self._report("stream_closed", stream=number)
-        if number == self._only or (self._parting.heard is not None and not self._link.stream_count):
+        leaves = self._leaving or self._parting.heard is not None
+        if number == self._only or (leaves and not self._link.stream_count):
             self._say_goodbye()
+
+    def _join(self, number: int, end: End | None) -> None:
+        if end is None:
+            self._link.refuse(number, Reason.NO_RESOURCES)
+            return
+        if self._single:
+            self._only = number
+        self._link.join(number, end)
 
     def _on_reset(self, number: int, reset: Reset) -> None:
         reason = words.reset_reason(reset.reason)
@@ -319,7 +322,7 @@ class _Session:
         if number != self._only:
             return
         self._cut = True
-        if self._plan.role != Role.STDIO:
+        if self._plan.role != Role.STDIO or self._plan.ends is not None:
             self._fail(LinkError(words.local_reset(error)))
         elif error.errno == errno.EPIPE and not broken.reading:
             self._quiet_status = Exit.BROKEN_PIPE
@@ -357,10 +360,8 @@ class _Session:
                         self._report("warning", reason=words.cannot(words.ACCEPT, error))
                     self._later(name, ACCEPT_PAUSE, accept)
                     return
-                number = self._link.open(SocketEnd(client))
+                number = self.open(SocketEnd(client))
                 self._report("stream_opened", stream=number, what=words.LOCAL_CLIENT)
-                if self._single:
-                    self._only = number
             # Edge-triggered: those that are still waiting are not told again.
             self._later(name, 0, accept)
 
@@ -422,12 +423,16 @@ class _Session:
         if len(self._pongs) <= PINGS:
             self._later("ping", PING_EVERY, self._link.ping)
             return
-        times = sorted(self._pongs[1:])
-        median = (times[(PINGS - 1) // 2] + times[PINGS // 2]) / 2
         self._measuring = False
-        self._round_trips = RoundTrips(times[0], median, times[-1])
-        local, remote = self._path
-        self._report("path", local=local, remote=remote, rtt_min_s=times[0], rtt_median_s=median, rtt_max_s=times[-1])
+        self._round_trips = found = RoundTrips.of(self._pongs[1:])
+        self._report(
+            "path",
+            local=self._path[0],
+            remote=self._path[1],
+            rtt_min_s=found.least,
+            rtt_median_s=found.median,
+            rtt_max_s=found.most,
+        )
         self._say_goodbye()
 
     def _give_up_checking(self) -> None:
@@ -513,11 +518,15 @@ class _Session:
             self._link.heard_at = now
         self._last_tick = now
         if now - self._link.heard_at >= DEAD_AFTER:
-            self._fail(LinkError(words.dead_link(now - self._link.heard_at)))
-            self._finish()
+            self._die(now)
         elif now - self._link.said_at >= HEARTBEAT or now - self._link.heard_at >= HEARTBEAT:
             self._link.ping()
         if idle and now - self._link.payload_at >= idle and not self._parting.said:
             if self._link.stream_count or (self._single and self._only is None):
                 self._fail(LinkError(words.idle_link(idle)))
             self._cut_all()
+
+    def _die(self, now: float) -> None:
+        """The peer is gone: its silence says so."""
+        self._fail(LinkError(words.dead_link(now - self._link.heard_at)))
+        self._finish()

@@ -11,18 +11,19 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 import punchtunnel
-from punchtunnel import secret, words
+from punchtunnel import notify, secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, parse_peer, parse_target
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
-from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, open_hole
+from punchtunnel.plan import Outcome, Plan, RoundTrips
+from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, has_fast_aes, open_hole
 from punchtunnel.signals import Signals
 from punchtunnel.status import Status, open_events, open_output, status_of_a_mistake
 from punchtunnel.tcp import name_of
@@ -30,7 +31,6 @@ from punchtunnel.words import usage
 from punchtunnel.words.events import SCHEMA
 
 if TYPE_CHECKING:
-    from punchtunnel.bridge import Outcome, Plan, RoundTrips
     from punchtunnel.display import Display
     from punchtunnel.show import Side
     from punchtunnel.status import Output
@@ -40,8 +40,6 @@ _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
 # A number of seconds above this is a mistake: three centuries.
 LONGEST = 1e10
-# Seconds that are left to wait, at least, when a peer has only checked the path.
-SHORTEST_WAIT = 1.0
 # Seconds before a service (-k) meets a rejected peer again.
 REJECTION_PAUSE = 5.0
 # More than a busy tunnel needs, and less than makes programs slow that close
@@ -133,6 +131,20 @@ def _show_new_secret(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _own_addresses(incomplete: str) -> list[str]:
+    """Return what completes --bind.  Where nothing completes a word, the shells offer files."""
+    # Imported now: only a shell that completes needs it.
+    from punchtunnel import interfaces
+
+    return [address for address in interfaces.addresses() if address.startswith(incomplete)]
+
+
+def _own_places(incomplete: str) -> list[str]:
+    """Return what completes -L: an address to which only the port is missing."""
+    places = [f"[{address}]:" if ":" in address else f"{address}:" for address in _own_addresses("")]
+    return [place for place in places if place.startswith(incomplete)]
+
+
 @app.command(epilog=EPILOG)
 def run(
     peers: Annotated[
@@ -142,7 +154,13 @@ def run(
     stdio: Annotated[bool, typer.Option("--stdio", help="Join the hole to stdin and stdout (the default).")] = False,
     listen: Annotated[
         list[str] | None,
-        typer.Option("-L", "--listen", metavar="[BIND:]PORT", help="Local port, or unix:/path; may be repeated."),
+        typer.Option(
+            "-L",
+            "--listen",
+            metavar="[BIND:]PORT",
+            help="Local port, or unix:/path; may be repeated.",
+            autocompletion=_own_places,
+        ),
     ] = None,
     to: Annotated[
         str | None,
@@ -169,7 +187,10 @@ def run(
     ipv4: Annotated[bool, typer.Option("-4", "--ipv4", help="IPv4 only.")] = False,
     ipv6: Annotated[bool, typer.Option("-6", "--ipv6", help="IPv6 only.")] = False,
     bind: Annotated[
-        str | None, typer.Option("--bind", metavar="ADDR", help="Address of this machine to punch from.")
+        str | None,
+        typer.Option(
+            "--bind", metavar="ADDR", help="Address of this machine to punch from.", autocompletion=_own_addresses
+        ),
     ] = None,
     clock_offset: Annotated[
         float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
@@ -236,10 +257,11 @@ def _guarded(options: Options) -> int:
     """Run, and turn every expected failure into its status and one sentence."""
     verbosity = -1 if options.quiet else options.verbose
     output = open_output(options.as_json, options.status_fd)
-    status = Status(verbosity, output)
+    manager = notify.teller(os.environ.get(notify.VARIABLE))
+    status = Status(verbosity, output, manager=manager)
     try:
         events = open_events(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
-        status = Status(verbosity, output, events, _display(options, output))
+        status = Status(verbosity, output, events, _display(options, output), manager)
         _begin(status)
         code, reason = _perform(options, status)
     except SignalError as error:
@@ -342,19 +364,12 @@ def _ask() -> str:
         signal.signal(signal.SIGINT, before)
 
 
-def _has_fast_aes() -> bool:
-    """Tell whether the processor has AES instructions; where nothing is known, most have."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
-        return b" aes" in file.read(1 << 16)
-    return True
-
-
 def _traits(options: Options) -> Trait:
     return (
         (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
         | (Trait.PLAIN if options.plain else NO_TRAITS)
         | (Trait.CHECK if options.check else NO_TRAITS)
-        | (Trait.FAST_AES if _has_fast_aes() else NO_TRAITS)
+        | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
     )
 
 
@@ -420,8 +435,6 @@ def _role(options: Options) -> Role:
 
 def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
     """Return what the streams are joined to."""
-    from punchtunnel.bridge import Plan
-
     reads = role == Role.STDIO and options.reads_stdin
     shared = options.progress and not options.send_only and os.isatty(1) and os.isatty(2)
     return Plan(
@@ -477,7 +490,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         typer.echo(_page(options))
         return Exit.OK, ""
     _allow_descriptors()
-    with Signals() as signals, _listening([] if options.check else places, status) as listeners:
+    with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
         return _run(options, settings, listeners, status, signals)
 
 
@@ -486,10 +499,10 @@ def _run(
 ) -> tuple[Exit, str]:
     """Punch and bridge, again and again with -k; return status and reason."""
     sessions = 0
-    wait, began = settings.wait, time.monotonic()
+    current, began = settings, time.monotonic()
     while True:
         try:
-            hole = open_hole(replace(settings, wait=wait), report=status, signals=signals)
+            hole = open_hole(current, report=status, signals=signals)
         except (RejectedError, UsageError) as error:
             # A service outlives a peer that is set up wrongly, and a name that is gone for a
             # while; what was wrong from the start ends it.
@@ -504,8 +517,7 @@ def _run(
             return outcome.status, outcome.reason
         if Trait.CHECK in hole.traits and not options.check:
             # Whoever only looks takes nothing from this side's time to wait, and leaves it some.
-            left = round(began + settings.wait - time.monotonic(), 1)
-            wait = settings.wait and max(left, SHORTEST_WAIT)
+            current = settings.after(time.monotonic() - began)
             status("checked", remote=hole.remote)
             continue
         if outcome.round_trips is not None and not options.as_json:
@@ -513,7 +525,7 @@ def _run(
         if not options.keep:
             return outcome.status, outcome.reason
         status("punching_again", reason=outcome.reason or words.SESSION_OVER)
-        wait, began = settings.wait, time.monotonic()
+        current, began = settings, time.monotonic()
 
 
 def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:

@@ -258,6 +258,22 @@ class Dialler:
         express = dial.address.family in self._mortal and dial.source in self._express
         dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
 
+    def start_over(self) -> None:
+        """Dial every port anew and at once: somebody knows that it is worth it now.
+
+        This breaks rule 1: with another address or another network the SYNs
+        that are under way will never be answered.
+        """
+        self._started = now = self._monotonic()
+        self._met_at = None
+        for dial in self._dials.values():
+            if dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
+                tcp.close_with_reset(self._stop(dial))
+            # For ever wait those that have a listener or a connection.
+            if dial.due < float("inf"):
+                dial.due = now
+            dial.failures = 0
+
     @property
     def ports(self) -> list[int]:
         """The own ports in use, sorted."""

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from punchtunnel import schedule, tcp, words
 from punchtunnel.address import parse_bind, parse_peer
@@ -43,7 +43,7 @@ from punchtunnel.election import (
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, Keys, preload
-from punchtunnel.signals import Signals
+from punchtunnel.signals import Wake
 from punchtunnel.tries import EVERYBODY_ELSE, Caller, Tries
 from punchtunnel.words import usage
 
@@ -67,6 +67,8 @@ CLOCK_CHECK = 1.0
 MAX_HALFWAY = 64
 RECEIVE_SIZE = 4096
 DEFAULT_WAIT = 120.0
+# Seconds that are left to wait, at least, when a peer has only checked the path.
+SHORTEST_WAIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,10 @@ class Settings:
     # Empty: none.  Used for sealing only, never for the ports.
     secret: bytes = field(default=b"", repr=False)
 
+    def after(self, spent: float) -> Settings:
+        """Return the same with as many seconds less to wait, unless that is for ever."""
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), SHORTEST_WAIT))
+
 
 def punch(
     *peers: str,
@@ -163,21 +169,46 @@ def punch(
         RejectedError: The peer runs another version, or not this function.
         LocalError: No port of this machine could be used.
     """
+    # The caller gets the bare socket: sealing it is the caller's business.
+    return open_hole(check(peers, channel, wait, bind, family, clock_offset, Role.RAW, Trait.PLAIN))
+
+
+def check(
+    peers: Sequence[str],
+    channel: str,
+    wait: float,
+    bind: str | None,
+    family: int,
+    clock_offset: float,
+    role: Role,
+    traits: Trait,
+    secret: bytes = b"",
+) -> Settings:
+    """Return what a program has given as settings; `punch` tells what each argument means.
+
+    Raises:
+        UsageError: One of them is wrong.
+    """
     if family not in (0, 4, 6):
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
-    families = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-    return open_hole(
-        Settings(
-            peers=[parse_peer(peer) for peer in peers],
-            channel=channel,
-            wait=wait,
-            bind=None if bind is None else parse_bind(bind),
-            family=families[family],
-            clock_offset=clock_offset,
-            # The caller gets the bare socket: sealing it is the caller's business.
-            traits=Trait.PLAIN,
-        )
+    return Settings(
+        peers=[parse_peer(peer) for peer in peers],
+        channel=channel,
+        wait=wait,
+        bind=None if bind is None else parse_bind(bind),
+        family={0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[family],
+        clock_offset=clock_offset,
+        role=role,
+        traits=traits,
+        secret=secret,
     )
+
+
+def has_fast_aes() -> bool:
+    """Tell whether the processor has AES instructions; where nothing is known, most have."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
+        return b" aes" in file.read(1 << 16)
+    return True
 
 
 def open_hole(
@@ -187,7 +218,7 @@ def open_hole(
     rng: random.Random | None = None,
     nonce: bytes | None = None,
     report: words.Report = words.unreported,
-    signals: Signals | None = None,
+    signals: Wake | None = None,
 ) -> Hole:
     """Punch as `settings` say; `punch` tells what is returned and raised.
 
@@ -228,7 +259,7 @@ class _Puncher:
         rng: random.Random,
         nonce: bytes,
         report: words.Report,
-        signals: Signals | None,
+        signals: Wake | None,
     ) -> None:
         self._settings = settings
         self._signals = signals
@@ -268,14 +299,13 @@ class _Puncher:
     def run(self) -> Hole:
         self._selector.register(self._resolver, selectors.EVENT_READ, self._on_resolved)
         if self._signals is not None:
-            self._selector.register(self._signals, selectors.EVENT_READ, self._signals.check)
+            self._selector.register(self._signals, selectors.EVENT_READ, self._check_signals)
         self._use(self._resolver.literals())
         if self._resolver.has_names:
             self._resolver.start()
         deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
         while self._hole is None:
-            if self._signals is not None:
-                self._signals.check()
+            self._check_signals()
             now = self._monotonic()
             if now >= deadline:
                 raise self._no_hole()
@@ -297,6 +327,16 @@ class _Puncher:
                 if self._hole is None and self._selector.get_map().get(key.fd) is key:
                     key.data()
         return self._hole
+
+    def _check_signals(self) -> None:
+        """Raise SignalError if one has come; if it only asks to try now, forget every wait."""
+        if self._signals is None or not self._signals.check():
+            return
+        self._report("trying_now", what=words.DIAL_ANEW)
+        self._dialler.start_over()
+        if self._resolver.has_names:
+            self._resolved = self._monotonic()
+            self._resolver.start()
 
     def close(self) -> None:
         """Close everything but the winner."""

@@ -16,6 +16,8 @@ from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.words import usage
 
 VARIABLE = "PUNCHTUNNEL_SECRET"
+# Where systemd puts what LoadCredential= names, out of everybody else's reach.
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
 # 128 bits: not to be found by trying, by anybody.
 FRESH_SIZE = 16
 # Crockford's base 32: no i, l, o, u, so that nothing is misheard or misread.
@@ -80,19 +82,21 @@ def find(
     if ask is not None:
         return normal(ask())
     if path is not None:
-        return normal(_read(path, warn))
+        # The mode of a credential shows the mask of its ACL as if the group had access.
+        kept = os.path.dirname(path) == environment.get(CREDENTIALS)
+        return normal(_read(path, None if kept else warn))
     given = environment.get(VARIABLE)
     return b"" if given is None else normal(given)
 
 
-def _read(path: str, warn: Callable[[str], None]) -> str:
+def _read(path: str, warn: Callable[[str], None] | None) -> str:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise LocalError(words.cannot(words.read_secret(path), error)) from error
-    if stat.S_ISREG(info.st_mode):
+    if warn is not None and stat.S_ISREG(info.st_mode):
         if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             warn(words.readable_secret(path))
         if info.st_uid not in (0, os.geteuid()):

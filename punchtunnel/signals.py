@@ -3,6 +3,9 @@
 An exception raised by a handler can strike between any two steps of the code
 it interrupts, and leave half of each behind.  Here the handler only takes a
 note and makes a descriptor readable; the loops look at it where they can stop.
+
+    SIGINT, SIGTERM     end; the second one at once
+    SIGHUP              end as well, but to a service (-k) it says: try now
 """
 
 from __future__ import annotations
@@ -12,27 +15,91 @@ import os
 import select
 import signal
 from types import FrameType
+from typing import Self
 
 from punchtunnel.errors import SignalError
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Signals:
-    """Handles the signals while it is open; use it as a context manager.
+class Wake:
+    """Numbers of signals, noted by anybody and taken by a loop; use it as a context manager.
 
-    A signal that was ignored from the start (nohup, a background job of a
-    script) stays ignored.
+    `note` may be called from a signal handler or from another thread.
     """
 
     def __init__(self) -> None:
-        self._caught: list[int] = []
+        self._noted: list[int] = []
         self._here, self._there = os.pipe()
         os.set_blocking(self._here, False)
         os.set_blocking(self._there, False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._here)
+        os.close(self._there)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable after a signal, until `take`."""
+        return self._here
+
+    def note(self, number: int) -> None:
+        """Make the loop look up."""
+        self._noted.append(number)
+        # Full means that it is readable already.
+        with contextlib.suppress(OSError):
+            os.write(self._there, b"!")
+
+    def take(self) -> int | None:
+        """Return the oldest signal that was not taken yet."""
+        if not self._noted:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._here, 64)
+        return self._noted.pop(0) if self._noted else None
+
+    def means_try_now(self, number: int) -> bool:
+        """Tell whether a signal that was taken asks for something else than the end."""
+        return False
+
+    def check(self) -> bool:
+        """Return whether somebody has asked to try now.
+
+        Raises:
+            SignalError: A signal that means the end has come.
+        """
+        asked = False
+        while (number := self.take()) is not None:
+            if not self.means_try_now(number):
+                raise SignalError(number)
+            asked = True
+        return asked
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until a signal; raise SignalError if it means the end."""
+        select.select([self], [], [], seconds)
+        self.check()
+
+
+class Signals(Wake):
+    """Handles the signals while it is open.
+
+    A signal that was ignored from the start (nohup, a background job of a
+    script) stays ignored.
+
+    Args:
+        service: SIGHUP says "try now", unless it comes because the terminal
+            has gone: who closes a window does not want what ran in it to stay.
+    """
+
+    def __init__(self, service: bool = False) -> None:
+        super().__init__()
+        self._service = service
+        self._had_terminal = _has_terminal()
         self._before = {number: signal.getsignal(number) for number in HANDLED}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
@@ -41,32 +108,20 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._here)
-        os.close(self._there)
+        super().__exit__()
 
-    def fileno(self) -> int:
-        """Return the descriptor that is readable after a signal, until `take`."""
-        return self._here
-
-    def take(self) -> int | None:
-        """Return the oldest signal that was not taken yet."""
-        if not self._caught:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._here, 64)
-        return self._caught.pop(0) if self._caught else None
-
-    def check(self) -> None:
-        """Raise SignalError if a signal has come."""
-        if (number := self.take()) is not None:
-            raise SignalError(number)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; raise SignalError as soon as a signal comes."""
-        select.select([self], [], [], seconds)
-        self.check()
+    def means_try_now(self, number: int) -> bool:
+        """See Wake."""
+        return number == signal.SIGHUP and self._service and (not self._had_terminal or _has_terminal())
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self._caught.append(number)
-        # Full means that it is readable already.
-        with contextlib.suppress(OSError):
-            os.write(self._there, b"!")
+        self.note(number)
+
+
+def _has_terminal() -> bool:
+    """Tell whether this process has a controlling terminal; after a hang-up it has none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

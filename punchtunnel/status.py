@@ -2,7 +2,8 @@
 
     event ──> Status ──┬──> Events    for programs: one JSON object a line
                        ├──> Display   for people: the line of a terminal (display.py)
-                       └──> text      for people: one sentence a line, on stderr
+                       ├──> text      for people: one sentence a line, on stderr
+                       └──> manager   for systemd, if it has started this (notify.py)
 
 Without a terminal there is silence until an error; -v tells more, -q less.
 docs/EVENTS.md says what programs are told, on stderr (--json) or elsewhere
@@ -124,15 +125,22 @@ class Status:
         output: For sentences; None for none (stderr was closed, or has the events).
         events: For programs.
         display: The line of a terminal, or --progress.
+        manager: What tells a service manager; it raises nothing.
     """
 
     def __init__(
-        self, verbosity: int, output: Output | None, events: Events | None = None, display: Display | None = None
+        self,
+        verbosity: int,
+        output: Output | None,
+        events: Events | None = None,
+        display: Display | None = None,
+        manager: Callable[[str, dict[str, object]], None] | None = None,
     ) -> None:
         self._verbosity = verbosity
         self._output = output
         self._events = events
         self._display = display
+        self._manager = manager
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """Tell one event to whom it is for; never raises OSError."""
@@ -149,6 +157,8 @@ class Status:
                 self.close()
             if text and (level <= self._verbosity or (person and event in _FOR_PEOPLE)):
                 self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
+        if self._manager is not None:
+            self._manager(event, fields)
 
     @property
     def traffic_every(self) -> float:

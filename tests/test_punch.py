@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -21,9 +22,10 @@ import punchtunnel
 from punchtunnel import schedule
 from punchtunnel.dialling import Counts, Dialler
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
-from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
+from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
 from punchtunnel.punch import Hole, Settings, open_hole
 from punchtunnel.resolve import Address
+from punchtunnel.signals import Wake
 from punchtunnel.words import unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
@@ -353,3 +355,59 @@ def test_family_that_cannot_be_bound_does_not_end_the_other(channel: str, monkey
         dialler.start_due()
         assert dialler.outcomes["pending"]
         dialler.close()
+
+
+@contextlib.contextmanager
+def full_queue(host: str, port: int) -> Iterator[None]:
+    """Listen so that no SYN is answered: the kernel drops it while the queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(2):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex((host, port))
+        yield
+
+
+def test_starting_over_dials_what_waits_and_what_nobody_has_answered(channel: str) -> None:
+    now = 1000.0
+    counts = Counts()
+    silent = schedule.bucket_ports(channel, schedule.CLOCK_FREE, 1)[0]
+    with selectors.DefaultSelector() as selector, full_queue(B, silent):
+        dialler = Dialler(selector, channel, A, lambda: now, random.Random(1), counts, unreported, lambda *_: None)
+        dialler.plan((Address(socket.AF_INET, B),), 1e9)
+        dialler.start_due()
+        while counts.refused < len(dialler.ports) - 1:
+            for key, _ in selector.select(LONG):
+                key.data()
+        assert dialler.outcomes == {"refused": len(dialler.ports) - 1, "pending": 1}
+        dialled = counts.dials
+        dialler.start_due()
+        assert counts.dials == dialled
+        dialler.start_over()
+        dialler.start_due()
+        assert counts.dials == dialled + len(dialler.ports)
+        dialler.close()
+
+
+def test_being_told_to_try_now_starts_over_and_the_end_still_ends(two: ThreadPoolExecutor, channel: str) -> None:
+    class TryNow(Wake):
+        def means_try_now(self, number: int) -> bool:
+            return number == signal.SIGHUP
+
+    told = threading.Event()
+
+    def report(event: str, /, **fields: object) -> None:
+        if event == "trying_now":
+            assert fields == {"what": "dialling every port anew"}
+            told.set()
+
+    with TryNow() as wake:
+        end = two.submit(open_hole, settings(B, A, channel), report=report, signals=wake)
+        wake.note(signal.SIGHUP)
+        assert told.wait(LONG)
+        wake.note(signal.SIGTERM)
+        with pytest.raises(SignalError):
+            end.result(LONG)

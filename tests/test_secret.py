@@ -158,6 +158,12 @@ def test_a_file_of_ones_own_is_not_warned_about(tmp_path: Path, mode: int) -> No
     assert read(keep(tmp_path, b"open sesame", mode)) == b"open sesame"
 
 
+def test_a_credential_of_systemd_is_not_warned_about(tmp_path: Path) -> None:
+    """Its mode is 0440 because of an ACL for the service's user: "chmod 600" was bad advice."""
+    path = keep(tmp_path, b"open sesame", 0o440)
+    assert find({"CREDENTIALS_DIRECTORY": str(tmp_path)}, str(path), None, no_warning) == b"open sesame"
+
+
 @pytest.mark.parametrize("name", ["nothing here", "."])
 def test_a_file_that_cannot_be_read_is_a_local_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(LocalError, match="cannot read the secret from"):

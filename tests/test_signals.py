@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 
 import pytest
 
 from punchtunnel.errors import SignalError
-from punchtunnel.signals import Signals
+from punchtunnel.signals import Signals, Wake
 
 
 def readable(signals: Signals) -> bool:
@@ -64,3 +65,30 @@ def test_signal_that_was_ignored_from_the_start_stays_ignored() -> None:
             assert signals.take() is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_hang_up_asks_a_service_to_try_now_and_nothing_else_does() -> None:
+    with Signals(service=True) as signals:
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.check()
+        assert not signals.check()
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SignalError) as caught:
+            signals.check()
+    assert caught.value.status == 143
+
+
+def test_hang_up_cuts_a_sleep_of_a_service_short() -> None:
+    with Signals(service=True) as signals:
+        signal.raise_signal(signal.SIGHUP)
+        signals.sleep(60)
+
+
+def test_another_thread_can_wake_a_loop() -> None:
+    with Wake() as wake:
+        thread = threading.Thread(target=wake.note, args=(signal.SIGINT,))
+        thread.start()
+        with pytest.raises(SignalError):
+            wake.sleep(60)
+        thread.join()

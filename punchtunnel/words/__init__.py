@@ -47,6 +47,9 @@ def unreported(event: str, /, **fields: object) -> None:
 
 NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
 
+# What "try now" does while punching, and while a link is up.
+DIAL_ANEW = "dialling every port anew"
+PROBE_LINK = "asking the peer for a sign of life"
 NO_ADDRESS = "no PEER has an address of the chosen family"
 PUNCH_AGAIN = "start both sides again, or give both -k"
 LINK_CUT = (
@@ -60,6 +63,8 @@ PEER_TAKES_NOTHING = "the peer takes nothing (--send-only): stdin is not read"
 PROMPT = "secret: "
 LOCAL_CLIENT = "a local client"
 SESSION_OVER = "the session is over"
+TUNNEL_OVER = "the tunnel has ended: no stream can be opened any more"
+STREAM_CUT = "the stream was cut: the link was lost, or one side has given it up"
 NO_ANSWER = "no answer"
 CLOSED_FROM_START = "it was closed when this program started"
 

@@ -1,9 +1,10 @@
 """Every event: what may be reported, how it reads, and from which verbosity on.
 
 An *event* is something that happened, with fields; status.py prints it as a
-sentence or as JSON.  docs/EVENTS.md describes each one with its fields, and is
-compared with this table and with real runs.  A program relies on names, fields
-and their types: whoever removes or changes one of those raises SCHEMA.
+sentence or as JSON, and notify.py tells a service manager of some.
+docs/EVENTS.md describes each one with its fields, and is compared with this
+table and with real runs.  A program relies on names, fields and their types:
+whoever removes or changes one of those raises SCHEMA.
 """
 
 from __future__ import annotations
@@ -54,5 +55,15 @@ EVENTS: dict[str, tuple[Level, str]] = {
     "traffic": (Level.DEBUG, ""),
     "link_ended": (Level.INFO, "link ended, {bytes_in} bytes received and {bytes_out} sent"),
     "punching_again": (Level.INFO, "{reason}; punching again"),
+    "trying_now": (Level.INFO, "told to try now (SIGHUP): {what}"),
     "exit": (Level.ERROR, "{reason}"),
+}
+
+# What a service manager is told of an event (notify.py).
+NOTICES = {
+    "punching": f"STATUS={EVENTS['punching'][1]}",
+    "hole": "STATUS=connected, {local} to {remote}",
+    "link_up": "READY=1",
+    "punching_again": f"STATUS={EVENTS['punching_again'][1]}",
+    "exit": "STOPPING=1\nSTATUS={reason}",
 }

@@ -28,7 +28,10 @@ The rooms, from the bottom up; a file imports only from those above it:
     clinic.py     --doctor behind the same routers, with a STUN server out there
     report.py     results -> text table, JSON
     heatmap.py    results -> SVG
+    timeline.py   the packets of one punch -> SVG              pure
+    recording.py  two terminals in a scene -> animated SVG
     __main__.py   python -m tests.natlab
+    pictures.py   python -m tests.natlab.pictures
     baseline.py   the plain published algorithm, for comparison
 
 Nothing is ever visible outside: `__main__` re-creates itself inside private

@@ -56,9 +56,9 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
     prefix = f"run{next(_numbers)}"
     plays: list[list[ends.Outcome]] = []
     try:
-        async with _standing(cell, run, prefix) as stage:
+        async with stage_of(cell, run, prefix) as stage:
             for _ in range(cell.repeats):
-                plays.append(await _play(cell, subject, run, stage.scene))
+                plays.append(await play(cell, subject, run, stage.scene))
             syns = await _count_syns(cell, stage.scene)
     except SceneError as error:
         # One scene that could not be set must not end a matrix of an hour.
@@ -74,7 +74,7 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
 
 
 @contextlib.asynccontextmanager
-async def _standing(cell: Cell, run: int, prefix: str) -> AsyncIterator[Stage]:
+async def stage_of(cell: Cell, run: int, prefix: str) -> AsyncIterator[Stage]:
     """Set the scene of a cell, and clear it away."""
     scene = _scene(cell, prefix)
     paths = (("left", "right", cell.path), ("right", "left", cell.back or cell.path))
@@ -183,7 +183,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
-async def _play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> list[ends.Outcome]:
+async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> list[ends.Outcome]:
     """Start all ends by the cell's clock; return left and right of each channel in turn."""
     gap = cell.gap(run)
     shift = subject.offset_to_border(time.time(), abs(gap) / 2) if cell.border_between else 0.0

@@ -1,0 +1,324 @@
+"""The packets of one punch as a picture: time runs down, every packet is a line.  Pure.
+
+    left host   left router                right router   right host
+        |------------|--.                       |             |
+        |            |    `--.  SYN             |             |
+        |            |         `--.             |             |
+        |            |              `---------->|------------>|
+
+The laboratory's log has what enters the internet between the two routers.
+Where a packet started and ended follows from it: what a router answers itself
+leaves with a full TTL, and what was refused got no further than that router.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from .packetlog import DELIVERED, PacketLog, Record
+from .packets import RST, SYN
+
+# A packet that a host has sent has passed its router: one hop less than Linux gives it.
+FULL_TTL = 64
+# Bytes of the handshake on the winner (docs/PROTOCOL.md, "Election"), and what is sent there.
+HELLO, PICK, ACCEPT, PROOF = 36, 37, 69, 32
+NAMES = {HELLO: "HELLO", PICK: "PICK", ACCEPT: "ACCEPT", PROOF: "proof"}
+
+# Pixels.
+WIDTH, TOP, BOTTOM = 1080, 72, 64
+HOSTS = {"left": 285, "right": 835}
+ROUTERS = {"left": 385, "right": 735}
+NOTE_EDGE = {"left": 267, "right": 853}
+LINE_HEIGHT = 15
+PIXELS_PER_MS = 3.2
+
+STYLE = """
+text { font: 12px sans-serif; fill: #333 }
+.title { font-weight: bold; font-size: 14px }
+.small { font-size: 11px; fill: #777 }
+.life { stroke: #999; stroke-width: 1.5 }
+.box { fill: #eee; stroke: #999 }
+.tick { stroke: #ddd }
+.hold { stroke: #d9822b; fill: #d9822b }
+.dial { stroke: #4a90d9; fill: #4a90d9 }
+.reset { stroke: #d0453a; fill: #d0453a }
+.open { stroke: #2f9e5f; fill: #2f9e5f }
+line.faint { stroke-width: 1; opacity: .35 }
+circle.faint { opacity: .35 }
+line.hold, line.dial, line.reset, line.open { stroke-width: 1.2 }
+line.winner { stroke-width: 2.6 }
+text.open { stroke: none; font-weight: bold }
+text.hold, text.dial, text.reset { stroke: none }
+@media (prefers-color-scheme: dark) {
+  text { fill: #ddd } .small { fill: #999 } .box { fill: #333; stroke: #777 } .tick { stroke: #383838 }
+  .life { stroke: #777 }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One packet as it is drawn; times in seconds after the first one."""
+
+    kind: str
+    label: str
+    origin: str
+    start_s: float
+    # Of the way between the routers, 0 to 1.
+    share: float
+    from_router: bool
+    to_router: bool
+    wins: bool
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence beside a host's line, at a moment."""
+
+    side: str
+    time_s: float
+    text: str
+    kind: str = ""
+
+
+def other(side: str) -> str:
+    """Return the opposite side."""
+    return "right" if side == "left" else "left"
+
+
+def winner(log: PacketLog) -> int | None:
+    """Return the port of the hole: the first that carries the follower's answer to a PICK."""
+    return next((one.source_port for one in log.records if one.length == ACCEPT), None)
+
+
+def tells(log: PacketLog) -> bool:
+    """Tell whether a run shows what the picture is for.
+
+    One side comes first and is refused, and the hole is where one held and
+    the other dialled.
+    """
+    port = winner(log)
+    if port is None:
+        return False
+    syns = [one for one in log.records if one.source_port == port and one.is_bare_syn]
+    refused = [one for one in log.records if one.flags & RST and one.ttl == FULL_TTL]
+    return len(refused) >= 4 and [one.fate == DELIVERED for one in syns] == [False, True]
+
+
+def duration(log: PacketLog) -> float:
+    """Return the seconds from the first packet to the last message of the handshake."""
+    port = winner(log)
+    return float("inf") if port is None else _end(log, port) - log.records[0].time_s
+
+
+def _end(log: PacketLog, port: int) -> float:
+    """Return when the proof left, the last message of the handshake; later records may have its size."""
+    hole = [one for one in log.records if one.source_port == port]
+    accepted = next(one for one in hole if one.length == ACCEPT)
+    return next(one.time_s for one in hole if one.length == PROOF and one.time_s > accepted.time_s)
+
+
+def svg(log: PacketLog, delay_s: float, names: dict[str, str]) -> str:
+    """Return the picture.
+
+    Args:
+        log: Of a run in which a hole was opened.
+        delay_s: Of the path, in each direction.
+        names: What to call the two sides.
+
+    Raises:
+        ValueError: There is no hole in the log.
+    """
+    port = winner(log)
+    if port is None:
+        raise ValueError("no hole was opened in this log")
+    start = log.records[0].time_s
+    end = _end(log, port) + delay_s
+    shown = list(_shown([one for one in log.records if one.time_s <= _end(log, port)], start, port))
+    height = TOP + _pixels(end - start) + BOTTOM
+    shapes = [*_frame(height, names, end - start)]
+    for one in sorted(shown, key=lambda one: one.wins):
+        shapes += _packet(one, delay_s)
+    shapes += _notes(_story(log, shown, start, end, port, delay_s, names))
+    shapes += _legend(height)
+    body = "\n".join(shapes)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">\n'
+        f"<style>{STYLE}</style>\n{body}\n</svg>\n"
+    )
+
+
+# ---- what is shown
+
+
+def _shown(records: Sequence[Record], start: float, port: int) -> Iterator[Shown]:
+    refused = {
+        (one.origin, one.source_port, (one.acknowledged - 1) % 2**32)
+        for one in records
+        if one.flags & RST and one.ttl == FULL_TTL
+    }
+    for one in records:
+        kind, label = _kind(one)
+        if not kind:
+            continue
+        stopped = one.is_bare_syn and (one.towards, one.target_port, one.sequence) in refused
+        share = 1.0 if one.fate == DELIVERED else one.ttl / 10
+        wins = one.source_port == port and not (one.flags & RST)
+        from_router = bool(one.flags & RST) and one.ttl == FULL_TTL
+        yield Shown(kind, label, one.origin, one.time_s - start, share, from_router, stopped, wins, one.source_port)
+
+
+def _kind(one: Record) -> tuple[str, str]:
+    """Return how a packet is drawn and what is written on it; nothing for bare acknowledgements."""
+    if one.flags & RST:
+        return "reset", "RST"
+    if one.is_bare_syn:
+        return ("dial", "SYN") if one.fate == DELIVERED else ("hold", "SYN")
+    if one.flags & SYN:
+        return "open", "SYN-ACK"
+    return ("open", NAMES[one.length]) if one.length in NAMES else ("", "")
+
+
+def _story(
+    log: PacketLog, shown: list[Shown], start: float, end: float, port: int, delay_s: float, names: dict[str, str]
+) -> Iterator[Note]:
+    """Yield what a reader should see, where it happens."""
+    first = shown[0].origin
+    second = other(first)
+    begins = {side: (log.first_syn(side) or start) - start for side in (first, second)}
+    for side in (first, second):
+        # The first SYN of each port; what comes later is written over.
+        firsts = {one.port: one.kind for one in reversed(shown) if one.origin == side and one.label == "SYN"}
+        holds = list(firsts.values()).count("hold")
+        yield Note(side, begins[side], f"{names[side]} starts on {len(firsts)} ports:")
+        yield Note(side, begins[side], f"{holds} holds", "hold")
+        yield Note(side, begins[side], f"{len(firsts) - holds} dials", "dial")
+    refusals = [one.start_s for one in shown if one.from_router and one.start_s < begins[second]]
+    yield Note(second, refusals[0], f"the router of {names[second]} knows", "reset")
+    yield Note(second, refusals[0], "nobody there yet, and refuses", "reset")
+    yield Note(first, refusals[0] + delay_s, f"{len(refusals)} refused: dialled again", "reset")
+    yield Note(first, refusals[0] + delay_s, "after a jittered wait", "reset")
+    yield from _story_of_the_hole(log, shown, start, end, port, delay_s, names)
+
+
+def _story_of_the_hole(
+    log: PacketLog, shown: list[Shown], start: float, end: float, port: int, delay_s: float, names: dict[str, str]
+) -> Iterator[Note]:
+    hold, dial = [one for one in shown if one.port == port and one.label == "SYN"]
+    holder = hold.origin
+    # Where it starts its line has its own note already.
+    at = max(hold.start_s, (log.first_syn(holder) or 0) - start) + 3.2 * LINE_HEIGHT / PIXELS_PER_MS / 1000
+    yield Note(holder, at, f"port {port} is a hold: its SYN dies", "hold")
+    yield Note(holder, at, "on the way, but its own router", "hold")
+    yield Note(holder, at, "now expects an answer", "hold")
+    yield Note(holder, dial.start_s + delay_s, "so this SYN may come in", "open")
+    first_hello = next(one for one in shown if one.port == port and one.label == "HELLO")
+    yield Note(first_hello.origin, first_hello.start_s, "open: HELLO at once,", "open")
+    yield Note(first_hello.origin, first_hello.start_s, "on every connection", "open")
+    pick = next(one for one in shown if one.label == "PICK")
+    yield Note(pick.origin, pick.start_s, "the leader picks one", "open")
+    later = max((log.first_syn(side) or start) for side in ("left", "right"))
+    proof = [one for one in shown if one.wins][-1]
+    yield Note(other(proof.origin), end - start, "the hole is open and sealed,", "open")
+    yield Note(
+        other(proof.origin), end - start, f"{(end - later) * 1000:.0f} ms after {names[_last(log)]} started", "open"
+    )
+
+
+def _last(log: PacketLog) -> str:
+    """Return the side that started last."""
+    return max(("left", "right"), key=lambda side: log.first_syn(side) or 0.0)
+
+
+# ---- shapes
+
+
+def _pixels(seconds: float) -> int:
+    return math.ceil(seconds * 1000 * PIXELS_PER_MS)
+
+
+def _y(seconds: float) -> float:
+    return TOP + seconds * 1000 * PIXELS_PER_MS
+
+
+def _frame(height: int, names: dict[str, str], seconds: float) -> Iterator[str]:
+    """Yield the four life lines, their heads, and the scale of time."""
+    bottom = height - BOTTOM
+    for tick in range(0, math.ceil(seconds * 1000), 20):
+        y = _y(tick / 1000)
+        yield f'<line class="tick" x1="{ROUTERS["left"]}" y1="{y:.1f}" x2="{ROUTERS["right"]}" y2="{y:.1f}"/>'
+        yield f'<text class="small" x="4" y="{y + 4:.1f}">{tick} ms</text>'
+    for side in ("left", "right"):
+        for x, label in ((HOSTS[side], names[side]), (ROUTERS[side], "router")):
+            yield f'<line class="life" x1="{x}" y1="{TOP - 24}" x2="{x}" y2="{bottom}"/>'
+            yield f'<rect class="box" x="{x - 40}" y="{TOP - 52}" width="80" height="28" rx="5"/>'
+            weight = "title" if label == names[side] else "router"
+            yield f'<text class="{weight}" x="{x}" y="{TOP - 33}" text-anchor="middle">{escape(label)}</text>'
+    middle = (ROUTERS["left"] + ROUTERS["right"]) // 2
+    yield f'<text class="small" x="{middle}" y="{TOP - 34}" text-anchor="middle">internet</text>'
+
+
+def _packet(one: Shown, delay_s: float) -> Iterator[str]:
+    """Yield the line of one packet: through the own router, the internet, and the other router."""
+    towards = other(one.origin)
+    here, there = ROUTERS[one.origin], ROUTERS[towards]
+    look = f"{one.kind} winner" if one.wins else f"{one.kind} faint"
+    y1, y2 = _y(one.start_s), _y(one.start_s + delay_s * one.share)
+    x2 = here + (there - here) * one.share
+    if not one.from_router:
+        yield _line(look, HOSTS[one.origin], y1, here, y1)
+    yield _line(look, here, y1, x2, y2)
+    if one.share < 1:
+        yield f'<circle class="{look}" cx="{x2:.1f}" cy="{y2:.1f}" r="{3.5 if one.wins else 1.8}"/>'
+    elif not one.to_router:
+        yield _line(look, there, y2, HOSTS[towards], y2)
+        if one.wins:
+            yield _head(look, HOSTS[towards], y2, 1 if HOSTS[towards] > there else -1)
+    if one.wins:
+        # Not in the middle, where two that cross would be written over each other.
+        at = (0.3 if one.share == 1 else 0.5) * one.share
+        x, y = here + (there - here) * at, _y(one.start_s + delay_s * at)
+        angle = math.degrees(math.atan(_pixels(delay_s) / (there - here)))
+        yield (
+            f'<text class="{one.kind}" text-anchor="middle" '
+            f'transform="translate({x:.1f},{y - 5:.1f}) rotate({angle:.1f})">{one.label}</text>'
+        )
+
+
+def _line(look: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{look}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _head(look: str, x: float, y: float, direction: int) -> str:
+    back = x - 9 * direction
+    return f'<path class="{look}" stroke="none" d="M{x} {y:.1f} L{back} {y - 4.5:.1f} L{back} {y + 4.5:.1f} Z"/>'
+
+
+def _notes(notes: Iterable[Note]) -> Iterator[str]:
+    """Yield the sentences beside the two hosts, none above another."""
+    free = {"left": 0.0, "right": 0.0}
+    for note in sorted(notes, key=lambda note: note.time_s):
+        y = max(_y(note.time_s) + 4, free[note.side])
+        free[note.side] = y + LINE_HEIGHT
+        anchor = "end" if note.side == "left" else "start"
+        x = NOTE_EDGE[note.side]
+        yield f'<text class="{note.kind}" x="{x}" y="{y:.1f}" text-anchor="{anchor}">{escape(note.text)}</text>'
+
+
+def _legend(height: int) -> Iterator[str]:
+    y = height - 22
+    words = (
+        ("hold", "hold: a SYN that dies on the way"),
+        ("dial", "dial: a SYN that gets across"),
+        ("reset", "refused"),
+        ("open", "open; labelled: the winner"),
+    )
+    x = 100
+    for kind, text in words:
+        yield _line(f"{kind} winner", x, y - 4, x + 26, y - 4)
+        yield f'<text x="{x + 32}" y="{y}">{escape(text)}</text>'
+        x += 60 + len(text) * 7
