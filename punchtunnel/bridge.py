@@ -29,7 +29,7 @@ from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
 from punchtunnel.ends import End, SocketEnd, StdioEnd
-from punchtunnel.errors import Exit, LinkError, PunchtunnelError, TargetError
+from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
 from punchtunnel.parting import Parting
@@ -440,8 +440,12 @@ class Session:
         self._finish()
 
     def link_ended(self, error: LinkError | None) -> None:
-        """The hole is closed: well, if the peer has said goodbye and nothing of ours is missing."""
-        if self._parting.heard is None or self._link.cut or self._measuring:
+        """The hole is closed: well, if the peer has said goodbye and nothing of ours is missing.
+
+        What is no record or frame of the peer's is never well: somebody has changed it.
+        """
+        unsaid = self._parting.heard is None or self._link.cut or self._measuring
+        if unsaid or isinstance(error, PeerError):
             self._fail(error or LinkError(words.LINK_CUT))
         self._finish()
 

@@ -27,6 +27,7 @@ from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, has_fast_aes, open_h
 from punchtunnel.signals import Signals
 from punchtunnel.status import Status, open_events, open_output, status_of_a_mistake
 from punchtunnel.tcp import name_of
+from punchtunnel.tries import Rations
 from punchtunnel.words import usage
 from punchtunnel.words.events import SCHEMA
 
@@ -500,9 +501,10 @@ def _run(
     """Punch and bridge, again and again with -k; return status and reason."""
     sessions = 0
     current, began = settings, time.monotonic()
+    rations = Rations(time.monotonic)
     while True:
         try:
-            hole = open_hole(current, report=status, signals=signals)
+            hole = open_hole(current, report=status, signals=signals, rations=rations)
         except (RejectedError, UsageError) as error:
             # A service outlives a peer that is set up wrongly, and a name that is gone for a
             # while; what was wrong from the start ends it.

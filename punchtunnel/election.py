@@ -205,6 +205,9 @@ class Limits:
     def showed_nothing(self, conn: int) -> None:
         """Take note that the one on `conn` has ended before that, if there was one."""
 
+    def ended(self, conn: int, proved: bool) -> None:
+        """Take note of what came of the one on `conn`."""
+
 
 class Election:
     """One side's view of all connections of one punch.
@@ -259,8 +262,8 @@ class Election:
     def lost(self, conn: int) -> list[Action]:
         """Forget a connection that was closed; another may be picked in its place."""
         connection = self._connections.pop(conn, None)
-        if connection is not None and connection.keys is None:
-            self._limits.showed_nothing(conn)
+        if connection is not None:
+            self._close(conn, connection)
         if conn != self.picked:
             return []
         self.picked = None
@@ -268,10 +271,21 @@ class Election:
             self._failed_nonces.append(connection.hello.nonce)
         return self._next_choice()
 
+    def end(self) -> None:
+        """Give up what is not decided."""
+        for conn, connection in self._connections.items():
+            self._close(conn, connection)
+
     def engaged(self, conn: int) -> bool:
         """Tell whether it is the peer's turn to answer on `conn`, at once."""
         connection = self._connections.get(conn)
         return conn == self.picked or (connection is not None and connection.keys is not None)
+
+    def _close(self, conn: int, connection: _Connection) -> None:
+        if connection.keys is None:
+            self._limits.showed_nothing(conn)
+        else:
+            self._limits.ended(conn, proved=False)
 
     def _read_hello(self, conn: int, connection: _Connection) -> list[Action]:
         """Read a hello from the buffer once it is whole; judge it before that if it must fail."""
@@ -368,6 +382,7 @@ class Election:
         replies: list[Action] = [Send(conn, reply)] if reply else []
         if not proved:
             return replies + self._drop(conn, Why.NOT_PROVED)
+        self._limits.ended(conn, proved=True)
         if not self._fits(hello):
             return replies + self._reject(conn, Reject(conn, VERSION, hello, proved=True))
         connection.won = True

@@ -44,7 +44,7 @@ from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, Keys, preload
 from punchtunnel.signals import Wake
-from punchtunnel.tries import EVERYBODY_ELSE, Caller, Tries
+from punchtunnel.tries import EVERYBODY_ELSE, Caller, Rations, Tries
 from punchtunnel.words import usage
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello
@@ -56,8 +56,6 @@ LONGEST_HELLO_TIMEOUT = 5.0
 DECISION_TIMEOUT = 5.0
 # Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
 PICK_TIMEOUT = 3.0
-# Different reasons for a rejection that are told one by one.
-MAX_SAID = 8
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
 # Seconds.  The wall clock may be stepped while we wait.
@@ -65,7 +63,8 @@ CLOCK_CHECK = 1.0
 # Connections that are open but not elected; the oldest, of those without a
 # hello if there are any, makes room.
 MAX_HALFWAY = 64
-RECEIVE_SIZE = 4096
+# Bytes that are taken from anybody before the election: ten times what it needs.
+MOST_UNPROVED = 1024
 DEFAULT_WAIT = 120.0
 # Seconds that are left to wait, at least, when a peer has only checked the path.
 SHORTEST_WAIT = 1.0
@@ -118,6 +117,8 @@ class _Candidate:
     scheduled: bool
     dial: Dial | None
     picked: float = float("inf")
+    # Bytes.
+    taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,7 @@ def open_hole(
     nonce: bytes | None = None,
     report: words.Report = words.unreported,
     signals: Wake | None = None,
+    rations: Rations | None = None,
 ) -> Hole:
     """Punch as `settings` say; `punch` tells what is returned and raised.
 
@@ -230,6 +232,8 @@ def open_hole(
         nonce: NONCE_SIZE bytes; random by default.
         report: Where events go.
         signals: What may end the wait.
+        rations: What everybody has left of tries at the secret; the same object
+            for all punches with it, or each one would give fresh tries.
 
     Raises:
         SignalError: A signal has come.
@@ -243,7 +247,8 @@ def open_hole(
     except UnicodeEncodeError as error:
         raise UsageError(usage.NOT_A_CHANNEL) from error
     nonce = nonce or os.urandom(NONCE_SIZE)
-    puncher = _Puncher(settings, clock, monotonic, rng or random.SystemRandom(), nonce, report, signals)
+    rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
+    puncher = _Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations)
     try:
         return puncher.run()
     finally:
@@ -260,6 +265,7 @@ class _Puncher:
         nonce: bytes,
         report: words.Report,
         signals: Wake | None,
+        rations: Rations,
     ) -> None:
         self._settings = settings
         self._signals = signals
@@ -273,11 +279,12 @@ class _Puncher:
             Hello(nonce, tag, settings.role, settings.traits),
             agree=self._agree if sealed else None,
             strict=bool(settings.secret),
-            limits=Tries(self._caller, monotonic, rng) if sealed else None,
+            limits=Tries(self._caller, rations, rng) if sealed else None,
         )
         self._loaded = not sealed
         self._rejection: RejectedError | None = None
-        self._said: set[str] = set()
+        # Kinds of rejections, and sources.
+        self._said: set[tuple[str, str]] = set()
         self._selector = selectors.DefaultSelector()
         self._dialler = Dialler(
             self._selector, settings.channel, settings.bind, monotonic, rng, self._counts, report, self._on_open
@@ -340,6 +347,7 @@ class _Puncher:
 
     def close(self) -> None:
         """Close everything but the winner."""
+        self._election.end()
         for candidate in self._candidates.values():
             if self._hole is None or candidate.sock is not self._hole.sock:
                 tcp.close_with_reset(candidate.sock)
@@ -419,12 +427,14 @@ class _Puncher:
         return self._election.engaged(conn), known, caller.scheduled, self._election.has_hello(conn), conn
 
     def _on_received(self, conn: int) -> None:
+        candidate = self._candidates[conn]
         try:
-            data = self._candidates[conn].sock.recv(RECEIVE_SIZE)
+            data = candidate.sock.recv(MOST_UNPROVED - candidate.taken)
         except BlockingIOError:
             return
         except OSError:
             data = b""
+        candidate.taken += len(data)
         if data:
             actions = self._election.received(conn, data)
             if self._election.has_hello(conn):
@@ -460,9 +470,10 @@ class _Puncher:
                     self._note_rejection(conn, RejectedError(words.NOT_PROVED))
                 case Drop(conn, why) if conn in self._candidates:
                     if why is Why.STRANGER:
-                        self._counts.strangers += 1
                         self._note_capture(conn)
-                    self._counts.other_channel += why is Why.OTHER_CHANNEL
+                    if self._is_known(conn):
+                        self._counts.strangers += why is Why.STRANGER
+                        self._counts.other_channel += why is Why.OTHER_CHANNEL
                     self._report("dropped", remote=self._candidates[conn].remote, reason=why.value)
                     self._forget(conn)
                 case Reject(conn, version, hello, proved) if conn in self._candidates:
@@ -491,7 +502,7 @@ class _Puncher:
         """Close a connection that ended or stayed silent, and tell the election."""
         if conn in self._candidates:
             if not self._election.has_hello(conn):
-                self._counts.mute += 1
+                self._counts.mute += self._is_known(conn)
                 self._note_capture(conn)
             self._forget(conn)
             self._perform(self._election.lost(conn))
@@ -504,18 +515,26 @@ class _Puncher:
     def _caller(self, conn: int) -> Caller:
         """Return who is on a connection, as tries.py counts."""
         candidate = self._candidates[conn]
-        known = any(address.host == candidate.host for address in self._addresses)
+        known = self._is_known(conn)
         source = candidate.host if known else EVERYBODY_ELSE
         return Caller(source, candidate.remote, known and candidate.scheduled)
 
+    def _is_known(self, conn: int) -> bool:
+        """Tell whether somebody comes from an address of the peer; what others do says nothing about it."""
+        return any(address.host == self._candidates[conn].host for address in self._addresses)
+
     def _note_rejection(self, conn: int, error: RejectedError) -> None:
         """Drop somebody who may be a stranger, and go on; it is the verdict only if nobody better comes."""
-        # Said once, however often it is tried, and whatever number a stranger puts into it.
-        kind = str(error).partition(":")[0]
-        event = "rejected_again" if kind in self._said or len(self._said) > MAX_SAID else "rejected"
-        self._said.add(kind)
-        self._report(event, remote=self._candidates[conn].remote, reason=str(error))
-        if self._caller(conn).source != EVERYBODY_ELSE:
+        # Said once of each address of the peer, and once of everybody else, however often it
+        # is tried and whatever number a stranger puts into it.
+        said = str(error).partition(":")[0], self._caller(conn).source
+        self._report(
+            "rejected_again" if said in self._said else "rejected",
+            remote=self._candidates[conn].remote,
+            reason=str(error),
+        )
+        self._said.add(said)
+        if self._is_known(conn):
             self._rejection = error
         self._forget(conn, politely=True)
 
@@ -541,7 +560,7 @@ class _Puncher:
         sock.settimeout(FAREWELL_TIMEOUT)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
-            sock.recv(RECEIVE_SIZE)
+            sock.recv(MOST_UNPROVED)
 
     def _win(self, won: Won) -> None:
         candidate = self._candidates[won.conn]

@@ -6,22 +6,25 @@ everybody else together, so that changing the address gains nothing.  That is
 also what could keep the peer out, if strangers at its address (behind the same
 carrier's NAT, say) spend what it needs.
 
-Rule 1: a source has FREE_TRIES, and after them one try every TRY_EVERY
-        seconds, counted from its last one.  Nonces and connections cost a
-        stranger nothing, so nothing is granted for having another one.
-Rule 2: a try counts from its begin.  It is given back if it showed nothing of
-        the secret, because a PICK was not answered: always if it took long,
-        and some times if it was short, since each costs us computing.  (A
-        side that was slow hears many connections at once that the other has
-        given up; without this its tries were gone at once.)
+Rule 1: a source has FREE_TRIES, and one more for every TRY_EVERY seconds; what
+        it saves up is never more than FREE_TRIES.  Nonces and connections
+        cost a stranger nothing, so nothing is granted for having another one.
+        Nor for another punch: the rations are those of the process.
+Rule 2: a try counts from its begin.  It is given back if it proved the
+        secret, so that no service slows its own peer down.  It is also given
+        back if it showed nothing of the secret, because a PICK was not
+        answered: always if it took long, and some times in a punch if it was
+        short, since each costs us computing.  (A side that was slow hears
+        many connections at once that the other has given up; without this
+        its tries were gone at once.)
 Rule 3: a connection is *expected* if it comes from the port that the schedule
         has for it, at an address of the peer.  There is only one such
         connection for each port, while any number can come from other ports.
-        So the expected go first, and some of the free tries are theirs
+        So the expected go first, and the last of the free tries are theirs
         alone.  A port has one try as an expected one, and a nonce two, also
-        if they were long and are given back.  Later they count as
-        unexpected, so that a port that a stranger has taken, or a neighbour
-        with another secret, delays the peer only once.
+        if they were long and are given back, unless they proved the secret.
+        Later they count as unexpected, so that a port that a stranger has
+        taken, or a neighbour with another secret, delays the peer only once.
 Rule 4: among equals a nonce is drawn, and then one of its connections:
         waiting longer, connecting oftener or coming earlier gains nothing.
 
@@ -38,7 +41,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from punchtunnel.election import Limits
@@ -80,32 +83,58 @@ class Caller:
 _Mark = str | tuple[str, bytes]
 
 
+@dataclass
+class Rations:
+    """What each source has left; one object for all the punches of a process.
+
+    Attributes:
+        now: Returns steady time in seconds.
+        tried: Ports and nonces that were expected once.
+    """
+
+    now: Callable[[], float]
+    tried: deque[_Mark] = field(default_factory=lambda: deque(maxlen=TRIED_REMEMBERED))
+    # When a source will have all its free tries again; each try moves it by TRY_EVERY.
+    _whole_at: dict[str, float] = field(default_factory=dict)
+
+    def has(self, source: str, reserved: int) -> bool:
+        """Tell whether a source may try, and leave `reserved` tries to others."""
+        missing = self._whole_at.get(source, float("-inf")) - self.now()
+        return missing <= (FREE_TRIES - reserved - 1) * TRY_EVERY
+
+    def take(self, source: str) -> None:
+        """Count a try."""
+        now = self.now()
+        self._whole_at[source] = max(now, self._whole_at.get(source, now)) + TRY_EVERY
+
+    def give_back(self, source: str) -> None:
+        """Count a try less."""
+        self._whole_at[source] -= TRY_EVERY
+
+
 @dataclass(frozen=True, slots=True)
 class _Try:
-    conn: int
     source: str
     # What it has used up: its place, and its source and nonce.
     marks: tuple[_Mark, ...]
     began: float
-    free: bool
 
 
 class Tries(Limits):
-    """The rations of one punch; the election asks it.
+    """Says in one punch whose turn it is; the election asks it.
 
     Args:
         caller: Tells who is on a connection.
-        now: Steady time in seconds.
+        rations: What is left; outlives the punch.
         rng: Draws lots.
     """
 
-    def __init__(self, caller: Callable[[int], Caller], now: Callable[[], float], rng: random.Random) -> None:
+    def __init__(self, caller: Callable[[int], Caller], rations: Rations, rng: random.Random) -> None:
         self._caller = caller
-        self._now = now
+        self._rations = rations
         self._rng = rng
-        self._tries: list[_Try] = []
+        self._under_way: dict[int, _Try] = {}
         self._short_tries = SHORT_TRIES
-        self._tried: deque[_Mark] = deque(maxlen=TRIED_REMEMBERED)
 
     def choose(self, waiting: Mapping[int, bytes]) -> int | None:
         """See Limits; None if it is nobody's turn."""
@@ -126,38 +155,39 @@ class Tries(Limits):
     def began(self, conn: int, nonce: bytes) -> None:
         """See Limits, and rule 2."""
         caller = self._caller(conn)
-        expected = self._is_expected(caller, nonce)
-        marks = (caller.place, (caller.source, nonce)) if expected else ()
-        one = _Try(conn, caller.source, marks, self._now(), self._has_free(caller.source, expected))
-        self._tries.append(one)
-        self._tried.extend(one.marks)
-        # The free ones count for ever; of the others only the last, or the one
-        # before it if that is given back.
-        late = [one for one in self._tries if one.source == caller.source and not one.free]
-        self._tries = [one for one in self._tries if one not in late[:-2]]
+        marks = (caller.place, (caller.source, nonce)) if self._is_expected(caller, nonce) else ()
+        self._under_way[conn] = _Try(caller.source, marks, self._rations.now())
+        self._rations.take(caller.source)
+        self._rations.tried.extend(marks)
 
     def showed_nothing(self, conn: int) -> None:
         """See Limits, and rule 2."""
-        for one in [one for one in self._tries if one.conn == conn]:
-            if one.began + LONG_TRY <= self._now():
-                self._tries.remove(one)
-            elif self._short_tries > 0:
-                self._short_tries -= 1
-                self._tries.remove(one)
-                for mark in one.marks:
-                    with contextlib.suppress(ValueError):
-                        self._tried.remove(mark)
+        if (one := self._under_way.pop(conn, None)) is None:
+            return
+        if one.began + LONG_TRY <= self._rations.now():
+            self._rations.give_back(one.source)
+        elif self._short_tries > 0:
+            self._short_tries -= 1
+            self._undo(one)
+
+    def ended(self, conn: int, proved: bool) -> None:
+        """See Limits, and rule 2."""
+        one = self._under_way.pop(conn, None)
+        if proved and one is not None:
+            self._undo(one)
+
+    def _undo(self, one: _Try) -> None:
+        self._rations.give_back(one.source)
+        for mark in one.marks:
+            with contextlib.suppress(ValueError):
+                self._rations.tried.remove(mark)
 
     def _is_expected(self, caller: Caller, nonce: bytes) -> bool:
         """See rule 3."""
-        if not caller.scheduled or caller.place in self._tried:
+        tried = self._rations.tried
+        if not caller.scheduled or caller.place in tried:
             return False
-        return self._tried.count((caller.source, nonce)) < RESERVED_TRIES
+        return tried.count((caller.source, nonce)) < RESERVED_TRIES
 
     def _may_try(self, source: str, expected: bool) -> bool:
-        last = max((one.began for one in self._tries if one.source == source), default=float("-inf"))
-        return self._has_free(source, expected) or last + TRY_EVERY <= self._now()
-
-    def _has_free(self, source: str, expected: bool) -> bool:
-        reserved = 0 if expected or source == EVERYBODY_ELSE else RESERVED_TRIES
-        return sum(one.free for one in self._tries if one.source == source) < FREE_TRIES - reserved
+        return self._rations.has(source, 0 if expected or source == EVERYBODY_ELSE else RESERVED_TRIES)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from punchtunnel.plan import Outcome, Plan
 from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, check, has_fast_aes, open_hole
 from punchtunnel.signals import Wake
 from punchtunnel.streams import ProgramEnd, StreamProtocol, Writer
+from punchtunnel.tries import Rations
 
 # Streams of the peer that wait to be accepted; more are refused.  As many
 # connections wait for accept() on Linux.
@@ -287,8 +289,8 @@ def _settings(
 async def _meet(settings: Settings) -> Hole:
     """Punch until the peer does more than check the path (-z); that takes nothing from the wait but time."""
     loop = asyncio.get_running_loop()
-    began, current = loop.time(), settings
-    while Trait.CHECK in (hole := await _punch(current)).traits:
+    began, current, rations = loop.time(), settings, Rations(time.monotonic)
+    while Trait.CHECK in (hole := await _punch(current, rations)).traits:
         session = Session(loop, hole, Plan(settings.role), words.unreported)
         try:
             session.start(hole.unread)
@@ -299,10 +301,10 @@ async def _meet(settings: Settings) -> Hole:
     return hole
 
 
-async def _punch(settings: Settings) -> Hole:
+async def _punch(settings: Settings, rations: Rations) -> Hole:
     """Open a hole in a thread, and end that when this is cancelled."""
     with Wake() as wake, ThreadPoolExecutor(1, "punch") as thread:
-        punching = asyncio.wrap_future(thread.submit(open_hole, settings, signals=wake))
+        punching = asyncio.wrap_future(thread.submit(open_hole, settings, signals=wake, rations=rations))
         try:
             return await asyncio.shield(punching)
         except asyncio.CancelledError:

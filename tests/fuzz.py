@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
 from punchtunnel.election import ACCEPT, MAGIC, PICK, Drop, Election, Reject, Send, Trait, Won, decode_hello
 from punchtunnel.errors import PeerError, UsageError
 from punchtunnel.frames import Decoder, Flag, Header, Kind
+from punchtunnel.incoming import SHORT_RECORDS, Incoming
 from punchtunnel.mux import Mux
 from punchtunnel.secure import HEADER, OVERHEAD, Agreement, Opener, Sealer
 
@@ -138,17 +140,23 @@ def election(draw: st.DataObject) -> None:
     assert plain or not any(isinstance(action, Won) for action in actions)
 
 
-def opener(draw: st.DataObject) -> None:
-    """secure.Opener: a prefix of what was sealed, or PeerError."""
+def records(draw: st.DataObject, texts: st.SearchStrategy[bytes]) -> tuple[Opener, list[bytes], list[bytes]]:
+    """Return plaintexts, their records, and what opens them."""
     hardware_aes = draw.draw(st.booleans())
     key = bytes(32)
-    sealer, machine = Sealer(key, hardware_aes), Opener(key, hardware_aes)
-    plaintexts = draw.draw(st.lists(st.binary(max_size=20), max_size=5))
+    sealer = Sealer(key, hardware_aes)
+    plaintexts = draw.draw(st.lists(texts, max_size=5))
     sealed = []
     for plaintext in plaintexts:
         record = memoryview(bytearray(len(plaintext) + OVERHEAD))
         sealer.seal_into(memoryview(plaintext), record)
         sealed.append(bytes(record))
+    return Opener(key, hardware_aes), plaintexts, sealed
+
+
+def opener(draw: st.DataObject) -> None:
+    """secure.Opener: a prefix of what was sealed, or PeerError."""
+    machine, plaintexts, sealed = records(draw, st.binary(max_size=20))
     view = memoryview(draw.draw(damaged(st.sampled_from(sealed or [b"\x01\0\0\0"]))))
     delivered = []
     with contextlib.suppress(PeerError):
@@ -156,6 +164,36 @@ def opener(draw: st.DataObject) -> None:
             delivered.append(bytes(machine.open(view[:size])))
             view = view[size:]
     assert delivered == plaintexts[: len(delivered)]
+
+
+def incoming(draw: st.DataObject) -> None:
+    """incoming.Incoming: a prefix of what was sealed, whole in any pieces, or PeerError; plain, all bytes."""
+    long = st.sampled_from([SHORT_RECORDS - OVERHEAD, SHORT_RECORDS, 100_000]).map(bytes)
+    opener, plaintexts, sealed = records(draw, st.binary(max_size=20) | long)
+    whole = b"".join(sealed)
+    data = draw.draw(st.just(whole) | damaged(st.sampled_from(sealed or [b"\x01\0\0\0"])))
+    plain = draw.draw(st.booleans())
+    delivered: list[bytes] = []
+    near, far = socket.socketpair()
+    with near, far:
+        for sock in (near, far):
+            sock.setblocking(False)
+        machine = Incoming(near, None if plain else opener)
+        early = draw.draw(st.integers(0, 1000))
+        rest = memoryview(data)[early:]
+        with contextlib.suppress(PeerError):
+            delivered += map(bytes, machine.begin(data[:early]))
+            while rest:
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[far.send(rest[: draw.draw(st.integers(1, 200_000))]) :]
+                machine.readable = True
+                while machine.readable:
+                    delivered += map(bytes, machine.receive() or ())
+    if plain:
+        assert b"".join(delivered) == data
+    else:
+        assert delivered == plaintexts[: len(delivered)]
+        assert data != whole or (len(delivered) == len(plaintexts) and machine.between_records)
 
 
 def agreement(draw: st.DataObject) -> None:
@@ -212,7 +250,7 @@ def firewall_rules(draw: st.DataObject) -> None:
 
 
 Target = Callable[[st.DataObject], None]
-TARGETS: list[Target] = [decoder, mux, hello, election, opener, agreement, address, typed_secret]
+TARGETS: list[Target] = [decoder, mux, hello, election, opener, incoming, agreement, address, typed_secret]
 TARGETS += [stun_answer, ntp_answer, firewall_rules]
 
 # ---- the run

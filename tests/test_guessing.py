@@ -8,13 +8,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from typer.testing import CliRunner
 
-from punchtunnel import schedule
+from punchtunnel import cli, schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role
-from punchtunnel.errors import NoHoleError, RejectedError
-from punchtunnel.punch import Settings, open_hole
+from punchtunnel.errors import Exit, NoHoleError, RejectedError
+from punchtunnel.punch import Hole, Settings, open_hole
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
-from punchtunnel.tries import FREE_TRIES, TRY_EVERY
+from punchtunnel.tries import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, Rations
 
 A, B = "127.0.0.1", "127.0.0.2"
 WAIT = 3.0
@@ -41,21 +42,57 @@ def guess(channel: str, said: bytes, leave: bool) -> bool:
     return len(answer) == ANSWER_SIZE
 
 
-@pytest.mark.parametrize("leave", [False, True], ids=["with a wrong tag", "without a tag"])
-def test_a_guesser_gets_five_answers_and_then_one_every_ten_seconds(leave: bool) -> None:
-    """Whoever closed the connection instead of sending its own tag could guess without end."""
-    channel = f"guess {os.urandom(8).hex()}"
-    settings = Settings([B], channel=channel, wait=WAIT, bind=A, secret=b"tiger")
-    answers = 0
+def answers(channel: str, wait: float, rations: Rations | None = None, leave: bool = True) -> int:
+    """Guess during one whole punch; return how many guesses were answered."""
+    settings = Settings([B], channel=channel, wait=wait, bind=A, secret=b"tiger")
+    count = 0
     with ThreadPoolExecutor(1) as pool:
-        end = pool.submit(open_hole, settings)
+        end = pool.submit(open_hole, settings, rations=rations)
         message = Agreement(b"a guess", schedule.channel_tag(channel), os.urandom).message
         while not end.done():
             if guess(channel, PICK + message, leave):
-                answers += 1
+                count += 1
             else:
                 time.sleep(0.01)  # nothing listens yet, or the puncher lets it wait
         with pytest.raises((NoHoleError, RejectedError)):
             end.result()
+    return count
+
+
+@pytest.fixture
+def channel() -> str:
+    return f"guess {os.urandom(8).hex()}"
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["with a wrong tag", "without a tag"])
+def test_a_guesser_gets_five_answers_and_then_one_every_ten_seconds(channel: str, leave: bool) -> None:
+    """Whoever closed the connection instead of sending its own tag could guess without end."""
     assert WAIT < TRY_EVERY
-    assert 0 < answers <= FREE_TRIES
+    assert 0 < answers(channel, WAIT, leave=leave) <= FREE_TRIES
+
+
+def test_punches_with_the_same_rations_answer_no_more_than_one(channel: str) -> None:
+    """Each punch of a service gave five fresh tries."""
+    # The clock stands still: not one try is added, however long it takes.
+    rations = Rations(lambda: 0.0)
+    assert 0 < sum(answers(channel, WAIT / 2, rations) for _ in range(3)) <= FREE_TRIES - RESERVED_TRIES
+
+
+def test_a_service_has_the_same_rations_in_all_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had it punch again could guess again, 486 times in 40 s."""
+    seen: list[Rations] = []
+
+    def rejected(*_: object, rations: Rations, **__: object) -> Hole:
+        seen.append(rations)
+        if len(seen) < 3:
+            raise RejectedError("a peer that does not fit")
+        raise NoHoleError("nobody came")
+
+    monkeypatch.setattr(cli, "open_hole", rejected)
+    monkeypatch.setattr(cli, "REJECTION_PAUSE", 0.0)
+    assert (
+        CliRunner().invoke(cli.app, [B, "-k", "-w", "1", "--to", "9"], standalone_mode=False).return_value
+        == Exit.NO_HOLE
+    )
+    assert len(seen) == 3
+    assert all(one is seen[0] for one in seen)

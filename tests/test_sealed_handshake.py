@@ -295,12 +295,20 @@ class Only(Limits):
     def __init__(self, *allowed: int) -> None:
         self.allowed = set(allowed)
         self.began_on: list[int] = []
+        self.gave_back: list[int] = []
+        self.endings: list[tuple[int, bool]] = []
 
     def choose(self, waiting: Mapping[int, bytes]) -> int | None:
         return next((conn for conn in waiting if conn in self.allowed), None)
 
     def began(self, conn: int, nonce: bytes) -> None:
         self.began_on.append(conn)
+
+    def showed_nothing(self, conn: int) -> None:
+        self.gave_back.append(conn)
+
+    def ended(self, conn: int, proved: bool) -> None:
+        self.endings.append((conn, proved))
 
 
 def test_a_leader_begins_no_agreement_where_it_may_not_and_does_later() -> None:
@@ -341,6 +349,30 @@ def test_a_follower_lets_a_pick_wait_where_it_may_not_answer_and_answers_it_late
     assert leader.won is not None
     (won,) = follower.received(1, leader.said[-TAG_SIZE:])
     assert isinstance(won, Won)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize(("secret", "role"), [(b"x", Role.STDIO), (b"x", Role.RAW), (b"y", Role.STDIO)])
+def test_what_came_of_each_try_is_told(leads: bool, secret: bytes, role: Role) -> None:
+    """Also of a peer that fits only by its secret: it must not use up what it needs for the next time."""
+    mine, theirs = (LEADER, FOLLOWER) if leads else (FOLLOWER, LEADER)
+    limits = Only(1)
+    side, other = Side(mine, cheap(b"x")), Side(replace(theirs, role=role), cheap(secret))
+    side.election._limits = limits
+    join(side, other)
+    side.election.end()
+    assert limits.endings[0] == (1, secret == b"x")
+    assert not limits.gave_back
+
+
+def test_a_pick_that_nobody_answered_before_the_end_showed_nothing() -> None:
+    """A stranger that said hello cost the peer's next session a try each time."""
+    limits = Only(1)
+    leader = Election(LEADER, cheap(b"x"), True, limits)
+    leader.opened(1)
+    assert leader.received(1, FOLLOWER.encode())
+    leader.end()
+    assert (limits.began_on, limits.gave_back) == ([1], [1])
 
 
 def test_a_pick_that_has_to_wait_may_not_be_followed_by_anything() -> None:

@@ -16,7 +16,7 @@ import pytest
 from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Hello, Reject, Role, Send, Won
 from punchtunnel.punch import CLOCK_CHECK, DECISION_TIMEOUT, PICK_TIMEOUT
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
-from punchtunnel.tries import FREE_TRIES, TRY_EVERY, Caller, Tries
+from punchtunnel.tries import FREE_TRIES, TRY_EVERY, Caller, Rations, Tries
 
 TAG = bytes(8)
 ADDRESS = "198.51.100.7"
@@ -54,7 +54,7 @@ class Side:
     def __init__(self, world: World, nonce: bytes, rng: random.Random) -> None:
         self.world = world
         self.connections: dict[int, Connection] = {}
-        tries = Tries(self.caller, lambda: world.now, rng)
+        tries = Tries(self.caller, Rations(lambda: world.now), rng)
         self.election = Election(Hello(nonce, TAG, Role.STDIO), lambda: agreement(rng), strict=True, limits=tries)
         self.won: Won | None = None
         self.proofs = 0

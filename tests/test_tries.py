@@ -22,6 +22,7 @@ from punchtunnel.tries import (
     SHORT_TRIES,
     TRY_EVERY,
     Caller,
+    Rations,
     Tries,
 )
 
@@ -34,13 +35,21 @@ class Desk:
 
     tries: Tries
     callers: dict[int, Caller]
+    rations: Rations
     now: float = 1000.0
 
 
 def desk(seed: int = 1) -> Desk:
     callers: dict[int, Caller] = {}
-    made = Desk(Tries(callers.__getitem__, lambda: made.now, random.Random(seed)), callers)
+    rations = Rations(lambda: made.now)
+    made: Desk = Desk(Tries(callers.__getitem__, rations, random.Random(seed)), callers, rations)
     return made
+
+
+def next_punch(table: Desk) -> None:
+    """Begin another punch of the same process; its connections are numbered anew."""
+    table.callers.clear()
+    table.tries = Tries(table.callers.__getitem__, table.rations, random.Random(2))
 
 
 def nonces(*conns: int) -> Mapping[int, bytes]:
@@ -100,12 +109,13 @@ def test_another_source_has_its_own_tries() -> None:
 def test_a_long_try_that_showed_nothing_is_given_back() -> None:
     table = desk()
     spend(table, Caller(PEER, "", True))
+    table.now += LONG_TRY
     for _ in range(2 * SHORT_TRIES):
-        table.now += TRY_EVERY
+        table.now += TRY_EVERY - LONG_TRY
         (late,) = spend(table, Caller(PEER, "", True))
         table.now += LONG_TRY
         table.tries.showed_nothing(late)
-        assert len(spend(table, Caller(PEER, "", True))) == 1, "the one before it is ten seconds old"
+        assert len(spend(table, Caller(PEER, "", True))) == 1, "as if it had not been"
 
 
 def test_short_tries_that_showed_nothing_are_given_back_but_not_without_end() -> None:
@@ -120,6 +130,47 @@ def test_short_tries_that_showed_nothing_are_given_back_but_not_without_end() ->
     spent = spend(table, Caller(PEER, "", True))
     assert len(spent) == FREE_TRIES
     for conn in spent:
+        table.tries.showed_nothing(conn)
+    assert not spend(table, Caller(PEER, "", True))
+
+
+def test_what_is_saved_up_is_never_more_than_the_free_tries() -> None:
+    table = desk()
+    spend(table, Caller(PEER, "", True))
+    table.now += 1000 * TRY_EVERY
+    assert len(spend(table, Caller(PEER, "", True))) == FREE_TRIES
+
+
+def test_another_punch_of_the_process_gives_no_fresh_tries() -> None:
+    """A service answered 486 guesses in 40 s: everybody had five more whenever one of its sessions ended."""
+    table = desk()
+    spend(table, Caller(PEER, "", True))
+    spend(table, Caller(EVERYBODY_ELSE, "", False))
+    for _ in range(3):
+        next_punch(table)
+        # A number of the punch before, of which nothing is known any more.
+        table.tries.showed_nothing(0)
+        assert not spend(table, Caller(PEER, "", True))
+        assert not spend(table, Caller(EVERYBODY_ELSE, "", False))
+
+
+def test_whoever_proves_the_secret_may_come_as_often_as_it_likes() -> None:
+    table = desk()
+    for _ in range(100):
+        table.callers[1] = Caller(PEER, "port 1", True)
+        table.callers[2] = Caller(PEER, "other port", False)
+        assert table.tries.choose({1: b"peer", 2: b"stranger"}) == 1, "its port and its nonce are as good as new"
+        table.tries.began(1, b"peer")
+        table.tries.ended(1, proved=True)
+        table.tries.showed_nothing(1)
+        next_punch(table)
+    assert len(spend(table, Caller(PEER, "", True))) == FREE_TRIES
+
+
+def test_wrong_proof_stays_counted() -> None:
+    table = desk()
+    for conn in spend(table, Caller(PEER, "", True)):
+        table.tries.ended(conn, proved=False)
         table.tries.showed_nothing(conn)
     assert not spend(table, Caller(PEER, "", True))
 
@@ -142,17 +193,21 @@ def test_a_port_is_expected_once_and_a_nonce_twice() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     rng=st.randoms(use_true_random=False),
-    steps=st.lists(st.tuples(st.integers(1, 40), st.floats(0, 12), st.booleans()), max_size=40),
+    steps=st.lists(st.tuples(st.integers(1, 40), st.floats(0, 12), st.booleans(), st.booleans()), max_size=40),
 )
 def test_no_source_ever_has_more_than_five_and_one_every_ten_seconds(
-    rng: random.Random, steps: list[tuple[int, float, bool]]
+    rng: random.Random, steps: list[tuple[int, float, bool, bool]]
 ) -> None:
-    """Whatever connections there are, and whichever tries are given back."""
+    """Whatever connections and punches there are, and whichever tries are given back."""
     table = desk(rng.randrange(2**32))
     begun: dict[int, float] = {}
+    earlier = 0
     start = table.now
-    for step, (count, wait, give_back) in enumerate(steps):
+    for step, (count, wait, give_back, anew) in enumerate(steps):
         table.now += wait
+        if anew:
+            next_punch(table)
+            earlier, begun = earlier + len(begun), {}
         waiting = set(range(1000 * step, 1000 * step + count))
         table.callers.update({conn: Caller(PEER, str(conn % 9), rng.random() < 0.5) for conn in sorted(waiting)})
         while (chosen := table.tries.choose(nonces(*sorted(waiting)))) is not None:
@@ -161,11 +216,14 @@ def test_no_source_ever_has_more_than_five_and_one_every_ten_seconds(
             begun[chosen] = table.now
         if begun and give_back:
             one = rng.choice(sorted(begun))
-            table.tries.showed_nothing(one)
+            if rng.random() < 0.5:
+                table.tries.showed_nothing(one)
+            else:
+                table.tries.ended(one, proved=True)
             # Not yet SHORT_TRIES times.
             del begun[one]
-        # What was given back showed nothing; all others may have.
-        assert len(begun) <= FREE_TRIES + (table.now - start) / TRY_EVERY
+        # What was given back showed nothing to strangers; all others may have.
+        assert earlier + len(begun) <= FREE_TRIES + (table.now - start) / TRY_EVERY
 
 
 # ---- whose turn

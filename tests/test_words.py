@@ -295,7 +295,7 @@ def test_a_verifier_is_groups_of_at_least_64_bits_that_can_be_read_aloud() -> No
 
 
 def test_another_version_is_named() -> None:
-    assert "version 2 of the protocol, not 1" in words.rejected(S, NO_TRAITS, 2, None)
+    assert "version 2, not 1" in words.rejected(S, NO_TRAITS, 2, None)
 
 
 @pytest.mark.parametrize(

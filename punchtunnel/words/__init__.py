@@ -181,7 +181,7 @@ def verifier(data: bytes) -> str:
 def rejected(mine: Role, traits: Trait, version: int, hello: Hello | None) -> str:
     """Say why the peer was rejected and what to change."""
     if hello is None:
-        return f"the peer speaks version {version} of the protocol, not 1: install the same punchtunnel on both sides"
+        return f"the peer speaks another protocol: version {version}, not 1; install the same punchtunnel on both sides"
     if (traits ^ hello.traits) & PLAIN:
         side = "here" if traits & PLAIN else "there"
         return f"--plain is given {side} but not on the other side: give it on both, or better on neither"
