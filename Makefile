@@ -3,7 +3,7 @@
 # make check  format, lint, types, tests
 # make docs   the man page and the completions; make pictures: the pictures, from real runs
 # make lab    the network laboratory: every router behaviour, as a table
-# make bench  the figures of the README
+# make bench  the tool beside its peers, in a quarter of an hour: docs/bench.*
 # make fuzz   ten minutes of garbage for every decoder
 
 PYTHON ?= python3
@@ -63,7 +63,7 @@ lab: $(VENV)/ready
 	  --svg docs/natlab.svg --text docs/natlab.txt
 
 bench: $(VENV)/ready
-	$(BIN)/python bench/forward.py
+	$(BIN)/python -m bench --text docs/bench.txt --json docs/bench.json --svg docs/bench.svg
 
 fuzz: $(VENV)/ready
 	$(BIN)/python -m tests.fuzz --seconds 600

@@ -1,0 +1,163 @@
+"""The command line of the bench: choose rows, run their subjects in turn, print, write.
+
+    python -m bench --tool /other/checkout --only 'sealed.*one' --rounds 3
+
+As root everything happens in private namespaces (see tests/natlab/sandbox.py):
+nothing can remain, however it ends.  Otherwise rows that need them are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.natlab import sandbox
+
+from . import charts, hole, machine, report
+from .rows import ROOT_RIGHTS, rows
+from .stage import LOOPBACK, ROOT, Stage, bounded, in_namespaces
+from .table import Result, Row, Running, Subject
+
+# Of one measurement beside the time it is given: start, hash, end.
+GRACE_SECONDS = 60.0
+QUICK_ROUNDS, QUICK_SHARE = 1, 0.4
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="The tool beside its peers, in alternation.")
+    parser.add_argument("--tool", type=Path, default=ROOT, metavar="DIR", help="checkout to measure (default: this)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="rows whose title matches")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of every subject (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="short measurements, one round: does it work?")
+    parser.add_argument("--list", action="store_true", help="show the titles of the rows")
+    for name in ("text", "json", "svg"):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the result as {name}")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what was asked for; 1 if anything failed or came out corrupt."""
+    given = options()
+    chosen = [row for row in rows() if re.search(given.only, row.title)]
+    if given.list:
+        print("\n".join(row.title for row in chosen))
+        return 0
+    if not (given.tool / "punchtunnel").is_dir():
+        sys.exit(f"no punchtunnel in {given.tool}: --tool needs a checkout")
+    facts = machine.about(given.tool.resolve())
+    absent = machine.missing(machine.PROGRAMS)
+    if absent:
+        print(machine.advice(absent), file=sys.stderr)
+    if not _go_private():
+        chosen = [row for row in chosen if not row.path]
+        absent.append(ROOT_RIGHTS)
+    results: list[Result] = []
+    print("\n".join(machine.lines(facts)), "\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="punchtunnel-bench-") as folder:
+        for row in chosen:
+            results.append(run(row, given, Path(folder), set(absent)))
+            print("\n".join(report.row_lines(results[-1])), "\n", flush=True)
+    print("\n".join(report.summary(results)))
+    facts["load_after"] = round(os.getloadavg()[0], 2)
+    _write(given, facts, results)
+    return 1 if any(result.failures for result in results) else 0
+
+
+def _go_private() -> bool:
+    """Enter namespaces of our own, if this machine lets us."""
+    reason = sandbox.missing()
+    if reason is not None:
+        print(f"rows that need network namespaces are left out: {reason}", file=sys.stderr)
+        return False
+    sandbox.enter()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    return True
+
+
+def _write(given: argparse.Namespace, facts: dict[str, object], results: list[Result]) -> None:
+    written = {
+        given.text: report.text(machine.lines(facts), results),
+        given.json: report.as_json(facts, results),
+        given.svg: charts.svg(results),
+    }
+    for file, content in written.items():
+        if file:
+            file.write_text(content)
+
+
+def run(row: Row, given: argparse.Namespace, folder: Path, absent: set[str]) -> Result:
+    """Run all rounds of a row."""
+    rounds = min(row.rounds, QUICK_ROUNDS if given.quick else given.rounds)
+    seconds = row.seconds * (QUICK_SHARE if given.quick else 1.0)
+    result = Result(row)
+    with ExitStack() as stack:
+        place = LOOPBACK
+        if row.path:
+            stack.enter_context(hole.hosts(row.path))
+            place = in_namespaces(hole.LEFT, hole.RIGHT)
+        turns = [
+            Turn(subject, partial(Stage, place, folder, given.tool.resolve()))
+            for subject in row.subjects
+            if not absent & set(subject.needs)
+        ]
+        for turn in turns:
+            stack.callback(turn.end)
+        for number in range(rounds):
+            for turn in turns:
+                turn.take(result, seconds, is_last=number == rounds - 1)
+                if row.fresh:
+                    turn.end()
+    return result
+
+
+@dataclass(slots=True)
+class Turn:
+    """A subject of a row, and what runs of it."""
+
+    subject: Subject
+    new_stage: Callable[[], Stage]
+    _stage: Stage | None = None
+    _running: Running | None = None
+
+    def take(self, result: Result, seconds: float, is_last: bool) -> None:
+        """Measure once; the last time also compare hashes.  A failure becomes a part of the result."""
+        sample, is_checking = None, False
+        try:
+            with bounded(GRACE_SECONDS + 3 * seconds, "a round"):
+                if self._running is None:
+                    self._stage = self.new_stage()
+                    self._running = self.subject.set_up(self._stage)
+                found = self._running.measure(seconds)
+                if is_last and self._running.check:
+                    is_checking = True
+                    self._running.check()
+                    is_checking = False
+                sample = found
+        except Exception as error:
+            words = self._stage.last_words() if self._stage else ""
+            result.failures.append(f"{self.subject.label}: {error or type(error).__name__} {words and f'[{words}]'}")
+            # What has failed once is not trusted again.
+            self.end()
+        result.add(self.subject.label, sample)
+        if is_checking:
+            result.void(self.subject.label)
+
+    def end(self) -> None:
+        """End what runs, if anything does."""
+        stage, self._stage, self._running = self._stage, None, None
+        if stage:
+            stage.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
