@@ -54,7 +54,7 @@ def measure(options: list[str], extra: dict[str, str]) -> dict[str, dict[str, in
         far = ["127.0.0.2", "--bind", "127.0.0.1", *channel, "-q", "--to", str(target)]
         near = ["127.0.0.1", "--bind", "127.0.0.2", *channel, "--json", "-L", "0"]
         ends = {
-            "receiver": subprocess.Popen([*TOOL, *far], env=env),
+            "receiver": subprocess.Popen([*TOOL, *far], env=env, text=True),
             "sender": subprocess.Popen([*TOOL, *near], env=env, stderr=subprocess.PIPE, text=True),
         }
         for end in ends.values():

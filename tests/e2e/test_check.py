@@ -23,6 +23,12 @@ LINE = re.compile(
 )
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: -z moves no payload, and some of these tests choose --plain themselves."""
+    return []
+
+
 def check(lab: Lab, *options: str, shell: str = "") -> End:
     """Check the path from the right to the left, and return the finished end."""
     end = lab.start_right("-z", *options, stdin=DEVNULL, shell=shell)

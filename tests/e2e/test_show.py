@@ -12,6 +12,12 @@ from .ends import COMMAND, DEVNULL, Lab, environment
 from .flows import echo, receive
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: some of these tests choose --plain themselves, others have a secret."""
+    return []
+
+
 def shown(*arguments: str, **env: str) -> list[str]:
     done = subprocess.run(
         [*COMMAND, *arguments, "--show"],
