@@ -18,6 +18,7 @@ from punchtunnel import schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role, Trait
 from punchtunnel.punch import MAX_HALFWAY, MOST_UNPROVED, open_hole
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
+from punchtunnel.tries import FREE_TRIES, Rations
 
 from .test_punch import LONG, A, B, channel, dial_first_port, settings, two
 
@@ -158,17 +159,35 @@ def test_a_crowd_does_not_close_the_connection_that_is_being_tried(two: ThreadPo
         over.set()
 
 
+def test_a_try_that_the_end_of_the_punch_cuts_short_is_given_back(two: ThreadPoolExecutor, channel: str) -> None:
+    """A service whose tries last would lose one to every stranger who was there when a session began."""
+    over, rations = threading.Event(), Rations(lambda: 0.0)
+    secret = replace(settings(B, A, channel), secret=SECRET)
+    end = two.submit(open_hole, secret, monotonic=standing_until(over), rations=rations)
+    try:
+        with dial_first_port(channel, B) as stranger:
+            stranger.sendall(hello(channel, Trait(0), nonce=bytes(16)))
+            take(stranger, HELLO_SIZE + len(PICK))
+            assert not rations.has(B, FREE_TRIES - 1)
+            over.set()
+            end.exception(LONG)
+    finally:
+        over.set()
+    assert rations.has(B, FREE_TRIES - 1)
+
+
 def test_no_more_than_1_kib_of_anybody_is_taken_before_the_election(two: ThreadPoolExecutor, channel: str) -> None:
     """It was 4 KiB at a time."""
     plain = replace(settings(B, A, channel), traits=Trait.PLAIN)
     end = two.submit(open_hole, plain)
     data = os.urandom(10 * MOST_UNPROVED)
     with dial_first_port(channel, B) as peer:
-        peer.sendall(hello(channel, Trait.PLAIN))
-        take(peer, HELLO_SIZE)
-        peer.sendall(PICK + data)
+        peer.sendall(hello(channel, Trait.PLAIN, nonce=bytes(16)))
+        # It has read the hello when it picks.
+        take(peer, HELLO_SIZE + len(PICK))
+        peer.sendall(ACCEPT + data)
         hole = end.result(LONG)
         with hole.sock:
-            assert HELLO_SIZE + len(PICK) + len(hole.unread) <= MOST_UNPROVED == 1024
+            assert HELLO_SIZE + len(ACCEPT) + len(hole.unread) <= MOST_UNPROVED == 1024
             rest = take(hole.sock, len(data) - len(hole.unread))
             assert hole.unread + rest == data, "what is not taken then comes later"

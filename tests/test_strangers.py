@@ -23,6 +23,8 @@ ADDRESS = "198.51.100.7"
 STEP = 0.25
 AHEAD = 30.0
 CROWD = 70
+# The chance of a dial in each step.
+REDIAL = 0.2
 # Ports below this are what the schedule has.
 SCHEDULED = 20
 WRONG = b"S" + bytes(32)
@@ -175,8 +177,10 @@ class World:
             self.tick()
         while self.we.won is None or self.peer.won is None:
             assert self.now < AHEAD + limit, "the peer was kept out"
-            for port in set(ports) - {one.port for one in self.peer.connections.values()}:
-                self.connect_peer(port)
+            for port in sorted(set(ports) - {one.port for one in self.peer.connections.values()}):
+                # As after the jittered wait of a dial.  In step with the rations it would miss every turn, or none.
+                if self.rng.random() < REDIAL:
+                    self.connect_peer(port)
             self.tick()
         assert self.we.won.conn == self.peer.won.conn
         # The last one was the peer's; the others tested no more secrets than they may.
