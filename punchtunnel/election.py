@@ -24,8 +24,8 @@ Rule 2: the follower never picks.  It answers a PICK at once; on a plain link,
 Rule 3: one process uses one nonce on all its connections; hearing it back
         means being connected to oneself.
 Rule 4: a stranger's bytes cost the stranger its connection, never the
-        election.  What is held for a connection is bounded by its caller's
-        one receive, because anything unexpected drops it.
+        election.  What is held for a connection is bounded by what its caller
+        receives at once, because anything unexpected drops it.
 Rule 5: bytes that follow the last of these messages belong to the link and
         travel with the winner as `unread`.
 Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
