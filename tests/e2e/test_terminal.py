@@ -21,6 +21,12 @@ from .flows import MIB, WAIT, echo, noise, receive
 CODES = re.compile(rb"\x1b\[[0-9;]*[mK]")
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: what a terminal shows of a link is the same on every path, but for the word sealed."""
+    return []
+
+
 class Person:
     """One end of the tool, on a terminal of its own as a shell would start it.
 
