@@ -14,6 +14,12 @@ from .ends import Lab
 from .flows import MIB, WAIT, echo, noise, receive
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: a program's streams are sockets to the link, as those of -L are."""
+    return []
+
+
 def run(test: Coroutine[Any, Any, None]) -> None:
     async def limited() -> None:
         async with asyncio.timeout(WAIT):

@@ -14,6 +14,12 @@ from .flows import MIB, echo, noise, receive, sockets
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: what happens before and around a session has no data path."""
+    return []
+
+
 def stdio(lab: Lab) -> tuple[End, End]:
     return lab.pair()
 

@@ -23,6 +23,12 @@ ILLEGAL = [
 ]
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: which roles fit is agreed before there is a data path."""
+    return []
+
+
 @pytest.mark.parametrize(("left", "right", "named"), ILLEGAL)
 def test_roles_that_do_not_fit_end_both_sides_at_once_with_4_and_a_sentence(
     lab: Lab, left: list[str], right: list[str], named: list[str]
