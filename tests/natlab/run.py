@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
 from punchtunnel import schedule
@@ -54,6 +54,8 @@ class Stage:
 async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None = None) -> Result:
     """Play one run of `cell`; `logs` is a directory for what the ends said and the packet log."""
     prefix = f"run{next(_numbers)}"
+    if cell.extra is Extra.NO_FIXED_PORTS:
+        cell = replace(cell, channels=(_without_common_ports(cell, time.time()),))
     plays: list[list[ends.Outcome]] = []
     try:
         async with stage_of(cell, run, prefix) as stage:
@@ -146,6 +148,26 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
     if cell.extra is Extra.BUSY_PORTS:
         actors += [(scene.hosts[side].namespace, ["hog", str(BUSY_SHARE)]) for side in ("left", "right")]
     return actors
+
+
+def _without_common_ports(cell: Cell, now: float) -> str:
+    """Return a channel of which the two clocks share no port by chance, as one in sixty does."""
+    for number in itertools.count():
+        channel = f"lab {number}"
+        sides = []
+        for offset in cell.clocks:
+            first = schedule.first_bucket(now + offset) - 1
+            buckets = range(first, first + 5)
+            sides.append(
+                {
+                    port
+                    for bucket in buckets
+                    for port in schedule.bucket_ports(channel, bucket, schedule.PORTS_PER_BUCKET)
+                }
+            )
+        if sides[0].isdisjoint(sides[1]):
+            return channel
+    raise AssertionError
 
 
 async def _shell(command: Sequence[str], text: str) -> None:
