@@ -75,11 +75,11 @@ def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = 
         report: Where events go.
         signals: What ends the session; the second one at once.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(hole, plan, report, signals))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return uvloop's loop, or asyncio's own where uvloop does not exist."""
     with contextlib.suppress(ImportError):
         import uvloop  # imported late: it costs 70 ms, and punching does not need it

@@ -504,7 +504,7 @@ def _run(
     rations = Rations(time.monotonic)
     while True:
         try:
-            hole = open_hole(current, report=status, signals=signals, rations=rations)
+            hole = open_hole(current, report=status, signals=signals, rations=rations, meanwhile=_load_bridge)
         except (RejectedError, UsageError) as error:
             # A service outlives a peer that is set up wrongly, and a name that is gone for a
             # while; what was wrong from the start ends it.
@@ -538,8 +538,15 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
     typer.echo(display.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
 
 
+def _load_bridge() -> None:
+    """Load asyncio, uvloop and the bridge, 45 ms, while something else is being waited for."""
+    from punchtunnel import bridge
+
+    bridge.loop_factory()
+
+
 def _bridge(hole: Hole, plan: Plan, status: Status, signals: Signals) -> Outcome:
-    # Imported now: asyncio and uvloop take 130 ms that the first SYN need not wait for.
+    # Imported now: the first SYN need not wait for it.
     from punchtunnel import bridge
 
     return bridge.run(hole, plan, status, signals)

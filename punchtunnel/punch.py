@@ -221,6 +221,7 @@ def open_hole(
     report: words.Report = words.unreported,
     signals: Wake | None = None,
     rations: Rations | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Hole:
     """Punch as `settings` say; `punch` tells what is returned and raised.
 
@@ -234,6 +235,8 @@ def open_hole(
         signals: What may end the wait.
         rations: What everybody has left of tries at the secret; the same object
             for all punches with it, or each one would give fresh tries.
+        meanwhile: Called in a thread once the first SYNs are under way: what
+            comes behind the punch can be loaded while the peer is waited for.
 
     Raises:
         SignalError: A signal has come.
@@ -248,7 +251,7 @@ def open_hole(
         raise UsageError(usage.NOT_A_CHANNEL) from error
     nonce = nonce or os.urandom(NONCE_SIZE)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
-    puncher = _Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations)
+    puncher = _Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile)
     try:
         return puncher.run()
     finally:
@@ -266,9 +269,11 @@ class _Puncher:
         report: words.Report,
         signals: Wake | None,
         rations: Rations,
+        meanwhile: Callable[[], None] | None,
     ) -> None:
         self._settings = settings
         self._signals = signals
+        self._meanwhile = meanwhile
         self._clock = clock
         self._monotonic = monotonic
         self._report = report
@@ -281,7 +286,10 @@ class _Puncher:
             strict=bool(settings.secret),
             limits=Tries(self._caller, rations, rng) if sealed else None,
         )
-        self._loaded = not sealed
+        self._sealed = sealed
+        self._loading = False
+        # Made by that thread; list.append and pop are atomic.
+        self._prepared: list[Agreement] = []
         self._rejection: RejectedError | None = None
         # Kinds of rejections, and sources.
         self._said: set[tuple[str, str]] = set()
@@ -319,11 +327,11 @@ class _Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if not self._loaded and self._counts.dials:
+            if not self._loading and self._addresses:
                 # The first SYNs are under way.  In a thread, because it takes a slow machine a second,
                 # in which the peer would wait for our hello in vain; joined at the interpreter's exit.
-                self._loaded = True
-                threading.Thread(target=preload, name="preload").start()
+                self._loading = True
+                threading.Thread(target=self._load, name="preload").start()
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
@@ -334,6 +342,15 @@ class _Puncher:
                 if self._hole is None and self._selector.get_map().get(key.fd) is key:
                     key.data()
         return self._hole
+
+    def _load(self) -> None:
+        if self._sealed:
+            preload()
+        # Once somebody is there, the rest is faster without a thread beside it.
+        if self._sealed and not self._candidates:
+            self._prepared.append(self._new_agreement())
+        if self._meanwhile is not None and not self._candidates:
+            self._meanwhile()
 
     def _check_signals(self) -> None:
         """Raise SignalError if one has come; if it only asks to try now, forget every wait."""
@@ -510,6 +527,10 @@ class _Puncher:
     # ---- secrets
 
     def _agree(self) -> Agreement:
+        """Return a fresh agreement: the one that was made while nothing else was to do, or a new one."""
+        return self._prepared.pop() if self._prepared else self._new_agreement()
+
+    def _new_agreement(self) -> Agreement:
         return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)
 
     def _caller(self, conn: int) -> Caller:

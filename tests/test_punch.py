@@ -254,6 +254,14 @@ def test_hello_is_said_while_the_ciphers_are_still_being_loaded(
     check_pair(end.result(LONG), other.result(LONG))
 
 
+def test_what_comes_behind_is_loaded_while_the_peer_is_waited_for(two: ThreadPoolExecutor, channel: str) -> None:
+    """On one host the first comer has nobody to dial; it loaded the ciphers only when the peer was there."""
+    loaded = threading.Event()
+    end = two.submit(open_hole, settings(A, None, channel), meanwhile=loaded.set)
+    assert loaded.wait(LONG)
+    check_pair(two.submit(open_hole, settings(A, None, channel)).result(LONG), end.result(LONG))
+
+
 def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecutor, channel: str) -> None:
     """There is room for 64 connections that are not decided."""
     end = two.submit(open_hole, settings(B, A, channel))
