@@ -32,7 +32,6 @@ class Incoming:
     Args:
         sock: The hole; its owner closes it.
         opener: Opens; None on a plain link.
-        unread: Bytes that came with the hole, before anything it still yields.
     """
 
     def __init__(self, sock: socket.socket, opener: Opener | None) -> None:

@@ -12,8 +12,9 @@ is ever seen here.
 Rule 1: bytes are read from a source only when they can be sent: the stream
         has credit and the hole takes them.  So nothing piles up here on the
         way out, and a slow hole stops the writers.
-Rule 2: the hole is always read.  What a slow sink does not take waits in the
-        backlog of its stream, and no stream's credit exceeds its window.
+Rule 2: the hole is always read, but for a few milliseconds when a pipe is
+        full.  What a slow sink does not take waits in the backlog of its
+        stream, and no stream's credit exceeds its window.
         (Leaving the hole unread would also be taken for death: the peer's
         TCP_USER_TIMEOUT counts a closed TCP window.)
 Rule 3: streams that can send take turns, one frame each; who sent little the
@@ -70,6 +71,9 @@ LONGEST_TURN = 0.02
 USER_TIMEOUT = 40.0
 # Bytes.  A stream that sends less at a time waits for no other's frame but one.
 SPARSE = 4096
+# Seconds for which the hole stays unread because a stream's pipe is full: a sink
+# that is only waiting for its time slice has taken some by then.
+PATIENCE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class _Stream:
     # Where to splice from and to; None: copy.
     spliced_source: int | None = None
     spliced_sink: int | None = None
+    # The sink has left its pipe full for too long: what comes goes to the backlog.
+    slow: bool = False
     # The source gives so much at a time that splicing it pays.
     bulk: bool = False
     sparse: bool = True
@@ -167,6 +173,8 @@ class Link:
         self._incoming = Incoming(sock, seals[1] if seals else None)
         # Long frames are coming: read one header at a time.
         self._bulk_in = False
+        # Runs while a full pipe keeps the hole unread.
+        self._patience: asyncio.TimerHandle | None = None
         self._work_scheduled = False
         # The hole has ended; streams may still be written out.
         self._ended = False
@@ -343,14 +351,18 @@ class Link:
         """Read the hole once."""
         incoming = self._incoming
         number, missing = self._mux.expected
-        if missing >= WORTH_SPLICING and self._splices and self._receive_spliced(self._streams[number], missing):
-            return
+        if missing and self._splices:
+            stream = self._streams[number]
+            # The short rest of a frame goes the same way if it has to wait behind the beginning.
+            if (missing >= WORTH_SPLICING or stream.pipe) and self._receive_spliced(stream, missing):
+                return
         limit = RECEIVE_SIZE
-        if self._bulk_in and self._mux.between_frames:
-            limit = HEADER.size
+        if self._bulk_in and (missing or self._mux.between_frames):
+            # Exactly up to what can be spliced again.
+            limit = min(missing + HEADER.size, RECEIVE_SIZE)
         elif self._splices:
             # So much at once might go on for ever past the beginnings of long frames.
-            limit = max(missing, 2 * WORTH_SPLICING)
+            limit = min(max(missing, 2 * WORTH_SPLICING), RECEIVE_SIZE)
         try:
             pieces = incoming.receive(limit)
         except OSError as error:
@@ -358,14 +370,14 @@ class Link:
             return
         if pieces is None or not self._take_in(pieces):
             return
-        self._bulk_in = self._bulk_in and self._mux.expected[1] >= WORTH_SPLICING
+        self._bulk_in = self._bulk_in and (missing > 0 or self._mux.expected[1] >= WORTH_SPLICING)
         if incoming.ended:
             whole = self._mux.between_frames and incoming.between_records
             self._end(None if whole else LinkError(words.LINK_CUT))
 
     def _receive_spliced(self, stream: _Stream, missing: int) -> bool:
         """Splice payload to the stream's sink; False where it must be copied after all."""
-        if stream.spliced_sink is None or stream.backlog or not stream.sink_open:
+        if stream.spliced_sink is None or stream.backlog or stream.slow or not stream.sink_open:
             return False
         stream.pipe = pipe = stream.pipe or self._pool.take()
         if pipe is None:
@@ -375,12 +387,17 @@ class Link:
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
             return True
-        if not count:
-            # Nothing there; or no room in a pipe that is not empty; or EOF: copying will tell.
+        if count is None:
+            # Nothing there; or no room, in a pipe that is not empty.
+            self._incoming.readable = False
             if not pipe.held:
                 self._return_pipe(stream)
-                self._incoming.readable = count is not None
-            return not self._incoming.readable
+            elif self._patience is None:
+                self._patience = self._loop.call_later(PATIENCE, self._lose_patience, stream)
+            return True
+        if not count:
+            # EOF: copying will tell.
+            return False
         self._bulk_in = True
         self._incoming.spliced()
         self.payload_at = self._incoming.heard_at
@@ -389,6 +406,19 @@ class Link:
             self._on_event(event, self.payload_at)
         self._drain(stream)
         return True
+
+    def _lose_patience(self, stream: _Stream) -> None:
+        """What the sink leaves in its full pipe must not keep the hole unread (rule 2)."""
+        stream.slow = True
+        self._read_on()
+        self._work()
+
+    def _read_on(self) -> None:
+        """There is room in a pipe, or none is waited for any more."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+            self._incoming.readable = True
 
     def _take_in(self, pieces: Iterator[memoryview]) -> bool:
         """Act on bytes of the hole; False if the link is over."""
@@ -478,7 +508,7 @@ class Link:
     def _drain_pipe(self, stream: _Stream, pipe: Pipe) -> None:
         """Splice out what the pipe holds, and return it when it is empty."""
         assert stream.spliced_sink is not None
-        held = pipe.held
+        before = pipe.held
         try:
             while stream.sink_ready and pipe.held:
                 stream.sink_ready = pipe.drain(stream.spliced_sink) > 0
@@ -487,17 +517,21 @@ class Link:
                 self._fail(stream, Broken(error, reading=False))
                 return
             stream.spliced_sink = None
+        taken = before - pipe.held
+        if stream.spliced_sink is None:
             stream.backlog[:0] = pipe.read()
-            self._return_pipe(stream)
-            return
+        if taken:
+            self._read_on()
         if not pipe.held:
             self._return_pipe(stream)
-        self._mux.consumed(stream.number, held - (stream.pipe.held if stream.pipe else 0), time.monotonic())
+        self._mux.consumed(stream.number, taken, time.monotonic())
 
     def _return_pipe(self, stream: _Stream) -> None:
         if stream.pipe is not None:
             self._pool.give_back(stream.pipe)
             stream.pipe = None
+            stream.slow = False
+            self._read_on()
 
     def _write(self, stream: _Stream, end: End, data: memoryview) -> int:
         """Write until the sink is full; return the bytes taken: all of them if it broke."""
@@ -548,8 +582,8 @@ class Link:
         if stream.end is None or not stream.source_open or credit < needed:
             # Credited will bring it back; bulk waits for enough to be worth a frame.
             return 0
-        limit = min(credit, longest)
         source = stream.spliced_source if stream.bulk and self._outgoing.splices else None
+        limit = min(credit, longest) if source is not None else min(credit, longest, LONGEST_FRAME)
         try:
             if source is None:
                 count = self._outgoing.load_copied(stream.end, limit)

@@ -23,14 +23,16 @@ from collections.abc import Callable
 
 from punchtunnel import tcp
 from punchtunnel.ends import End
-from punchtunnel.pipes import Pipe
+from punchtunnel.pipes import CAPACITY, Pipe
 from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, Sealer
 
 # Bytes that may go before a payload, at the cost of no further system call or
 # record: its own header, and the multiplexer's frames that wait.
 PREFIX = 1024
-# With them the longest frame fills one record.
+# With them the longest frame that is copied fills one record.
 LONGEST_FRAME = MAX_PLAINTEXT - PREFIX
+# One that is spliced fills the pipe: its header costs as many calls as its payload.
+LONGEST_SPLICED_FRAME = CAPACITY
 FIRST_FRAME = 64 * 1024
 SHORTEST_FRAME = 8 * 1024
 # Seconds of the hole's rate that one frame may take.
@@ -39,7 +41,8 @@ FRAME_TIME = 0.005
 # control takes that for our rate and stays slow: at 200 Mbit/s and 300 ms a
 # quarter of this, 5 ms of sleep, halved the throughput.
 UNSENT_FRAMES = 4
-MOST_UNSENT = 1024 * 1024
+# Bytes, until the rate is known.
+FIRST_UNSENT = 1024 * 1024
 # Seconds over which the rate is taken: the kernel takes half its queue at a time.
 # After LONGEST an interval says nothing, because there were pauses in it.
 INTERVAL = 0.25
@@ -78,13 +81,15 @@ class Outgoing:
         self._loaded = 0
         self.writable = True
         self.said_at = monotonic()
+        # The most payload of one frame; of one that is copied, also LONGEST_FRAME.
         self.frame_limit = FIRST_FRAME
+        self._longest = LONGEST_SPLICED_FRAME if pipe else LONGEST_FRAME
         self._began = self.said_at
         self._bytes = 0
         self._was_full = False
         self._rates: deque[float] = deque(maxlen=INTERVALS)
-        self._unsent_limit = MOST_UNSENT
-        tcp.limit_unsent(sock, MOST_UNSENT)
+        self._unsent_limit = FIRST_UNSENT
+        tcp.limit_unsent(sock, FIRST_UNSENT)
 
     @property
     def splices(self) -> bool:
@@ -182,9 +187,9 @@ class Outgoing:
             if len(self._rates) < INTERVALS or not self._was_full:
                 # Not known yet, or as fast as that at least.
                 limit = max(limit, self.frame_limit)
-            self.frame_limit = max(SHORTEST_FRAME, min(limit, LONGEST_FRAME))
+            self.frame_limit = max(SHORTEST_FRAME, min(limit, self._longest))
         self._began, self._bytes, self._was_full = now, 0, False
-        unsent = min(UNSENT_FRAMES * self.frame_limit, MOST_UNSENT)
+        unsent = UNSENT_FRAMES * self.frame_limit
         # Not for every small change: it costs a system call.
         if not self._unsent_limit / 2 < unsent < self._unsent_limit * 2:
             self._unsent_limit = unsent
