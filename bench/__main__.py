@@ -4,6 +4,10 @@
 
 As root everything happens in private namespaces (see tests/natlab/sandbox.py):
 nothing can remain, however it ends.  Otherwise rows that need them are left out.
+
+All connections use the congestion control that Linux has by default, so that
+figures of two machines can be compared: with bbr, which paces also over
+loopback, every program here moves about half as much.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from .table import Result, Row, Running, Subject
 # Of one measurement beside the time it is given: start, hash, end.
 GRACE_SECONDS = 60.0
 QUICK_ROUNDS, QUICK_SHARE = 1, 0.4
+CONGESTION_CONTROL = "cubic"
 
 
 def options() -> argparse.Namespace:
@@ -40,6 +45,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of every subject (default: 5)")
     parser.add_argument("--quick", action="store_true", help="short measurements, one round: does it work?")
     parser.add_argument("--list", action="store_true", help="show the titles of the rows")
+    parser.add_argument(
+        "--congestion", default=CONGESTION_CONTROL, metavar="NAME", help="TCP's congestion control (default: cubic)"
+    )
     for name in ("text", "json", "svg"):
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the result as {name}")
     return parser.parse_args()
@@ -54,13 +62,13 @@ def main() -> int:
         return 0
     if not (given.tool / "punchtunnel").is_dir():
         sys.exit(f"no punchtunnel in {given.tool}: --tool needs a checkout")
-    facts = machine.about(given.tool.resolve())
     absent = machine.missing(machine.PROGRAMS)
     if absent:
         print(machine.advice(absent), file=sys.stderr)
-    if not _go_private():
+    if not _go_private(given.congestion):
         chosen = [row for row in chosen if not row.path]
         absent.append(ROOT_RIGHTS)
+    facts = machine.about(given.tool.resolve())
     results: list[Result] = []
     print("\n".join(machine.lines(facts)), "\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="punchtunnel-bench-") as folder:
@@ -73,7 +81,7 @@ def main() -> int:
     return 1 if any(result.failures for result in results) else 0
 
 
-def _go_private() -> bool:
+def _go_private(congestion_control: str) -> bool:
     """Enter namespaces of our own, if this machine lets us."""
     reason = sandbox.missing()
     if reason is not None:
@@ -81,6 +89,7 @@ def _go_private() -> bool:
         return False
     sandbox.enter()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    machine.CONGESTION_CONTROL.write_text(congestion_control)
     return True
 
 

@@ -21,7 +21,7 @@ from .stage import Stage, environment, free_port, wait_until_listening
 
 SSH_CIPHER = "aes128-gcm@openssh.com"
 TLS_CIPHER = "TLS_AES_128_GCM_SHA256"
-# What socat and HAProxy are given to move at once.
+# What socat, and HAProxy if it is tuned, are given to move at once.
 BUFFER = 1048576
 SOCAT_BUFFER = f"-b{BUFFER}"
 _SECRET = secrets.token_hex(16)
@@ -117,13 +117,18 @@ def socat(stage: Stage, target: int, *options: str) -> Forwarder:
     return _two_hops(stage, target, hop)
 
 
-def haproxy(stage: Stage, target: int, splice: bool) -> Forwarder:
+def haproxy(stage: Stage, target: int, splice: bool, pipe: int = 0) -> Forwarder:
     """Start HAProxy in TCP mode at either end, with as many threads as it likes.
 
     `option splice-auto` was tried and never splices such streams; being told
-    to, and with pipes as large as socat's buffer, it does.
+    to, it does.
+
+    Args:
+        stage, target: As everywhere.
+        splice: Tell it to.
+        pipe: Bytes of its pipes; 0: the system's, 64 KiB.
     """
-    tuning = f" tune.pipesize {BUFFER}\n" if splice else ""
+    tuning = f" tune.pipesize {pipe}\n" if pipe else ""
     options = " option splice-request\n option splice-response\n" if splice else ""
 
     def hop(_role: str, name: str, listen: str, towards: str) -> list[str]:

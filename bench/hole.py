@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from tests.natlab import sandbox
 from tests.natlab.internet import DEVICE, READ_SIZE, open_device
 
+from . import machine
+
 LEFT, RIGHT = "203.0.113.1", "203.0.113.2"
 NAMES = ("left", "right")
 # The devices' own queues must not lose what the path would not.
@@ -99,8 +101,10 @@ def _configure(name: str, own: str, other: str) -> None:
     subprocess.run([*in_there, "link", "set", "lo", "up"], check=True)
     subprocess.run([*in_there, "address", "add", own, "peer", other, "dev", DEVICE], check=True)
     subprocess.run([*in_there, "link", "set", DEVICE, "txqueuelen", str(DEVICE_QUEUE), "up"], check=True)
-    for limits in ("tcp_rmem", "tcp_wmem"):
-        command = f"echo {BUFFERS} > /proc/sys/net/ipv4/{limits}"
+    # A new namespace has the machine's, not ours.
+    congestion = {machine.CONGESTION_CONTROL.name: machine.CONGESTION_CONTROL.read_text().strip()}
+    for setting, value in ({"tcp_rmem": BUFFERS, "tcp_wmem": BUFFERS} | congestion).items():
+        command = f"echo {value} > /proc/sys/net/ipv4/{setting}"
         subprocess.run(["ip", "netns", "exec", name, "sh", "-c", command], check=True)
 
 

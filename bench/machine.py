@@ -23,6 +23,8 @@ PROGRAMS = {
     "haproxy": (["haproxy", "-v"], "haproxy"),
     "stunnel": (["stunnel", "-version"], "stunnel4"),
 }
+# Of the network namespace that one is in.
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _NUMBER = re.compile(r"\d+\.\d+[\w.]*")
 
 
@@ -45,7 +47,7 @@ def about(tool: Path) -> dict[str, object]:
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version(), **_packages(), **_versions()},
     }

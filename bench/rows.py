@@ -33,7 +33,7 @@ from .table import Row, Subject, Target
 
 PLAIN, SEALED = "punchtunnel --plain", "punchtunnel, sealed"
 SOCAT, SOCAT_LARGE = "socat", f"socat {SOCAT_BUFFER}"
-HAPROXY, HAPROXY_SPLICE = "haproxy", "haproxy, splice"
+HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED = "haproxy", "haproxy, splice", "haproxy, splice, 1 MiB pipes"
 SSH, STUNNEL, NCAT = "ssh, aes128-gcm", "stunnel, aes128-gcm", "ncat"
 IPERF, DIRECT = "iperf3, no forwarder", "the load, no forwarder"
 
@@ -45,6 +45,7 @@ STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
     SOCAT_LARGE: (lambda stage, target: forwarders.socat(stage, target, SOCAT_BUFFER), ("socat",)),
     HAPROXY: (partial(forwarders.haproxy, splice=False), ("haproxy",)),
     HAPROXY_SPLICE: (partial(forwarders.haproxy, splice=True), ("haproxy",)),
+    HAPROXY_TUNED: (partial(forwarders.haproxy, splice=True, pipe=forwarders.BUFFER), ("haproxy",)),
     SSH: (forwarders.ssh, ("ssh", "sshd")),
     STUNNEL: (forwarders.stunnel, ("stunnel",)),
     IPERF: (forwarders.iperf3, ("iperf3",)),
@@ -91,11 +92,12 @@ def _throughput() -> Iterator[Row]:
 
         yield Row(
             f"plain, -L/--to, {words}",
-            subjects(PLAIN, SOCAT_LARGE, HAPROXY_SPLICE, IPERF, DIRECT),
+            subjects(PLAIN, SOCAT_LARGE, HAPROXY_SPLICE, HAPROXY_TUNED, IPERF, DIRECT),
             (RATE, CPU),
             (
                 Target(PLAIN, RATE, 1.1, SOCAT_LARGE),
                 Target(PLAIN, RATE, 1.1, HAPROXY_SPLICE),
+                Target(PLAIN, RATE, 1.1, HAPROXY_TUNED),
                 Target(PLAIN, RATE, 0.70, IPERF),
                 Target(PLAIN, CPU, 1.0, SOCAT_LARGE),
             ),

@@ -7,7 +7,8 @@
 Rule 1: only what is authenticated counts as a sign of life: a changed length
         could make a link wait for ever for the rest of a record.
 Rule 2: of a long record exactly the rest is read, and the header of the next,
-        so that nothing is moved in memory.
+        so that nothing is moved in memory; the kernel tells of it when all of
+        that has come.
 
 Knows nothing of frames; link.py reads them, and says when payload is better
 spliced past this process.
@@ -19,6 +20,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+from punchtunnel import tcp
 from punchtunnel.secure import HEADER, MAX_RECORD, Opener
 
 RECEIVE_SIZE = 256 * 1024
@@ -42,6 +44,8 @@ class Incoming:
         self._held = 0
         # The size of that record; 0 until its header has come.
         self._size = 0
+        # Bytes that must have come before the kernel tells of them.
+        self._told_at = 1
         self.readable = True
         # The kernel knows of an end: after a short read there is still that to find.
         self.hung_up = False
@@ -79,6 +83,7 @@ class Incoming:
             count = self._sock.recv_into(self._buffer[self._held : self._held + wanted])
         except BlockingIOError:
             self.readable = False
+            self._be_told()
             return None
         self.ended = not count
         # A stream socket that gives less has no more; what comes later is told anew.
@@ -112,3 +117,12 @@ class Incoming:
         self._held = end - begin
         if begin and self._held:
             self._buffer[: self._held] = self._buffer[begin:end]
+        if not self.readable:
+            self._be_told()
+
+    def _be_told(self) -> None:
+        """Wait for the rest of a long record as a whole: it comes in parts of 64 KiB at most."""
+        needed = self._size - self._held if self._size > SHORT_RECORDS else 1
+        if needed != self._told_at:
+            self._told_at = needed
+            tcp.wait_for_bytes(self._sock, needed)

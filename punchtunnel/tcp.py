@@ -81,6 +81,12 @@ def limit_unsent(sock: socket.socket, size: int) -> None:
     _set_tcp(sock, "TCP_NOTSENT_LOWAT", size)
 
 
+def wait_for_bytes(sock: socket.socket, size: int) -> None:
+    """Have it told only once `size` bytes can be read, or the end; what is there can be read before."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+
 def time_to_live(sock: socket.socket) -> int:
     """Return the TTL or hop limit of what is sent."""
     return sock.getsockopt(*_ttl_option(sock))
