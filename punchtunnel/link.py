@@ -36,10 +36,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from punchtunnel import pipes, tcp, words
+from punchtunnel.delivery import Delivery
 from punchtunnel.ends import End
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import HEADER
@@ -59,7 +60,7 @@ from punchtunnel.mux import (
     Sized,
 )
 from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
-from punchtunnel.pipes import WORTH_SPLICING, Pipe
+from punchtunnel.pipes import WORTH_SPLICING
 from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
 
@@ -115,24 +116,16 @@ class _Stream:
 
     number: int
     end: End | None
-    # Received, and not yet taken by the sink; what is in the pipe goes first.
-    pipe: Pipe | None = None
-    backlog: bytearray = field(default_factory=bytearray)
-    # The peer's FIN has come; it counts once the backlog is written.
-    eof: bool = False
+    # What was received, on its way to the sink.
+    delivery: Delivery
     # The source ends where it has nothing more at once.
     ending: bool = False
     source_open: bool = True
-    sink_open: bool = True
     source_ready: bool = True
-    sink_ready: bool = True
     source_hung_up: bool = False
     in_ring: bool = False
-    # Where to splice from and to; None: copy.
+    # Where to splice from; None: copy.
     spliced_source: int | None = None
-    spliced_sink: int | None = None
-    # The sink has left its pipe full for too long: what comes goes to the backlog.
-    slow: bool = False
     # The source gives so much at a time that splicing it pays.
     bulk: bool = False
     sparse: bool = True
@@ -217,8 +210,7 @@ class Link:
     def open(self, end: End) -> int:
         """Open a stream, join it to `end`, and return its number."""
         number = self._mux.open(time.monotonic())
-        self._streams[number] = _Stream(number, None)
-        self._attach(self._streams[number], end)
+        self._attach(self._add(number), end)
         return number
 
     def join(self, number: int, end: End) -> bool:
@@ -309,9 +301,9 @@ class Link:
             self._work()
 
     def _on_sink(self, stream: _Stream, events: int) -> None:
-        if events & WRITE and stream.sink_open:
-            stream.sink_ready = True
-            if stream.pipe or stream.backlog:
+        if events & WRITE:
+            stream.delivery.ready = True
+            if stream.delivery.waits:
                 self._drain(stream)
                 self._work()
 
@@ -354,7 +346,7 @@ class Link:
         if missing and self._splices:
             stream = self._streams[number]
             # The short rest of a frame goes the same way if it has to wait behind the beginning.
-            if (missing >= WORTH_SPLICING or stream.pipe) and self._receive_spliced(stream, missing):
+            if (missing >= WORTH_SPLICING or stream.delivery.is_piped) and self._receive_spliced(stream, missing):
                 return
         limit = RECEIVE_SIZE
         if self._bulk_in and (missing or self._mux.between_frames):
@@ -377,44 +369,37 @@ class Link:
 
     def _receive_spliced(self, stream: _Stream, missing: int) -> bool:
         """Splice payload to the stream's sink; False where it must be copied after all."""
-        if stream.spliced_sink is None or stream.backlog or stream.slow or not stream.sink_open:
-            return False
-        stream.pipe = pipe = stream.pipe or self._pool.take()
-        if pipe is None:
+        delivery = stream.delivery
+        if not delivery.splices:
             return False
         try:
-            count = pipe.fill(self._sock.fileno(), missing)
+            count = delivery.fill(self._sock.fileno(), missing)
         except OSError as error:
             self._end(LinkError(words.broken_link(error)))
             return True
         if count is None:
-            # Nothing there; or no room, in a pipe that is not empty.
             self._incoming.readable = False
-            if not pipe.held:
-                self._return_pipe(stream)
-            elif self._patience is None:
+            if delivery.waits and self._patience is None:
+                # Perhaps there is no room, and the sink has to take something first.
                 self._patience = self._loop.call_later(PATIENCE, self._lose_patience, stream)
-            return True
-        if not count:
-            # EOF: copying will tell.
-            return False
-        self._bulk_in = True
-        self._incoming.spliced()
-        self.payload_at = self._incoming.heard_at
-        self.bytes_in += count
-        for event in self._mux.spliced(count):
-            self._on_event(event, self.payload_at)
-        self._drain(stream)
-        return True
+        elif count:
+            self._bulk_in = True
+            self._incoming.spliced()
+            self.payload_at = self._incoming.heard_at
+            self.bytes_in += count
+            for event in self._mux.spliced(count):
+                self._on_event(event, self.payload_at)
+            self._drain(stream)
+        return count != 0
 
     def _lose_patience(self, stream: _Stream) -> None:
         """What the sink leaves in its full pipe must not keep the hole unread (rule 2)."""
-        stream.slow = True
+        stream.delivery.lose_patience()
         self._read_on()
         self._work()
 
     def _read_on(self) -> None:
-        """There is room in a pipe, or none is waited for any more."""
+        """There is room in the pipe again, or it is not waited for any more."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -457,11 +442,11 @@ class Link:
             case Credited(number):
                 self._take_turn(self._streams[number])
             case Finished(number):
-                self._streams[number].eof = True
+                self._streams[number].delivery.ends = True
                 self._owner.source_ended(number)
                 self._drain(self._streams[number])
             case Opened(number):
-                self._streams[number] = _Stream(number, None)
+                self._add(number)
                 self._owner.stream_opened(number)
             case Reset(number):
                 self._remove(number)
@@ -474,78 +459,32 @@ class Link:
                 self._owner.gone_away(code)
 
     def _deliver(self, stream: _Stream, data: memoryview) -> None:
-        """Write to the stream's sink what it takes now, and keep the rest."""
-        taken = 0
-        if stream.pipe is None and not stream.backlog and stream.end is not None:
-            taken = self._write(stream, stream.end, data)
-        if taken < len(data):
-            stream.backlog += data[taken:]
-
-    def _drain(self, stream: _Stream) -> None:
-        """Write the backlog; when it is empty and EOF came, pass EOF on."""
-        if stream.end is None or not stream.sink_open:
-            return
-        if stream.pipe is not None:
-            self._drain_pipe(stream, stream.pipe)
-        if stream.backlog and stream.pipe is None and stream.sink_open:
-            with memoryview(stream.backlog) as backlog:
-                taken = self._write(stream, stream.end, backlog)
-            if stream.number not in self._streams:
-                # Broken: the error still holds on to the backlog.
-                return
-            del stream.backlog[:taken]
-        if stream.eof and stream.pipe is None and not stream.backlog and stream.sink_open:
-            stream.sink_open = False
-            if stream.end.sink_fd != stream.end.source_fd:
-                self._unwatch(stream.end.sink_fd)
-            try:
-                stream.end.finish_writing()
-            except OSError as error:
-                self._fail(stream, Broken(error, reading=False))
-                return
-            self._close_if_done(stream)
-
-    def _drain_pipe(self, stream: _Stream, pipe: Pipe) -> None:
-        """Splice out what the pipe holds, and return it when it is empty."""
-        assert stream.spliced_sink is not None
-        before = pipe.held
         try:
-            while stream.sink_ready and pipe.held:
-                stream.sink_ready = pipe.drain(stream.spliced_sink) > 0
-        except OSError as error:
-            if not pipes.cannot_splice(error):
-                self._fail(stream, Broken(error, reading=False))
-                return
-            stream.spliced_sink = None
-        taken = before - pipe.held
-        if stream.spliced_sink is None:
-            stream.backlog[:0] = pipe.read()
-        if taken:
-            self._read_on()
-        if not pipe.held:
-            self._return_pipe(stream)
-        self._mux.consumed(stream.number, taken, time.monotonic())
-
-    def _return_pipe(self, stream: _Stream) -> None:
-        if stream.pipe is not None:
-            self._pool.give_back(stream.pipe)
-            stream.pipe = None
-            stream.slow = False
-            self._read_on()
-
-    def _write(self, stream: _Stream, end: End, data: memoryview) -> int:
-        """Write until the sink is full; return the bytes taken: all of them if it broke."""
-        taken = 0
-        try:
-            while stream.sink_ready and taken < len(data):
-                count = end.write(data[taken:])
-                stream.sink_ready = count > 0
-                taken += count
+            taken = stream.delivery.deliver(data)
         except OSError as error:
             self._fail(stream, Broken(error, reading=False))
-            return len(data)
+            return
         self._mux.consumed(stream.number, taken, time.monotonic())
-        return taken
+
+    def _drain(self, stream: _Stream) -> None:
+        """Hand on what waits; when that is nothing any more and EOF came, pass EOF on."""
+        delivery = stream.delivery
+        if stream.end is None or delivery.is_over:
+            return
+        try:
+            if taken := delivery.drain():
+                self._mux.consumed(stream.number, taken, time.monotonic())
+                self._read_on()
+            if not delivery.ends or delivery.waits:
+                return
+            delivery.is_over = True
+            if stream.end.sink_fd != stream.end.source_fd:
+                self._unwatch(stream.end.sink_fd)
+            stream.end.finish_writing()
+        except OSError as error:
+            self._fail(stream, Broken(error, reading=False))
+        else:
+            self._close_if_done(stream)
 
     # ---- ends -> hole
 
@@ -619,10 +558,15 @@ class Link:
 
     # ---- streams come and go
 
+    def _add(self, number: int) -> _Stream:
+        self._streams[number] = stream = _Stream(number, None, Delivery(self._pool))
+        return stream
+
     def _attach(self, stream: _Stream, end: End) -> None:
         stream.end = end
+        stream.delivery.join(end, splice=self._splices)
         if self._splices:
-            stream.spliced_source, stream.spliced_sink = end.spliced_source, end.spliced_sink
+            stream.spliced_source = end.spliced_source
         source, sink = end.source_fd, end.sink_fd
         if source is not None and source == sink:
 
@@ -651,7 +595,7 @@ class Link:
         self._tell_if_ended()
 
     def _close_if_done(self, stream: _Stream) -> None:
-        if stream.source_open or stream.sink_open or stream.end is None:
+        if stream.source_open or not stream.delivery.is_over or stream.end is None:
             return
         del self._streams[stream.number]
         self._unwatch(stream.end.source_fd)
@@ -663,8 +607,10 @@ class Link:
     def _remove(self, number: int) -> None:
         """Forget a stream and abort its end."""
         stream = self._streams.pop(number)
-        stream.source_open = stream.sink_open = False
-        self._return_pipe(stream)
+        stream.source_open = False
+        stream.delivery.close()
+        # It may have been the one that the hole waited for.
+        self._read_on()
         if stream.end is not None:
             self._unwatch(stream.end.source_fd)
             self._unwatch(stream.end.sink_fd)
@@ -678,7 +624,7 @@ class Link:
         self._error = error
         self._close_hole(reset=False)
         for stream in list(self._streams.values()):
-            if stream.eof and stream.sink_open and stream.end is not None:
+            if stream.delivery.ends and not stream.delivery.is_over and stream.end is not None:
                 stream.source_open = False
             else:
                 self.cut = True

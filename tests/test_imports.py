@@ -24,7 +24,7 @@ LAYERS = [
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp", "notify", "interfaces"},
     {"pipes", "plan", "poller", "tries"},
     {"display", "ends", "show"},
-    {"incoming", "outgoing", "streams", "target"},
+    {"delivery", "incoming", "outgoing", "streams", "target"},
     {"dialling", "link"},
     {"punch"},
     {"bridge"},
@@ -49,7 +49,7 @@ EDGES_OF_THE_SYSTEM = {
 }
 # What crosses from the synchronous half to the loop is a plain value.
 PUNCH_SIDE = {"punch", "dialling", "resolve", "schedule"}
-LOOP_SIDE = {"bridge", "link", "ends", "incoming", "outgoing", "pipes", "poller", "streams", "target"}
+LOOP_SIDE = {"bridge", "delivery", "link", "ends", "incoming", "outgoing", "pipes", "poller", "streams", "target"}
 
 
 def name_of(path: Path) -> str:

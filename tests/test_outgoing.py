@@ -35,14 +35,8 @@ class Clock:
 
 
 @pytest.fixture
-def hole() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    with near, far:
-        near.setblocking(False)
-        far.setblocking(False)
-        yield near, far
+def hole(tcp_pair: tuple[socket.socket, socket.socket]) -> tuple[socket.socket, socket.socket]:
+    return tcp_pair
 
 
 @pytest.fixture

@@ -20,20 +20,8 @@ def pipe() -> Iterator[Pipe]:
     pipe.close()
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a TCP connection, neither of which blocks."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    with near, far:
-        near.setblocking(False)
-        far.setblocking(False)
-        yield near, far
-
-
-def test_bytes_go_in_and_out_in_order(pipe: Pipe, pair: tuple[socket.socket, socket.socket]) -> None:
-    near, far = pair
+def test_bytes_go_in_and_out_in_order(pipe: Pipe, tcp_pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = tcp_pair
     data = os.urandom(100_000)
     near.sendall(data)
     left, right = socket.socketpair()
@@ -47,8 +35,8 @@ def test_bytes_go_in_and_out_in_order(pipe: Pipe, pair: tuple[socket.socket, soc
         assert received == data
 
 
-def test_nothing_there_is_none_and_eof_is_0(pipe: Pipe, pair: tuple[socket.socket, socket.socket]) -> None:
-    near, far = pair
+def test_nothing_there_is_none_and_eof_is_0(pipe: Pipe, tcp_pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = tcp_pair
     assert pipe.fill(far.fileno(), 10) is None
     near.shutdown(socket.SHUT_WR)
     far.setblocking(True)

@@ -1,0 +1,146 @@
+r"""A stream's way out of this process: what the hole brings goes to the sink, or waits for it.
+
+    hole --splice--> [ pipe ] --splice--> sink       long frames of a plain link
+    hole --> [buffer] -------------write-> sink      everything else
+                 \-> [ backlog ] --write-> sink      what the sink does not take now
+
+Rule 1: bytes leave in the order in which they came: what is in the pipe is
+        older than the backlog, and nothing is written past either of them.
+Rule 2: nothing is refused.  What the sink does not take waits here; how much
+        that can be is what credit bounds (mux.py), not this.
+
+Owns the pipe it has borrowed, but no descriptor: those are the end's.
+"""
+
+from __future__ import annotations
+
+from punchtunnel import pipes
+from punchtunnel.ends import End
+from punchtunnel.pipes import Pipe, Pool
+
+
+class Delivery:
+    """What one stream has received, on its way to the sink.
+
+    Args:
+        pool: Lends pipes.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._end: End | None = None
+        # Where to splice to; None: copy.
+        self._spliced_sink: int | None = None
+        self._pipe: Pipe | None = None
+        self._backlog = bytearray()
+        # The sink has left its pipe full for too long: what comes goes to the backlog.
+        self._is_slow = False
+        # The peer's FIN has come; it counts once everything is written.
+        self.ends = False
+        # EOF was passed on, or the sink is gone.
+        self.is_over = False
+        # The sink may take something.
+        self.ready = True
+
+    def join(self, end: End, *, splice: bool) -> None:
+        """Say where everything goes; until then it waits."""
+        self._end = end
+        self._spliced_sink = end.spliced_sink if splice else None
+
+    @property
+    def waits(self) -> bool:
+        """Something is not delivered yet."""
+        return self._pipe is not None or bool(self._backlog)
+
+    @property
+    def is_piped(self) -> bool:
+        """What comes next goes into the pipe, because that is not empty."""
+        return self._pipe is not None and not self._backlog and not self._is_slow
+
+    @property
+    def splices(self) -> bool:
+        """Long frames may come by `fill`."""
+        return self._spliced_sink is not None and not (self._backlog or self._is_slow or self.is_over)
+
+    def deliver(self, data: memoryview) -> int:
+        """Write what the sink takes now, and keep the rest; return the bytes taken.
+
+        Raises:
+            OSError: The sink is broken.
+        """
+        taken = 0 if self.waits or self._end is None else self._write(self._end, data)
+        if taken < len(data):
+            self._backlog += data[taken:]
+        return taken
+
+    def fill(self, source: int, limit: int) -> int | None:
+        """Splice up to `limit` bytes from the hole towards the sink; `drain` moves them on.
+
+        Returns:
+            The bytes moved; 0 at EOF, or if no pipe can be had: copying will
+            tell.  None: nothing there, or no room, and then `waits` is True.
+
+        Raises:
+            OSError: The hole is broken.
+        """
+        self._pipe = self._pipe or self._pool.take()
+        if self._pipe is None:
+            return 0
+        try:
+            return self._pipe.fill(source, limit)
+        finally:
+            self._return_empty_pipe()
+
+    def drain(self) -> int:
+        """Hand on what waits, as far as the sink takes it; return the bytes taken.
+
+        Raises:
+            OSError: The sink is broken.
+        """
+        taken = 0 if self._pipe is None else self._drain_pipe(self._pipe)
+        if self._backlog and self._pipe is None and self._end is not None:
+            with memoryview(self._backlog) as backlog:
+                written = self._write(self._end, backlog)
+            del self._backlog[:written]
+            taken += written
+        return taken
+
+    def lose_patience(self) -> None:
+        """Stop waiting for room in the pipe; until that is empty, what comes is copied."""
+        self._is_slow = True
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self.is_over = True
+        if self._pipe is not None:
+            self._pool.give_back(self._pipe)
+            self._pipe = None
+        self._backlog = bytearray()
+
+    def _write(self, end: End, data: memoryview) -> int:
+        taken = 0
+        while self.ready and taken < len(data):
+            count = end.write(data[taken:])
+            self.ready = count > 0
+            taken += count
+        return taken
+
+    def _drain_pipe(self, pipe: Pipe) -> int:
+        before = pipe.held
+        try:
+            while self.ready and pipe.held and self._spliced_sink is not None:
+                self.ready = pipe.drain(self._spliced_sink) > 0
+        except OSError as error:
+            if not pipes.cannot_splice(error):
+                raise
+            self._spliced_sink = None
+        taken = before - pipe.held
+        if self._spliced_sink is None:
+            self._backlog[:0] = pipe.read()
+        self._return_empty_pipe()
+        return taken
+
+    def _return_empty_pipe(self) -> None:
+        if self._pipe is not None and not self._pipe.held:
+            self._pool.give_back(self._pipe)
+            self._pipe, self._is_slow = None, False

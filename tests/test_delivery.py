@@ -1,0 +1,192 @@
+"""What the hole brings reaches the sink whole and in order, by pipe, by backlog or at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from punchtunnel.delivery import Delivery
+from punchtunnel.ends import SocketEnd
+from punchtunnel.pipes import CAPACITY, Pool
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[SocketEnd, socket.socket]]:
+    """An end, and where what was written to it comes out."""
+    ours, theirs = socket.socketpair()
+    end = SocketEnd(ours)
+    theirs.setblocking(False)
+    with theirs:
+        yield end, theirs
+    end.close()
+
+
+class Unspliceable(SocketEnd):
+    """An end whose sink the kernel refuses to splice to: an epoll descriptor, as files of some systems do."""
+
+    def __init__(self, sock: socket.socket, other: int) -> None:
+        super().__init__(sock)
+        self._other = other
+
+    @property
+    def spliced_sink(self) -> int | None:
+        return self._other
+
+
+def came(theirs: socket.socket) -> bytes:
+    """Return what has come out by now."""
+    found = bytearray()
+    while True:
+        try:
+            piece = theirs.recv(1 << 20)
+        except BlockingIOError:
+            return bytes(found)
+        if not piece:
+            return bytes(found)
+        found += piece
+
+
+def test_what_comes_before_the_sink_is_known_waits_for_it(pool: Pool, sink: tuple[SocketEnd, socket.socket]) -> None:
+    delivery = Delivery(pool)
+    assert delivery.deliver(memoryview(b"early, ")) == 0
+    assert not delivery.splices
+    delivery.join(sink[0], splice=True)
+    assert delivery.deliver(memoryview(b"and in ")) == 0, "not past what waits"
+    assert delivery.drain() == 14
+    assert delivery.deliver(memoryview(b"order")) == 5
+    assert came(sink[1]) == b"early, and in order"
+    assert not delivery.waits
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_byte_comes_once_and_in_order(
+    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket], seed: int
+) -> None:
+    """Spliced, copied, held up and read slowly, by chance."""
+    rng = random.Random(seed)
+    far, hole = tcp_pair
+    end, theirs = sink
+    delivery, sent, found, taken = Delivery(pool), bytearray(), bytearray(), 0
+    delivery.join(end, splice=True)
+    for _ in range(100):
+        piece = rng.randbytes(rng.choice([1, 100, 20_000, 200_000]))
+        try:
+            size = far.send(piece)
+        except BlockingIOError:
+            size = 0
+        missing = size
+        while missing:
+            # The loopback delivers what was sent before send() returns, but for what has no room.
+            if rng.random() < 0.7 and (delivery.splices or delivery.is_piped):
+                count = delivery.fill(hole.fileno(), missing)
+                if count is None and rng.random() < 0.5:
+                    delivery.lose_patience()
+            else:
+                data = bytearray(min(missing, rng.randrange(1, 50_000)))
+                try:
+                    count = hole.recv_into(data)
+                except BlockingIOError:
+                    count = None
+                if count:
+                    taken += delivery.deliver(memoryview(data)[:count])
+            missing -= count or 0
+            if rng.random() < 0.3 or not count:
+                found += came(theirs)
+                delivery.ready = True
+                taken += delivery.drain()
+        sent += piece[:size]
+    while delivery.waits:
+        found += came(theirs)
+        delivery.ready = True
+        taken += delivery.drain()
+    found += came(theirs)
+    assert found == sent
+    assert taken == len(sent)
+
+
+def test_full_pipe_holds_up_until_patience_is_lost(
+    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]
+) -> None:
+    far, hole = tcp_pair
+    end, theirs = sink
+    delivery, sent = Delivery(pool), 0
+    delivery.join(end, splice=True)
+    delivery.ready = False
+    while True:
+        try:
+            sent += far.send(bytes(65536))
+        except BlockingIOError:
+            break
+        if not delivery.fill(hole.fileno(), CAPACITY):
+            break
+    assert delivery.is_piped
+    assert delivery.fill(hole.fileno(), CAPACITY) is None
+    delivery.lose_patience()
+    assert not delivery.splices
+    assert delivery.deliver(memoryview(b"behind")) == 0
+    while delivery.waits:
+        came(theirs)
+        delivery.ready = True
+        delivery.drain()
+    assert delivery.splices, "an empty pipe can be used again"
+
+
+def test_sink_that_cannot_be_spliced_to_is_written_to(
+    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]
+) -> None:
+    far, hole = tcp_pair
+    ours, theirs = socket.socketpair()
+    with theirs, select.epoll() as other:
+        theirs.setblocking(False)
+        end = Unspliceable(ours, other.fileno())
+        delivery = Delivery(pool)
+        delivery.join(end, splice=True)
+        data = os.urandom(50_000)
+        far.sendall(data)
+        assert delivery.fill(hole.fileno(), len(data))
+        assert delivery.drain() == len(data)
+        assert came(theirs) == data
+        assert not delivery.splices
+        end.close()
+
+
+def test_broken_sink_is_an_error_whatever_waits(pool: Pool, tcp_pair: Pair) -> None:
+    far, hole = tcp_pair
+    ours, theirs = socket.socketpair()
+    end, delivery = SocketEnd(ours), Delivery(pool)
+    delivery.join(end, splice=True)
+    far.sendall(bytes(50_000))
+    assert delivery.fill(hole.fileno(), 50_000)
+    theirs.close()
+    with pytest.raises(BrokenPipeError):
+        delivery.drain()
+    delivery.close()
+    assert not delivery.waits
+    assert not delivery.splices
+    end.close()
+
+
+def test_without_a_pipe_copying_has_to_tell(tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]) -> None:
+    class NoPipes(Pool):
+        def take(self) -> None:
+            return None
+
+    delivery = Delivery(NoPipes())
+    delivery.join(sink[0], splice=True)
+    tcp_pair[0].sendall(b"here")
+    assert delivery.fill(tcp_pair[1].fileno(), 4) == 0
+    assert not delivery.waits
