@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import socket
 import stat
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 import punchtunnel
 from punchtunnel import notify, secret, words
-from punchtunnel.address import AnyPlace, UnixPlace, parse_bind, parse_listen, parse_peer, parse_target
-from punchtunnel.election import NO_TRAITS, Role, Trait
+from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
+from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
+from punchtunnel.options import Options, find_secret, settings_of, side_of
 from punchtunnel.plan import Outcome, Plan, RoundTrips
-from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, has_fast_aes, open_hole
+from punchtunnel.punch import Hole, Settings, open_hole
 from punchtunnel.signals import Signals
 from punchtunnel.status import Status, open_events, open_output, status_of_a_mistake
 from punchtunnel.tcp import name_of
@@ -33,14 +32,11 @@ from punchtunnel.words.events import SCHEMA
 
 if TYPE_CHECKING:
     from punchtunnel.display import Display
-    from punchtunnel.show import Side
     from punchtunnel.status import Output
 
 # With these a session is over for good, also under -k.
 _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
-# A number of seconds above this is a mistake: three centuries.
-LONGEST = 1e10
 # Seconds before a service (-k) meets a rejected peer again.
 REJECTION_PAUSE = 5.0
 # More than a busy tunnel needs, and less than makes programs slow that close
@@ -73,51 +69,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was given on the command line; the names are those of `run`."""
-
-    peers: list[str] | None
-    stdio: bool
-    listen: list[str] | None
-    to: str | None
-    channel: str
-    wait: float | None
-    idle: float
-    keep: bool
-    no_stdin: bool
-    send_only: bool
-    recv_only: bool
-    ipv4: bool
-    ipv6: bool
-    bind: str | None
-    clock_offset: float
-    secret_file: str | None
-    ask_secret: bool
-    require_secret: bool
-    plain: bool
-    verbose: int
-    quiet: bool
-    as_json: bool
-    status_fd: int | None
-    progress: bool
-    show: bool
-    check: bool
-    doctor: bool
-    stun: list[str] | None
-    ntp: str | None
-
-    @property
-    def is_stdio(self) -> bool:
-        """Neither -L nor --to is given."""
-        return not self.listen and self.to is None
-
-    @property
-    def reads_stdin(self) -> bool:
-        """With stdio: what it reads is sent."""
-        return not (self.recv_only or self.no_stdin)
 
 
 def _show_version(wanted: bool) -> None:
@@ -296,142 +247,17 @@ def _display(options: Options, output: Output | None) -> Display | None:
 def _hint(options: Options) -> str:
     from punchtunnel import show
 
-    return show.hint(_side(options))
+    return show.hint(side_of(options))
 
 
 def _page(options: Options) -> str:
     from punchtunnel import show
 
-    return show.page(_side(options), time.time() + options.clock_offset)
-
-
-def _side(options: Options) -> Side:
-    """Return what the other side must fit."""
-    from punchtunnel.show import Side
-
-    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
-    return Side(
-        peers=[parse_peer(peer) for peer in options.peers or []],
-        bind=None if options.bind is None else parse_bind(options.bind),
-        channel=options.channel,
-        listens=bool(options.listen),
-        target=None if options.to is None else parse_target(options.to),
-        flags=[flag for flag, given in flags.items() if given],
-        secret=bool(options.secret_file or options.ask_secret or os.environ.get(secret.VARIABLE)),
-    )
+    return show.page(side_of(options), time.time() + options.clock_offset)
 
 
 def _begin(status: Status) -> None:
     status("start", schema=SCHEMA, version=punchtunnel.__version__, pid=os.getpid())
-
-
-def _secret(options: Options, status: Status) -> bytes:
-    """Return the shared secret, or b"" if there is none."""
-
-    def warn(reason: str) -> None:
-        status("warning", reason=reason)
-
-    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
-    if options.plain and given:
-        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
-    ask = None
-    if options.ask_secret:
-        ask = _ask
-    found = secret.find(os.environ, options.secret_file, ask, warn)
-    if options.require_secret and not found:
-        raise UsageError(usage.NO_SECRET.format(variable=secret.VARIABLE))
-    return found
-
-
-def _ask() -> str:
-    """Ask for the secret on the terminal; stdin and stdout belong to the tunnel."""
-    # Imported now: only who asks pays for it.
-    import getpass
-
-    # SIGINT must come as an exception: getpass has echo to switch on again.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        # Without a terminal getpass would read the tunnel's stdin.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-        return getpass.getpass(words.PROMPT)
-    except (OSError, EOFError) as error:
-        raise UsageError(usage.NOBODY_TO_ASK) from error
-    except KeyboardInterrupt as error:
-        raise SignalError(signal.SIGINT) from error
-    except UnicodeError:
-        # Without the cause: it would show bytes of what was typed.
-        raise UsageError(usage.SECRET_NOT_TEXT) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _traits(options: Options) -> Trait:
-    return (
-        (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
-        | (Trait.PLAIN if options.plain else NO_TRAITS)
-        | (Trait.CHECK if options.check else NO_TRAITS)
-        | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
-    )
-
-
-def _settings(options: Options, shared: bytes) -> Settings:
-    """Check what concerns the punch.
-
-    Raises:
-        UsageError: Something is wrong or contradicts something else.
-    """
-    if options.ipv4 and options.ipv6:
-        raise UsageError(usage.BOTH_FAMILIES)
-    for name, seconds in (("-w", options.wait or 0.0), ("--clock-offset", abs(options.clock_offset))):
-        if not 0 <= seconds < LONGEST:
-            raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
-    family = socket.AF_INET if options.ipv4 else socket.AF_INET6 if options.ipv6 else socket.AF_UNSPEC
-    bind = None if options.bind is None else parse_bind(options.bind)
-    if bind and family == (socket.AF_INET if ":" in bind else socket.AF_INET6):
-        raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
-    if not options.peers and not options.show:
-        raise UsageError(usage.NO_PEER)
-    wait = options.wait
-    if wait is None:
-        wait = 0.0 if options.keep else DEFAULT_WAIT
-    return Settings(
-        peers=[parse_peer(peer) for peer in options.peers or []],
-        channel=options.channel,
-        wait=wait,
-        bind=bind,
-        family=family,
-        clock_offset=options.clock_offset,
-        role=_role(options),
-        traits=_traits(options),
-        secret=shared,
-    )
-
-
-def _role(options: Options) -> Role:
-    """Return the role that the options ask for.
-
-    Raises:
-        UsageError: They contradict each other.
-    """
-    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
-    sends_nothing = not options.reads_stdin
-    if options.check and (options.keep or options.progress):
-        raise UsageError(usage.CHECK_ALONE)
-    if options.progress and role:
-        raise UsageError(usage.PROGRESS_OF_PORTS)
-    if options.progress and options.as_json and options.status_fd is None:
-        raise UsageError(usage.PROGRESS_AND_JSON)
-    if options.quiet and options.verbose:
-        raise UsageError(usage.QUIET_AND_VERBOSE)
-    if options.send_only and sends_nothing:
-        raise UsageError(usage.NOTHING_TO_DO)
-    if role and options.stdio:
-        raise UsageError(usage.STDIO_AND_PORTS)
-    if role and (options.send_only or sends_nothing):
-        raise UsageError(usage.STDIO_OPTIONS)
-    if not role and options.keep and not sends_nothing:
-        raise UsageError(usage.KEEP_WITH_STDIN)
-    return role or Role.STDIO
 
 
 def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
@@ -481,12 +307,10 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return _examine(options)
     if options.stun or options.ntp:
         raise UsageError(usage.FOR_DOCTOR)
-    settings = _settings(options, b"" if options.show else _secret(options, status))
+    settings = settings_of(options, b"" if options.show else find_secret(options, status))
     places = [parse_listen(text) for text in options.listen or []]
     if options.to is not None:
         parse_target(options.to)
-    if not 0 <= options.idle < LONGEST:
-        raise UsageError(usage.NOT_SECONDS.format(option="-i", seconds=options.idle))
     if options.show:
         typer.echo(_page(options))
         return Exit.OK, ""

@@ -35,6 +35,7 @@ LAYERS = [
     {"doctor.findings", "doctor.survey"},
     {"doctor.asking"},
     {"doctor"},
+    {"options"},
     {"cli"},
     {"__main__"},
 ]
