@@ -75,6 +75,9 @@ SPARSE = 4096
 # Seconds for which the hole stays unread because a stream's pipe is full: a sink
 # that is only waiting for its time slice has taken some by then.
 PATIENCE = 0.005
+# Seconds for which an ACK waits for something to go with: alone it costs both
+# sides as much as a connection's data.
+ACK_DELAY = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,8 @@ class Link:
         # Runs while a full pipe keeps the hole unread.
         self._patience: asyncio.TimerHandle | None = None
         self._work_scheduled = False
+        # Runs while only what is not urgent waits to be sent.
+        self._delay: asyncio.TimerHandle | None = None
         # The hole has ended; streams may still be written out.
         self._ended = False
         self._error: LinkError | None = None
@@ -323,19 +328,26 @@ class Link:
         for _ in range(STEPS_PER_TURN):
             if self._ended or self._closed:
                 return
-            if incoming.readable:
+            if receives := incoming.readable:
                 self._receive()
-            if outgoing.writable:
+            if outgoing.writable and self._has_more:
                 self._send()
-            if not incoming.readable and not (outgoing.writable and self._has_more):
+            elif not receives:
+                if self._mux.has_control and self._delay is None:
+                    self._delay = self._loop.call_later(ACK_DELAY, self._send_delayed)
                 return
             if time.monotonic() - began > LONGEST_TURN:
                 break
         self._schedule()
 
+    def _send_delayed(self) -> None:
+        self._delay = None
+        self._mux.hurry()
+        self._work()
+
     @property
     def _has_more(self) -> bool:
-        return bool(self._ring) or self._mux.has_control or self._outgoing.waits
+        return bool(self._ring) or self._mux.is_urgent or self._outgoing.waits
 
     # ---- hole -> ends
 
@@ -507,7 +519,10 @@ class Link:
                 stream.in_ring = False
                 count = self._load(stream)
             if count:
-                outgoing.send_loaded(control + self._mux.data_header(stream.number, count))
+                last = not stream.source_open
+                outgoing.send_loaded(control + self._mux.data_header(stream.number, count, last=last))
+                if last:
+                    self._on_source_eof(stream)
             elif control:
                 outgoing.send(memoryview(control))
         except OSError as error:
@@ -525,7 +540,7 @@ class Link:
         limit = min(credit, longest) if source is not None else min(credit, longest, LONGEST_FRAME)
         try:
             if source is None:
-                count = self._outgoing.load_copied(stream.end, limit)
+                count = self._outgoing.load_copied(stream.end, limit, to_end=stream.source_hung_up)
             else:
                 count = self._outgoing.load_spliced(source, limit)
         except OSError as error:
@@ -546,6 +561,8 @@ class Link:
             stream.sparse = count <= SPARSE
             dry = source is None and count < limit and stream.end.short_is_dry
             stream.source_ready = stream.source_hung_up or not dry
+            # FIN goes with the last payload: alone it would cost as much again.
+            stream.source_open = source is not None or not self._outgoing.found_end
             self._take_turn(stream)
         return count or 0
 

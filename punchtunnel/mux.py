@@ -192,6 +192,7 @@ class Mux:
         self._streams: dict[int, _Stream] = {}
         self._decoder = Decoder()
         self._control = bytearray()
+        self._urgent = False
         self._answers = 0
         self._next_stream = 1 if leads else 2
         self._their_parity = 0 if leads else 1
@@ -227,17 +228,27 @@ class Mux:
         stream = self._streams.get(number)
         if stream is not None and not stream.accepted:
             stream.accepted = True
-            self._send(WINDOW, ACK, number, 0)
+            self._send(WINDOW, ACK, number, 0, urgent=False)
 
     def credit(self, number: int) -> int:
         """Return how many bytes may be sent on a stream now; 0 if it is gone or finished."""
         stream = self._streams.get(number)
         return 0 if stream is None or stream.finished_here else stream.credit
 
-    def data_header(self, number: int, length: int) -> bytes:
-        """Spend credit and return the header behind which `length` bytes must follow."""
-        self._streams[number].credit -= length
-        return Header(DATA, 0, number, length).encode()
+    def data_header(self, number: int, length: int, *, last: bool = False) -> bytes:
+        """Spend credit and return the header behind which `length` bytes must follow.
+
+        Args:
+            number: The stream.
+            length: Of the payload.
+            last: Nothing more will be sent on this stream; like `finish`, in the same frame.
+        """
+        stream = self._streams[number]
+        stream.credit -= length
+        if last:
+            stream.finished_here = True
+            self._forget_if_done(number, stream)
+        return Header(DATA, FIN if last else 0, number, length).encode()
 
     def announce(self, number: int, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
@@ -294,12 +305,22 @@ class Mux:
         control = bytes(self._control[:size])
         del self._control[:size]
         self._answers = min(self._answers, len(self._control))
+        self._urgent = self._urgent and bool(self._control)
         return control
 
     @property
     def has_control(self) -> bool:
         """Control frames wait to be sent."""
         return bool(self._control)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Some of them are worth a segment of their own; the others can wait a little for company."""
+        return self._urgent
+
+    def hurry(self) -> None:
+        """Whatever waits has waited long enough."""
+        self._urgent = bool(self._control)
 
     @property
     def between_frames(self) -> bool:
@@ -467,9 +488,12 @@ class Mux:
         self.reset(number, Reason.MEMORY)
         return Reset(number, Reason.MEMORY, stream.accepted)
 
-    def _send(self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False) -> None:
+    def _send(
+        self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False, urgent: bool = True
+    ) -> None:
         frame = Header(kind, flags, stream, length).encode()
         self._control += frame
+        self._urgent = self._urgent or urgent
         self._answers += len(frame) * answer
 
     def _add(self, number: int, now: float) -> None:

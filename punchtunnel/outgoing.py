@@ -79,6 +79,8 @@ class Outgoing:
         self._unsent = self._frame[:0]
         # Bytes of payload in the frame, behind the room for the prefix.
         self._loaded = 0
+        # The source ends behind it.
+        self.found_end = False
         self.writable = True
         self.said_at = monotonic()
         # The most payload of one frame; of one that is copied, also LONGEST_FRAME.
@@ -129,8 +131,13 @@ class Outgoing:
         self.writable = sent > 0
         self._pace(sent)
 
-    def load_copied(self, end: End, limit: int) -> int | None:
+    def load_copied(self, end: End, limit: int, *, to_end: bool = False) -> int | None:
         """Read up to `limit` bytes of payload from an end, when nothing waits.
+
+        Args:
+            end: Where from.
+            limit: At most LONGEST_FRAME.
+            to_end: The source has hung up: find the end too, if it is that near.
 
         Returns:
             The bytes read, 0 for EOF, None when nothing was there.
@@ -138,9 +145,14 @@ class Outgoing:
         Raises:
             OSError: The source is broken.
         """
+        self._loaded, self.found_end = 0, False
         count = end.read_into(self._frame[PREFIX : PREFIX + limit])
         self._loaded = count or 0
-        return count
+        while to_end and count and self._loaded < limit:
+            count = end.read_into(self._frame[PREFIX + self._loaded : PREFIX + limit])
+            self._loaded += count or 0
+            self.found_end = count == 0
+        return self._loaded or count
 
     def load_spliced(self, source: int, limit: int) -> int | None:
         """Do the same by way of the pipe.

@@ -147,15 +147,17 @@ class Status:
         if self._events is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._events(event, fields)
-        level, text = words.sentence(event, fields)
         person = self._display is not None and self._display.has_person
+        # Most events of a busy tunnel are for nobody.
+        shown = words.level(event) <= self._verbosity or (person and event in _FOR_PEOPLE)
+        text = words.sentence(event, fields) if shown else ""
         # A log that cannot be written must not end a transfer.
         with contextlib.suppress(OSError, ValueError):
             if self._display is not None:
                 self._display.take(event, fields)
             if event == "exit":
                 self.close()
-            if text and (level <= self._verbosity or (person and event in _FOR_PEOPLE)):
+            if text:
                 self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
         if self._manager is not None:
             self._manager(event, fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import threading
@@ -56,7 +57,7 @@ class Reach:
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
         elif is_literal(target.host):
-            self._try_all(_ways(target, socket.AI_NUMERICHOST))
+            self._try_all(list(_literal_ways(target)))
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
             threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
@@ -138,6 +139,12 @@ class Reach:
 def _ways(target: Place, flags: int) -> list[_Way]:
     infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
+
+
+@functools.lru_cache(maxsize=16)
+def _literal_ways(target: Place) -> tuple[_Way, ...]:
+    """Return the same for an address; every connection of a service has the same one."""
+    return tuple(_ways(target, socket.AI_NUMERICHOST))
 
 
 def why_unreachable(error: OSError) -> tuple[str, Reason]:

@@ -267,6 +267,56 @@ def test_what_cannot_be_spliced_is_copied(run: Callable[[Case], None]) -> None:
     run(case)
 
 
+def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        hole, raw = socket.socketpair()
+        raw.setblocking(False)
+        side = make_side(hole, leads=True)
+        ours, theirs = socket.socketpair()
+        number = side.link.open(SocketEnd(ours))
+        syn = Header(Kind.WINDOW, Flag.SYN, number, 0).encode()
+        assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == syn
+        theirs.sendall(b"last words")
+        theirs.close()
+        last = Header(Kind.DATA, Flag.FIN, number, 10).encode() + b"last words"
+        assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == last
+        raw.sendall(Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
+        assert await asyncio.wait_for(side.ended.get(), LONG) == (number, None)
+        raw.close()
+        side.link.close(reset=True)
+        side.poller.close()
+
+    run(case)
+
+
+def test_ack_goes_with_the_answer_or_alone_after_a_while(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        hole, raw = socket.socketpair()
+        raw.setblocking(False)
+        side = make_side(hole, leads=True)
+        # Of one the target speaks, of the other it does not.
+        talks, silent = (Header(Kind.WINDOW, Flag.ACK, number, 0).encode() for number in (2, 4))
+        with contextlib.ExitStack() as targets:
+            for number in (2, 4):
+                raw.sendall(Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
+                ours, theirs = socket.socketpair()
+                targets.enter_context(theirs)
+                assert await asyncio.wait_for(side.opened.get(), LONG) == number
+                if number == 2:
+                    theirs.sendall(b"hello")
+                side.link.join(number, SocketEnd(ours))
+                received = await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG)
+                hello = Header(Kind.DATA, 0, 2, 5).encode() + b"hello"
+                assert received == (talks + hello if number == 2 else silent)
+        raw.close()
+        side.link.close(reset=True)
+        side.poller.close()
+
+    run(case)
+
+
 def test_streams_reset_with_bytes_in_their_pipes_leave_no_descriptor(run: Callable[[Case], None]) -> None:
     async def case() -> None:
         before = len(os.listdir("/proc/self/fd"))

@@ -156,6 +156,29 @@ def test_eof_is_told_once() -> None:
     assert len(mux.take_control()) == HEADER.size
 
 
+def test_eof_can_go_with_the_last_payload() -> None:
+    mux = Mux(leads=True)
+    number = mux.open(0.0)
+    mux.take_control()
+    assert mux.data_header(number, 5, last=True) == data(number, b"", Flag.FIN)[:8] + bytes([0, 0, 0, 5])
+    mux.finish(number)
+    assert (mux.credit(number), mux.take_control()) == (0, b"")
+    assert receive(mux, window(number, flags=Flag.FIN)) == [Finished(number)]
+    assert receive(mux, window(number, 0, Flag.RST)) == [], "it was over"
+
+
+def test_an_ack_can_wait_for_company_and_nothing_else_does() -> None:
+    mux = follower_with(1)
+    mux.accept(1)
+    assert (mux.has_control, mux.is_urgent) == (True, False)
+    mux.ping(0.0)
+    assert mux.is_urgent
+    assert mux.take_control() == window(1, 0, Flag.ACK) + bytes.fromhex("000200010000000000000001")
+    assert (mux.has_control, mux.is_urgent) == (False, False)
+    mux.hurry()
+    assert not mux.is_urgent
+
+
 @pytest.mark.parametrize("reason", [*Reason, 4294967295])
 @pytest.mark.parametrize("accepted", [True, False])
 def test_rst_carries_its_reason_and_whether_the_stream_was_ever_joined(reason: int, accepted: bool) -> None:

@@ -77,7 +77,10 @@ class Pair:
     def send(self, mine: Side, other: Side, number: int, wanted: int) -> None:
         length = min(wanted, mine.mux.credit(number))
         if length:
-            other.incoming += mine.mux.take_control() + mine.mux.data_header(number, length)
+            last = self.rng.random() < 0.05
+            other.incoming += mine.mux.take_control() + mine.mux.data_header(number, length, last=last)
+            if last:
+                mine.finished.add(number)
             other.incoming += stretch(mine.sent.get(number, 0), length)
             mine.sent[number] = mine.sent.get(number, 0) + length
 

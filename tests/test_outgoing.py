@@ -76,6 +76,22 @@ def test_copied_payload_follows_its_prefix(
     outgoing.close()
 
 
+def test_end_that_is_near_is_found_with_the_last_payload(
+    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+) -> None:
+    outgoing = Outgoing(hole[0], None, None)
+    end, theirs = source
+    theirs.sendall(b"last words")
+    assert outgoing.load_copied(end, 100, to_end=True) == 10
+    assert not outgoing.found_end
+    theirs.sendall(b"more")
+    theirs.close()
+    assert outgoing.load_copied(end, 4, to_end=True) == 4
+    assert not outgoing.found_end, "there was no room left to look"
+    assert outgoing.load_copied(end, 4, to_end=True) == 0
+    outgoing.close()
+
+
 def test_spliced_payload_follows_its_prefix_through_a_hole_that_is_full(
     hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
 ) -> None:

@@ -291,13 +291,17 @@ def cannot(what: str, error: OSError) -> str:
     return f"cannot {what}: {error.strerror or error}"
 
 
-def sentence(event: str, fields: dict[str, object]) -> tuple[Level, str]:
-    """Return the level and the text of one event.
+def level(event: str) -> Level:
+    """Return from which verbosity on an event is shown."""
+    return EVENTS[event][0]
+
+
+def sentence(event: str, fields: dict[str, object]) -> str:
+    """Return the text of one event.
 
     A field that is missing shows by its name: a message must never end a run.
     """
-    level, text = EVENTS[event]
-    return level, fill(event, text, fields)
+    return fill(event, EVENTS[event][1], fields)
 
 
 def fill(event: str, text: str, fields: Mapping[str, object]) -> str:
