@@ -56,8 +56,8 @@ class Reach:
         target = self._target
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
-        elif is_literal(target.host):
-            self._try_all(list(_literal_ways(target)))
+        elif (ways := _literal_ways(target)) is not None:
+            self._try_all(list(ways))
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
             threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
@@ -142,9 +142,9 @@ def _ways(target: Place, flags: int) -> list[_Way]:
 
 
 @functools.lru_cache(maxsize=16)
-def _literal_ways(target: Place) -> tuple[_Way, ...]:
-    """Return the same for an address; every connection of a service has the same one."""
-    return tuple(_ways(target, socket.AI_NUMERICHOST))
+def _literal_ways(target: Place) -> tuple[_Way, ...] | None:
+    """Return the same for an address, None for a name; every connection of a service asks for it."""
+    return tuple(_ways(target, socket.AI_NUMERICHOST)) if is_literal(target.host) else None
 
 
 def why_unreachable(error: OSError) -> tuple[str, Reason]:
