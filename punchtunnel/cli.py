@@ -382,7 +382,7 @@ def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.s
     if not places:
         yield []
         return
-    # Imported now: it needs asyncio, which is slow to load.
+    # Imported now: without -L nothing of it is needed before the bridge.
     from punchtunnel.ends import listen
 
     with contextlib.ExitStack() as stack:
