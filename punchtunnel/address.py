@@ -10,6 +10,7 @@ Nothing is resolved here: a name stays a name until an edge looks it up.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def join_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@functools.lru_cache(maxsize=64)
 def is_literal(host: str) -> bool:
     """Tell whether `host` is an IPv4 or IPv6 literal rather than a name."""
     try:

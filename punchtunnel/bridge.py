@@ -82,7 +82,7 @@ def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return uvloop's loop, or asyncio's own where uvloop does not exist."""
     with contextlib.suppress(ImportError):
-        import uvloop  # imported late: it costs 70 ms, and punching does not need it
+        import uvloop  # imported late: punching does not need it
 
         return uvloop.new_event_loop
     return asyncio.new_event_loop

@@ -53,6 +53,11 @@ class Delivery:
         return self._pipe is not None or bool(self._backlog)
 
     @property
+    def keeps_pace(self) -> bool:
+        """The pipe has much room: the sink is no slower than what comes."""
+        return self._pipe is None or self._pipe.held <= self._pipe.capacity // 2
+
+    @property
     def is_piped(self) -> bool:
         """What comes next goes into the pipe, because that is not empty."""
         return self._pipe is not None and not self._backlog and not self._is_slow
@@ -107,7 +112,7 @@ class Delivery:
 
     def lose_patience(self) -> None:
         """Stop waiting for room in the pipe; until that is empty, what comes is copied."""
-        self._is_slow = True
+        self._is_slow = self._pipe is not None
 
     def close(self) -> None:
         """Forget what waits."""

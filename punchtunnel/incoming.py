@@ -7,8 +7,8 @@
 Rule 1: only what is authenticated counts as a sign of life: a changed length
         could make a link wait for ever for the rest of a record.
 Rule 2: of a long record exactly the rest is read, and the header of the next,
-        so that nothing is moved in memory; the kernel tells of it when all of
-        that has come.
+        so that nothing is moved in memory.  Linux tells of it when the rest has
+        come, not of every part.
 
 Knows nothing of frames; link.py reads them, and says when payload is better
 spliced past this process.
@@ -89,6 +89,16 @@ class Incoming:
         # A stream socket that gives less has no more; what comes later is told anew.
         self.readable = count == wanted or self.hung_up
         return self._take(count)
+
+    def has_more(self) -> bool:
+        """Tell whether the hole has something to read, or has ended, without reading it."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def spliced(self) -> None:
         """Bytes of a plain hole went past this object."""

@@ -72,8 +72,8 @@ LONGEST_TURN = 0.02
 USER_TIMEOUT = 40.0
 # Bytes.  A stream that sends less at a time waits for no other's frame but one.
 SPARSE = 4096
-# Seconds for which the hole stays unread because a stream's pipe is full: a sink
-# that is only waiting for its time slice has taken some by then.
+# Seconds for which the hole stays unread because a stream's pipe is full.  A sink
+# that was only waiting for its time slice has taken half of it by then.
 PATIENCE = 0.005
 # Seconds for which an ACK waits for something to go with: alone it costs both
 # sides as much as a connection's data.
@@ -169,7 +169,8 @@ class Link:
         self._incoming = Incoming(sock, seals[1] if seals else None)
         # Long frames are coming: read one header at a time.
         self._bulk_in = False
-        # Runs while a full pipe keeps the hole unread.
+        # The stream whose full pipe keeps the hole unread, and how long it still may.
+        self._waited_for: _Stream | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._work_scheduled = False
         # Runs while only what is not urgent waits to be sent.
@@ -333,7 +334,7 @@ class Link:
             if outgoing.writable and self._has_more:
                 self._send()
             elif not receives:
-                if self._mux.has_control and self._delay is None:
+                if outgoing.writable and self._mux.has_control and self._delay is None:
                     self._delay = self._loop.call_later(ACK_DELAY, self._send_delayed)
                 return
             if time.monotonic() - began > LONGEST_TURN:
@@ -374,7 +375,8 @@ class Link:
             return
         if pieces is None or not self._take_in(pieces):
             return
-        self._bulk_in = self._bulk_in and (missing > 0 or self._mux.expected[1] >= WORTH_SPLICING)
+        left = self._mux.expected[1]
+        self._bulk_in = self._bulk_in and (left >= WORTH_SPLICING or (missing > 0 and not left))
         if incoming.ended:
             whole = self._mux.between_frames and incoming.between_records
             self._end(None if whole else LinkError(words.LINK_CUT))
@@ -391,8 +393,9 @@ class Link:
             return True
         if count is None:
             self._incoming.readable = False
-            if delivery.waits and self._patience is None:
-                # Perhaps there is no room, and the sink has to take something first.
+            if delivery.waits and self._waited_for is None and self._incoming.has_more():
+                # There is no room: the sink has to take something first.
+                self._waited_for = stream
                 self._patience = self._loop.call_later(PATIENCE, self._lose_patience, stream)
         elif count:
             self._bulk_in = True
@@ -407,15 +410,22 @@ class Link:
     def _lose_patience(self, stream: _Stream) -> None:
         """What the sink leaves in its full pipe must not keep the hole unread (rule 2)."""
         stream.delivery.lose_patience()
-        self._read_on()
+        self._stop_waiting()
         self._work()
 
-    def _read_on(self) -> None:
-        """There is room in the pipe again, or it is not waited for any more."""
+    def _read_on(self, stream: _Stream) -> None:
+        """There is room in a stream's pipe: if that was waited for, go on, and while there is little, in time."""
+        if self._waited_for is stream:
+            self._incoming.readable = True
+            if stream.delivery.keeps_pace:
+                self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        self._incoming.readable = True
+        self._waited_for = None
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-            self._incoming.readable = True
 
     def _take_in(self, pieces: Iterator[memoryview]) -> bool:
         """Act on bytes of the hole; False if the link is over."""
@@ -486,7 +496,7 @@ class Link:
         try:
             if taken := delivery.drain():
                 self._mux.consumed(stream.number, taken, time.monotonic())
-                self._read_on()
+                self._read_on(stream)
             if not delivery.ends or delivery.waits:
                 return
             delivery.is_over = True
@@ -513,15 +523,22 @@ class Link:
             if outgoing.waits:
                 outgoing.send_on()
                 return
-            control, count = self._mux.take_control(LONGEST_FRAME), 0
-            if self._ring and len(control) <= PREFIX - HEADER.size:
+            count, is_crowded = 0, self._mux.control_size > PREFIX - HEADER.size
+            if self._ring and not is_crowded:
                 stream = self._ring.popleft()
                 stream.in_ring = False
                 count = self._load(stream)
+            # What is not urgent goes only where something else does.
+            control = b""
+            if count or is_crowded or self._mux.is_urgent:
+                control = self._mux.take_control(LONGEST_FRAME)
             if count:
-                last = not stream.source_open
-                outgoing.send_loaded(control + self._mux.data_header(stream.number, count, last=last))
-                if last:
+                ends, failure = not stream.source_open, outgoing.failure
+                header = self._mux.data_header(stream.number, count, last=ends and failure is None)
+                outgoing.send_loaded(control + header)
+                if ends and failure is not None:
+                    self._fail(stream, Broken(failure, reading=True))
+                elif ends:
                     self._on_source_eof(stream)
             elif control:
                 outgoing.send(memoryview(control))
@@ -626,8 +643,7 @@ class Link:
         stream = self._streams.pop(number)
         stream.source_open = False
         stream.delivery.close()
-        # It may have been the one that the hole waited for.
-        self._read_on()
+        self._read_on(stream)
         if stream.end is not None:
             self._unwatch(stream.end.source_fd)
             self._unwatch(stream.end.sink_fd)

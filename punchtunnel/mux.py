@@ -314,6 +314,11 @@ class Mux:
         return bool(self._control)
 
     @property
+    def control_size(self) -> int:
+        """Bytes of control frames that wait to be sent."""
+        return len(self._control)
+
+    @property
     def is_urgent(self) -> bool:
         """Some of them are worth a segment of their own; the others can wait a little for company."""
         return self._urgent

@@ -79,8 +79,9 @@ class Outgoing:
         self._unsent = self._frame[:0]
         # Bytes of payload in the frame, behind the room for the prefix.
         self._loaded = 0
-        # The source ends behind it.
+        # The source ends behind it, well or with this failure.
         self.found_end = False
+        self.failure: OSError | None = None
         self.writable = True
         self.said_at = monotonic()
         # The most payload of one frame; of one that is copied, also LONGEST_FRAME.
@@ -145,13 +146,17 @@ class Outgoing:
         Raises:
             OSError: The source is broken.
         """
-        self._loaded, self.found_end = 0, False
+        self._loaded, self.found_end, self.failure = 0, False, None
         count = end.read_into(self._frame[PREFIX : PREFIX + limit])
         self._loaded = count or 0
-        while to_end and count and self._loaded < limit:
-            count = end.read_into(self._frame[PREFIX + self._loaded : PREFIX + limit])
-            self._loaded += count or 0
-            self.found_end = count == 0
+        try:
+            while to_end and count and self._loaded < limit:
+                count = end.read_into(self._frame[PREFIX + self._loaded : PREFIX + limit])
+                self._loaded += count or 0
+                self.found_end = count == 0
+        except OSError as error:
+            # A socket tells of its reset once: the next read would take it for EOF.
+            self.found_end, self.failure = True, error
         return self._loaded or count
 
     def load_spliced(self, source: int, limit: int) -> int | None:

@@ -235,7 +235,7 @@ def open_hole(
         signals: What may end the wait.
         rations: What everybody has left of tries at the secret; the same object
             for all punches with it, or each one would give fresh tries.
-        meanwhile: Called in a thread once the first SYNs are under way: what
+        meanwhile: Called in a thread once the SYNs, if any, are under way: what
             comes behind the punch can be loaded while the peer is waited for.
 
     Raises:
@@ -288,6 +288,7 @@ class _Puncher:
         )
         self._sealed = sealed
         self._loading = False
+        self._over = False
         # Made by that thread; list.append and pop are atomic.
         self._prepared: list[Agreement] = []
         self._rejection: RejectedError | None = None
@@ -327,9 +328,10 @@ class _Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if not self._loading and self._addresses:
-                # The first SYNs are under way.  In a thread, because it takes a slow machine a second,
-                # in which the peer would wait for our hello in vain; joined at the interpreter's exit.
+            if not self._loading and self._addresses and (self._sealed or self._meanwhile):
+                # The first SYNs, if it is on us to send any, are under way.  In a thread, because it takes a
+                # slow machine a second, in which the peer would wait for our hello in vain; joined at the
+                # interpreter's exit.
                 self._loading = True
                 threading.Thread(target=self._load, name="preload").start()
             if now - self._told >= CLOCK_CHECK:
@@ -347,9 +349,9 @@ class _Puncher:
         if self._sealed:
             preload()
         # Once somebody is there, the rest is faster without a thread beside it.
-        if self._sealed and not self._candidates:
+        if self._sealed and not (self._candidates or self._over):
             self._prepared.append(self._new_agreement())
-        if self._meanwhile is not None and not self._candidates:
+        if self._meanwhile is not None and not (self._candidates or self._over):
             self._meanwhile()
 
     def _check_signals(self) -> None:
@@ -364,6 +366,7 @@ class _Puncher:
 
     def close(self) -> None:
         """Close everything but the winner."""
+        self._over = True
         self._election.end()
         for candidate in self._candidates.values():
             if self._hole is None or candidate.sock is not self._hole.sock:

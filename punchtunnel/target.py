@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import os
 import socket
 import threading
@@ -56,8 +55,8 @@ class Reach:
         target = self._target
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
-        elif (ways := _literal_ways(target)) is not None:
-            self._try_all(list(ways))
+        elif is_literal(target.host):
+            self._try_all(_ways(target, socket.AI_NUMERICHOST))
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
             threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
@@ -139,12 +138,6 @@ class Reach:
 def _ways(target: Place, flags: int) -> list[_Way]:
     infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
-
-
-@functools.lru_cache(maxsize=16)
-def _literal_ways(target: Place) -> tuple[_Way, ...] | None:
-    """Return the same for an address, None for a name; every connection of a service asks for it."""
-    return tuple(_ways(target, socket.AI_NUMERICHOST)) if is_literal(target.host) else None
 
 
 def why_unreachable(error: OSError) -> tuple[str, Reason]:

@@ -82,9 +82,13 @@ def limit_unsent(sock: socket.socket, size: int) -> None:
 
 
 def wait_for_bytes(sock: socket.socket, size: int) -> None:
-    """Have it told only once `size` bytes can be read, or the end; what is there can be read before."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+    """Have it told only once `size` bytes can be read, or the end; what is there can be read before.
+
+    On Linux, which tells at once if a lower number makes it true; others may not.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
 def time_to_live(sock: socket.socket) -> int:

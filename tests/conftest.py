@@ -7,6 +7,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from punchtunnel.ends import SocketEnd
+
+
+class Unspliceable(SocketEnd):
+    """A socket that is spliced by way of another descriptor: one that refuses, as files of some systems do."""
+
+    def __init__(self, sock: socket.socket, other: int) -> None:
+        super().__init__(sock)
+        self._other = other
+
+    @property
+    def spliced_source(self) -> int | None:
+        return self._other
+
+    @property
+    def spliced_sink(self) -> int | None:
+        return self._other
+
 
 @pytest.fixture
 def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:

@@ -14,6 +14,8 @@ from punchtunnel.delivery import Delivery
 from punchtunnel.ends import SocketEnd
 from punchtunnel.pipes import CAPACITY, Pool
 
+from .conftest import Unspliceable
+
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -33,18 +35,6 @@ def sink() -> Iterator[tuple[SocketEnd, socket.socket]]:
     with theirs:
         yield end, theirs
     end.close()
-
-
-class Unspliceable(SocketEnd):
-    """An end whose sink the kernel refuses to splice to: an epoll descriptor, as files of some systems do."""
-
-    def __init__(self, sock: socket.socket, other: int) -> None:
-        super().__init__(sock)
-        self._other = other
-
-    @property
-    def spliced_sink(self) -> int | None:
-        return self._other
 
 
 def came(theirs: socket.socket) -> bytes:
@@ -118,36 +108,48 @@ def test_every_byte_comes_once_and_in_order(
     assert taken == len(sent)
 
 
+def fill_all(delivery: Delivery, hole: socket.socket, size: int) -> None:
+    """Splice so many bytes in, which are under way."""
+    while size:
+        size -= delivery.fill(hole.fileno(), size) or 0
+
+
 def test_full_pipe_holds_up_until_patience_is_lost(
     pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]
 ) -> None:
     far, hole = tcp_pair
     end, theirs = sink
-    delivery, sent = Delivery(pool), 0
+    delivery, sent, filled = Delivery(pool), 0, 0
     delivery.join(end, splice=True)
     delivery.ready = False
-    while True:
-        try:
-            sent += far.send(bytes(65536))
-        except BlockingIOError:
-            break
-        if not delivery.fill(hole.fileno(), CAPACITY):
-            break
+    while filled == sent:
+        sent += far.send(bytes(65536))
+        while count := delivery.fill(hole.fileno(), CAPACITY):
+            filled += count
     assert delivery.is_piped
+    assert not delivery.keeps_pace
+    assert hole.recv(1, socket.MSG_PEEK), "more is there, but no room"
     assert delivery.fill(hole.fileno(), CAPACITY) is None
     delivery.lose_patience()
     assert not delivery.splices
     assert delivery.deliver(memoryview(b"behind")) == 0
+    found = b""
     while delivery.waits:
-        came(theirs)
         delivery.ready = True
         delivery.drain()
+        found += came(theirs)
+    assert found == bytes(filled) + b"behind"
     assert delivery.splices, "an empty pipe can be used again"
 
 
-def test_sink_that_cannot_be_spliced_to_is_written_to(
-    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]
-) -> None:
+def test_patience_is_not_lost_with_an_empty_pipe(pool: Pool, sink: tuple[SocketEnd, socket.socket]) -> None:
+    delivery = Delivery(pool)
+    delivery.join(sink[0], splice=True)
+    delivery.lose_patience()
+    assert delivery.splices
+
+
+def test_sink_that_cannot_be_spliced_to_is_written_to(pool: Pool, tcp_pair: Pair) -> None:
     far, hole = tcp_pair
     ours, theirs = socket.socketpair()
     with theirs, select.epoll() as other:
@@ -157,7 +159,7 @@ def test_sink_that_cannot_be_spliced_to_is_written_to(
         delivery.join(end, splice=True)
         data = os.urandom(50_000)
         far.sendall(data)
-        assert delivery.fill(hole.fileno(), len(data))
+        fill_all(delivery, hole, len(data))
         assert delivery.drain() == len(data)
         assert came(theirs) == data
         assert not delivery.splices
@@ -170,7 +172,7 @@ def test_broken_sink_is_an_error_whatever_waits(pool: Pool, tcp_pair: Pair) -> N
     end, delivery = SocketEnd(ours), Delivery(pool)
     delivery.join(end, splice=True)
     far.sendall(bytes(50_000))
-    assert delivery.fill(hole.fileno(), 50_000)
+    fill_all(delivery, hole, 50_000)
     theirs.close()
     with pytest.raises(BrokenPipeError):
         delivery.drain()

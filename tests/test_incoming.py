@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,8 @@ from punchtunnel.incoming import RECEIVE_SIZE, SHORT_RECORDS, Incoming
 from punchtunnel.secure import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
 
 KEY = bytes(32)
+# A test that waits so long is hung.
+LONG_MS = 30_000
 
 
 @pytest.fixture
@@ -112,6 +116,32 @@ def test_long_record_is_read_to_its_end_and_the_next_header(hole: tuple[socket.s
         found += take(incoming) or []
     assert found == plain
     assert incoming.between_records
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell of every part")
+def test_rest_of_a_long_record_is_told_of_once_it_has_come(tcp_pair: tuple[socket.socket, socket.socket]) -> None:
+    far, near = tcp_pair
+    plain, sealed = records([MAX_PLAINTEXT, 10, 20])
+    incoming, poll = Incoming(near, Opener(KEY, True)), select.poll()
+    poll.register(near, select.POLLIN)
+    far.sendall(sealed[0][:100_000])
+    found: list[bytes] = []
+    while incoming.readable:
+        found += take(incoming) or []
+    far.sendall(sealed[0][100_000:150_000])
+    assert not poll.poll(0)
+    far.sendall(sealed[0][150_000:])
+    while not found:
+        assert poll.poll(LONG_MS)
+        incoming.readable = True
+        found += take(incoming) or []
+    for record in sealed[1:]:
+        far.sendall(record)
+        assert poll.poll(LONG_MS), "a short one is told of at once"
+        incoming.readable = True
+        while incoming.readable:
+            found += take(incoming) or []
+    assert found == plain
 
 
 def test_impossible_length_is_refused_before_anything_is_waited_for(

@@ -10,21 +10,24 @@ import random
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import uvloop
 
-from punchtunnel import pipes
+from punchtunnel import link, pipes
 from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
 from punchtunnel.pipes import Pipe
 from punchtunnel.poller import Poller
+
+from .conftest import Unspliceable
 
 # A test that waits so long is hung.
 LONG = 30.0
@@ -230,22 +233,6 @@ def test_long_frames_are_spliced_where_that_is_possible(
     assert (sum(count or 0 for count in passed) > 1_000_000) == (data_path == "spliced")
 
 
-class Unspliceable(SocketEnd):
-    """A socket of a kind that the kernel does not splice."""
-
-    def __init__(self, sock: socket.socket, other: int) -> None:
-        super().__init__(sock)
-        self._other = other
-
-    @property
-    def spliced_source(self) -> int | None:
-        return self._other
-
-    @property
-    def spliced_sink(self) -> int | None:
-        return self._other
-
-
 def test_what_cannot_be_spliced_is_copied(run: Callable[[Case], None]) -> None:
     async def case() -> None:
         # epoll descriptors refuse with EINVAL, as files of some systems do.
@@ -290,29 +277,146 @@ def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) ->
     run(case)
 
 
-def test_ack_goes_with_the_answer_or_alone_after_a_while(run: Callable[[Case], None]) -> None:
-    async def case() -> None:
-        loop = asyncio.get_running_loop()
-        hole, raw = socket.socketpair()
-        raw.setblocking(False)
-        side = make_side(hole, leads=True)
-        # Of one the target speaks, of the other it does not.
-        talks, silent = (Header(Kind.WINDOW, Flag.ACK, number, 0).encode() for number in (2, 4))
-        with contextlib.ExitStack() as targets:
-            for number in (2, 4):
-                raw.sendall(Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
-                ours, theirs = socket.socketpair()
-                targets.enter_context(theirs)
-                assert await asyncio.wait_for(side.opened.get(), LONG) == number
-                if number == 2:
-                    theirs.sendall(b"hello")
-                side.link.join(number, SocketEnd(ours))
-                received = await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG)
-                hello = Header(Kind.DATA, 0, 2, 5).encode() + b"hello"
-                assert received == (talks + hello if number == 2 else silent)
-        raw.close()
+@contextlib.asynccontextmanager
+async def opened_by_hand(count: int) -> AsyncIterator[tuple[Side, socket.socket, list[int]]]:
+    """A link whose peer is a bare socket that has opened some streams."""
+    hole, raw = socket.socketpair()
+    raw.setblocking(False)
+    side = make_side(hole, leads=True)
+    numbers = [2 * number for number in range(1, count + 1)]
+    for number in numbers:
+        raw.sendall(Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
+        assert await asyncio.wait_for(side.opened.get(), LONG) == number
+    try:
+        with raw:
+            yield side, raw, numbers
+    finally:
         side.link.close(reset=True)
         side.poller.close()
+
+
+def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                side.link.join(2, SocketEnd(ours))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                theirs.sendall(b"hello")
+                ack, answer = Header(Kind.WINDOW, Flag.ACK, 2, 0), Header(Kind.DATA, 0, 2, 5)
+                expected = ack.encode() + answer.encode() + b"hello"
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == expected
+
+    run(case)
+
+
+def test_ack_goes_alone_after_a_while(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                began = loop.time()
+                side.link.join(2, SocketEnd(ours))
+                ack = Header(Kind.WINDOW, Flag.ACK, 2, 0).encode()
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == ack
+                # A loop's time is taken when it wakes up: a little early.
+                assert loop.time() - began > link.ACK_DELAY / 2
+
+    run(case)
+
+
+def test_a_hundred_acks_that_wait_do_not_keep_data_waiting(
+    run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no room before a payload."""
+    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(100) as (side, raw, numbers):
+            with contextlib.ExitStack() as targets:
+                for number in numbers:
+                    ours, theirs = socket.socketpair()
+                    targets.enter_context(theirs)
+                    side.link.join(number, SocketEnd(ours))
+                theirs.sendall(b"last")
+                acks = b"".join(Header(Kind.WINDOW, Flag.ACK, number, 0).encode() for number in numbers)
+                expected = acks + Header(Kind.DATA, 0, numbers[-1], 4).encode() + b"last"
+                came = b""
+                while len(came) < len(expected):
+                    came += await asyncio.wait_for(loop.sock_recv(raw, 10_000), LONG)
+                assert came == expected
+
+    run(case)
+
+
+def test_short_frames_behind_a_long_one_are_read_many_at_a_time(
+    run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    real = Incoming.receive
+
+    def counted(self: Incoming, limit: int = RECEIVE_SIZE) -> Iterator[memoryview] | None:
+        reads.append(limit)
+        return real(self, limit)
+
+    monkeypatch.setattr(Incoming, "receive", counted)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            with theirs:
+                side.link.join(2, SocketEnd(ours))
+                long, short = os.urandom(60_000), os.urandom(100)
+                frames = Header(Kind.DATA, 0, 2, len(long)).encode() + long
+                frames += 1000 * (Header(Kind.DATA, 0, 2, len(short)).encode() + short)
+                frames += Header(Kind.WINDOW, Flag.FIN, 2, 0).encode()
+                sending = asyncio.create_task(loop.sock_sendall(raw, frames))
+                assert await receive_all(theirs) == long + 1000 * short
+                await sending
+        assert len(reads) < 300
+
+    run(case)
+
+
+def test_full_pipe_of_one_stream_keeps_no_other_waiting(
+    run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happened to another stream gave the stuck one new time, and the hole stayed unread."""
+    # Less than a window, so that the pipe can be full.
+    monkeypatch.setattr(pipes, "CAPACITY", pipes.LEAST_CAPACITY)
+    monkeypatch.setattr(link, "PATIENCE", 0.2)
+
+    async def case() -> None:
+        async with two_sides(1 << 20) as (left, right):
+            stuck_near, stuck_far = await connect(left, right)
+            near, far = await connect(left, right)
+            answered = asyncio.Event()
+
+            async def come_and_go() -> None:
+                while not answered.is_set():
+                    ours, theirs = socket.socketpair()
+                    right.link.refuse(right.link.open(SocketEnd(ours)), Reason.RESET)
+                    theirs.close()
+                    await asyncio.sleep(0.001)
+
+            with stuck_near, stuck_far, near, far:
+                stuck = asyncio.create_task(send(stuck_near, bytes(4 * INITIAL_WINDOW)))
+                await received(right, pipes.LEAST_CAPACITY)
+                going = asyncio.create_task(come_and_go())
+                _, got = await asyncio.gather(send(near, b"urgent"), receive_all(far))
+                answered.set()
+                await going
+                assert got == b"urgent"
+                assert await receive_all(stuck_far) == bytes(4 * INITIAL_WINDOW)
+                await stuck
 
     run(case)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -90,6 +92,25 @@ def test_end_that_is_near_is_found_with_the_last_payload(
     assert not outgoing.found_end, "there was no room left to look"
     assert outgoing.load_copied(end, 4, to_end=True) == 0
     outgoing.close()
+
+
+def test_end_and_failure_behind_the_last_payload_are_told_apart(hole: tuple[socket.socket, socket.socket]) -> None:
+    """A socket that was reset says so once, and then reads as if it had ended well."""
+    for lingers, failure in ((False, None), (True, errno.ECONNRESET)):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            theirs = socket.create_connection(server.getsockname())
+            end = SocketEnd(server.accept()[0])
+        outgoing = Outgoing(hole[0], None, None)
+        theirs.sendall(b"last words")
+        if lingers:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # The loopback has delivered it all before close() returns.
+        theirs.close()
+        count = outgoing.load_copied(end, 100, to_end=True)
+        assert (count, outgoing.found_end) == (10, True)
+        assert getattr(outgoing.failure, "errno", None) == failure
+        end.close()
+        outgoing.close()
 
 
 def test_spliced_payload_follows_its_prefix_through_a_hole_that_is_full(
