@@ -18,6 +18,9 @@ from punchtunnel import pipes
 from punchtunnel.ends import End
 from punchtunnel.pipes import Pipe, Pool
 
+# Bytes that show a sink to be worth waiting for: 100 MiB/s, in the time that link.py waits.
+ENOUGH = 512 * 1024
+
 
 class Delivery:
     """What one stream has received, on its way to the sink.
@@ -32,6 +35,8 @@ class Delivery:
         # Where to splice to; None: copy.
         self._spliced_sink: int | None = None
         self._pipe: Pipe | None = None
+        # Bytes in it when nothing more went in: it has room for a number of pieces, each of some KiB.
+        self._held_full = 0
         self._backlog = bytearray()
         # The sink has left its pipe full for too long: what comes goes to the backlog.
         self._is_slow = False
@@ -54,8 +59,8 @@ class Delivery:
 
     @property
     def keeps_pace(self) -> bool:
-        """The pipe has much room: the sink is no slower than what comes."""
-        return self._pipe is None or self._pipe.held <= self._pipe.capacity // 2
+        """Of what the pipe held when there was no more room, the sink has taken much: half of it, or ENOUGH."""
+        return self._pipe is None or self._pipe.held <= self._held_full - min(self._held_full // 2, ENOUGH)
 
     @property
     def is_piped(self) -> bool:
@@ -92,7 +97,10 @@ class Delivery:
         if self._pipe is None:
             return 0
         try:
-            return self._pipe.fill(source, limit)
+            count = self._pipe.fill(source, limit)
+            if count is None:
+                self._held_full = self._pipe.held
+            return count
         finally:
             self._return_empty_pipe()
 

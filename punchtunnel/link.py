@@ -73,7 +73,7 @@ USER_TIMEOUT = 40.0
 # Bytes.  A stream that sends less at a time waits for no other's frame but one.
 SPARSE = 4096
 # Seconds for which the hole stays unread because a stream's pipe is full.  A sink
-# that was only waiting for its time slice has taken half of it by then.
+# that was only waiting for its time slice has taken much of it by then.
 PATIENCE = 0.005
 # Seconds for which an ACK waits for something to go with: alone it costs both
 # sides as much as a connection's data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import random
 import select
@@ -375,11 +376,14 @@ def test_short_frames_behind_a_long_one_are_read_many_at_a_time(
             with theirs:
                 side.link.join(2, SocketEnd(ours))
                 long, short = os.urandom(60_000), os.urandom(100)
-                frames = Header(Kind.DATA, 0, 2, len(long)).encode() + long
-                frames += 1000 * (Header(Kind.DATA, 0, 2, len(short)).encode() + short)
-                frames += Header(Kind.WINDOW, Flag.FIN, 2, 0).encode()
-                sending = asyncio.create_task(loop.sock_sendall(raw, frames))
-                assert await receive_all(theirs) == long + 1000 * short
+                header = Header(Kind.DATA, 0, 2, len(long)).encode()
+                frames = 1000 * (Header(Kind.DATA, 0, 2, len(short)).encode() + short)
+                # The second one comes in two parts: the first can be spliced, the rest is too short for that.
+                await loop.sock_sendall(raw, header + long + header + long[:50_000])
+                await received(side, 110_000)
+                rest = long[50_000:] + frames + Header(Kind.WINDOW, Flag.FIN, 2, 0).encode()
+                sending = asyncio.create_task(loop.sock_sendall(raw, rest))
+                assert await receive_all(theirs) == 2 * long + 1000 * short
                 await sending
         assert len(reads) < 300
 
@@ -390,33 +394,47 @@ def test_full_pipe_of_one_stream_keeps_no_other_waiting(
     run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever happened to another stream gave the stuck one new time, and the hole stayed unread."""
-    # Less than a window, so that the pipe can be full.
-    monkeypatch.setattr(pipes, "CAPACITY", pipes.LEAST_CAPACITY)
+
+    def shrink(fd: int) -> int:
+        # Room for one piece, of whatever size.
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+        return pipes.LEAST_CAPACITY
+
+    monkeypatch.setattr(pipes, "grow", shrink)
     monkeypatch.setattr(link, "PATIENCE", 0.2)
 
     async def case() -> None:
-        async with two_sides(1 << 20) as (left, right):
-            stuck_near, stuck_far = await connect(left, right)
-            near, far = await connect(left, right)
-            answered = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(2) as (side, raw, (stuck, urgent)):
+            joined: dict[int, socket.socket] = {}
+            with contextlib.ExitStack() as targets:
+                for number in (stuck, urgent):
+                    ours, joined[number] = socket.socketpair()
+                    targets.enter_context(joined[number]).setblocking(False)
+                    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                    side.link.join(number, SocketEnd(ours))
+                data, answered = os.urandom(2 * pipes.LEAST_CAPACITY), asyncio.Event()
 
-            async def come_and_go() -> None:
-                while not answered.is_set():
-                    ours, theirs = socket.socketpair()
-                    right.link.refuse(right.link.open(SocketEnd(ours)), Reason.RESET)
-                    theirs.close()
-                    await asyncio.sleep(0.001)
+                async def come_and_go() -> None:
+                    while not answered.is_set():
+                        near, far = socket.socketpair()
+                        side.link.refuse(side.link.open(SocketEnd(near)), Reason.RESET)
+                        far.close()
+                        await asyncio.sleep(0.001)
 
-            with stuck_near, stuck_far, near, far:
-                stuck = asyncio.create_task(send(stuck_near, bytes(4 * INITIAL_WINDOW)))
-                await received(right, pipes.LEAST_CAPACITY)
                 going = asyncio.create_task(come_and_go())
-                _, got = await asyncio.gather(send(near, b"urgent"), receive_all(far))
+                # Alone, so that nothing of the payload is read with it.
+                await loop.sock_sendall(raw, Header(Kind.DATA, 0, stuck, len(data)).encode())
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                word = Header(Kind.DATA, 0, urgent, 6).encode() + b"urgent"
+                end = Header(Kind.WINDOW, Flag.FIN, stuck, 0).encode()
+                sending = asyncio.create_task(loop.sock_sendall(raw, data + word + end))
+                assert await asyncio.wait_for(loop.sock_recv(joined[urgent], 100), LONG) == b"urgent"
                 answered.set()
                 await going
-                assert got == b"urgent"
-                assert await receive_all(stuck_far) == bytes(4 * INITIAL_WINDOW)
-                await stuck
+                await sending
+                assert await receive_all(joined[stuck]) == data
 
     run(case)
 
