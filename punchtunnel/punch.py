@@ -230,7 +230,8 @@ def open_hole(
         clock: Unix time in seconds; decides the ports.
         monotonic: Any steady time in seconds; decides the waits.
         rng: Jitter and coins; the system's by default.
-        nonce: NONCE_SIZE bytes; random by default.
+        nonce: NONCE_SIZE bytes; by default such that the side that was there
+            first leads.
         report: Where events go.
         signals: What may end the wait.
         rations: What everybody has left of tries at the secret; the same object
@@ -249,13 +250,22 @@ def open_hole(
         settings.channel.encode()
     except UnicodeEncodeError as error:
         raise UsageError(usage.NOT_A_CHANNEL) from error
-    nonce = nonce or os.urandom(NONCE_SIZE)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
     puncher = _Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile)
     try:
         return puncher.run()
     finally:
         puncher.close()
+
+
+def _nonce(waited: float) -> bytes:
+    """Return a nonce with which the side leads that has waited longer, in seconds.
+
+    The other side's hello comes to it half a round trip earlier than its own
+    comes there: so its PICK goes out half a round trip earlier.
+    """
+    milliseconds = min(int(waited * 1000), 0xFFFFFFFF)
+    return milliseconds.to_bytes(4, "big") + os.urandom(NONCE_SIZE - 4)
 
 
 class _Puncher:
@@ -265,7 +275,7 @@ class _Puncher:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         rng: random.Random,
-        nonce: bytes,
+        nonce: bytes | None,
         report: words.Report,
         signals: Wake | None,
         rations: Rations,
@@ -280,8 +290,10 @@ class _Puncher:
         self._counts = Counts()
         tag = schedule.channel_tag(settings.channel)
         sealed = Trait.PLAIN not in settings.traits
+        # Until the first connection, nobody has heard it.
+        self._has_nonce = nonce is not None
         self._election = Election(
-            Hello(nonce, tag, settings.role, settings.traits),
+            Hello(nonce or bytes(NONCE_SIZE), tag, settings.role, settings.traits),
             agree=self._agree if sealed else None,
             strict=bool(settings.secret),
             limits=Tries(self._caller, rations, rng) if sealed else None,
@@ -437,6 +449,9 @@ class _Puncher:
         self._candidates[conn] = _Candidate(sock, remote, host, self._monotonic(), patience, scheduled, dial)
         self._report("opened", local=tcp.name_of(sock.getsockname()), remote=remote)
         tcp.send_at_once(sock)
+        if not self._has_nonce:
+            self._has_nonce = True
+            self._election.mine = replace(self._election.mine, nonce=_nonce(self._monotonic() - self._started))
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
         self._perform(self._election.opened(conn))
 

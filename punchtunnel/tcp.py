@@ -66,8 +66,8 @@ def share_port(sock: socket.socket) -> None:
 
 
 def send_at_once(sock: socket.socket) -> None:
-    """Do not hold back small segments (Nagle)."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
+    """Do not hold back small segments (Nagle); a Unix socket never does."""
+    with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

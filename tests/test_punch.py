@@ -262,6 +262,27 @@ def test_what_comes_behind_is_loaded_while_the_peer_is_waited_for(two: ThreadPoo
     check_pair(two.submit(open_hole, settings(A, None, channel)).result(LONG), end.result(LONG))
 
 
+def test_the_side_that_was_there_first_leads(two: ThreadPoolExecutor, channel: str) -> None:
+    waiting = threading.Event()
+
+    def report(event: str, /, **_: object) -> None:
+        if event == "waiting":
+            waiting.set()
+
+    # An hour passes behind that.
+    first = two.submit(
+        open_hole,
+        settings(B, A, channel, wait=0),
+        monotonic=lambda: time.monotonic() + 3600 * waiting.is_set(),
+        report=report,
+    )
+    assert waiting.wait(LONG)
+    later = two.submit(open_hole, settings(A, B, channel))
+    one, other = first.result(LONG), later.result(LONG)
+    assert one.leads
+    check_pair(one, other)
+
+
 def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecutor, channel: str) -> None:
     """There is room for 64 connections that are not decided."""
     end = two.submit(open_hole, settings(B, A, channel))
