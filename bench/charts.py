@@ -16,13 +16,26 @@ from html import escape
 
 from .measures import BUSY99, CPU, RATE
 from .report import pooled
-from .rows import DIRECT, HAPROXY, HAPROXY_SPLICE, PLAIN, RECORDS, SEALED, SOCAT, SOCAT_LARGE, SSH, STREAMS, STUNNEL
+from .rows import (
+    DIRECT,
+    HAPROXY,
+    HAPROXY_SPLICE,
+    HAPROXY_TUNED,
+    PLAIN,
+    RECORDS,
+    SEALED,
+    SOCAT,
+    SOCAT_LARGE,
+    SSH,
+    STREAMS,
+    STUNNEL,
+)
 from .table import Result
 
 # Colours that colour-blind readers can tell (Okabe and Ito); ours are the strong ones.
 COLOURS = {
     PLAIN: "#0072b2", SEALED: "#d55e00", SOCAT_LARGE: "#009e73", HAPROXY_SPLICE: "#cc79a7", SSH: "#e69f00",
-    STUNNEL: "#8c8c8c", SOCAT: "#66c2a5", HAPROXY: "#e0b0d0", DIRECT: "#333333",
+    HAPROXY_TUNED: "#b5629b", STUNNEL: "#8c8c8c", SOCAT: "#66c2a5", HAPROXY: "#e0b0d0", DIRECT: "#333333",
 }  # fmt: skip
 OURS = (PLAIN, SEALED)
 

@@ -150,9 +150,11 @@ def round_trip(sock: socket.socket) -> float:
     """Return the kernel's estimate of the round trip in seconds; 0.0 where it has none."""
     if sys.platform != "linux":
         return 0.0
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-    (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
-    return float(microseconds) / 1e6
+    with contextlib.suppress(OSError):
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+        return float(microseconds) / 1e6
+    return 0.0
 
 
 def _set_tcp(sock: socket.socket, name: str, value: int) -> None:
