@@ -52,6 +52,8 @@ class Path:
     # How much may wait in front of the bottleneck, as time.
     queue_s: float
     loss: float = 0.0
+    # Of both hosts, where the kernel has it; "": that of the bench.
+    congestion_control: str = field(default="", kw_only=True)
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ def hosts(path: Path) -> Iterator[None]:
         if carrier.stdout.readline() != b"ready\n":
             raise RuntimeError("the path did not start")
         for name, own, other in ((NAMES[0], LEFT, RIGHT), (NAMES[1], RIGHT, LEFT)):
-            _configure(name, own, other)
+            _configure(name, own, other, path.congestion_control)
         yield
     finally:
         carrier.kill()
@@ -96,13 +98,15 @@ def hosts(path: Path) -> Iterator[None]:
             subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
-def _configure(name: str, own: str, other: str) -> None:
+def _configure(name: str, own: str, other: str, congestion_control: str) -> None:
     in_there = ["ip", "-n", name]
     subprocess.run([*in_there, "link", "set", "lo", "up"], check=True)
     subprocess.run([*in_there, "address", "add", own, "peer", other, "dev", DEVICE], check=True)
     subprocess.run([*in_there, "link", "set", DEVICE, "txqueuelen", str(DEVICE_QUEUE), "up"], check=True)
     # A new namespace has the machine's, not ours.
-    congestion = {machine.CONGESTION_CONTROL.name: machine.CONGESTION_CONTROL.read_text().strip()}
+    ours = machine.CONGESTION_CONTROL.read_text().strip()
+    known = congestion_control in machine.AVAILABLE.read_text().split()
+    congestion = {machine.CONGESTION_CONTROL.name: congestion_control if known else ours}
     for setting, value in ({"tcp_rmem": BUFFERS, "tcp_wmem": BUFFERS} | congestion).items():
         command = f"echo {value} > /proc/sys/net/ipv4/{setting}"
         subprocess.run(["ip", "netns", "exec", name, "sh", "-c", command], check=True)
