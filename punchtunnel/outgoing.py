@@ -38,8 +38,8 @@ SHORTEST_FRAME = 8 * 1024
 # Seconds of the hole's rate that one frame may take.
 FRAME_TIME = 0.005
 # Frames that may wait unsent in the kernel.  When it runs dry, the congestion
-# control takes that for our rate and stays slow: at 200 Mbit/s and 300 ms a
-# quarter of this, 5 ms of sleep, halved the throughput.
+# control takes that for our rate and stays slow: with a quarter of this BBR
+# stayed at half the rate of a hole of 200 Mbit/s and 300 ms.
 UNSENT_FRAMES = 4
 # Bytes, until the rate is known.
 FIRST_UNSENT = 1024 * 1024
