@@ -45,6 +45,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of every subject (default: 5)")
     parser.add_argument("--quick", action="store_true", help="short measurements, one round: does it work?")
     parser.add_argument("--list", action="store_true", help="show the titles of the rows")
+    parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing: draw --svg from a finished run")
     parser.add_argument(
         "--congestion", default=CONGESTION_CONTROL, metavar="NAME", help="TCP's congestion control (default: cubic)"
     )
@@ -59,6 +60,11 @@ def main() -> int:
     chosen = [row for row in rows() if re.search(given.only, row.title)]
     if given.list:
         print("\n".join(row.title for row in chosen))
+        return 0
+    if given.redraw:
+        if not given.svg:
+            sys.exit("--redraw needs --svg")
+        given.svg.write_text(charts.svg(report.from_json(given.redraw.read_text(), rows())))
         return 0
     if not (given.tool / "punchtunnel").is_dir():
         sys.exit(f"no punchtunnel in {given.tool}: --tool needs a checkout")

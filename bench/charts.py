@@ -41,7 +41,7 @@ OURS = (PLAIN, SEALED)
 
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 46, 44
-LEGEND = 30
+LEGEND, LEGEND_LINE = 46, 16
 BAR = 22
 GRID, INK = "#e4e4e4", "#444444"
 
@@ -86,11 +86,14 @@ def svg(results: Sequence[Result]) -> str:
 
 def _legend() -> Iterator[str]:
     labels = [label for label in COLOURS if label not in (SOCAT, HAPROXY)]
-    x = LEFT
+    x, y = LEFT, 20
     for label in labels:
-        yield f'<rect x="{x}" y="12" width="14" height="8" fill="{COLOURS[label]}"/>'
-        yield _text(x + 18, 20, label)
-        x += 34 + round(6.1 * len(label))
+        width = 34 + round(6.1 * len(label))
+        if x + width > 2 * WIDTH:
+            x, y = LEFT, y + LEGEND_LINE
+        yield f'<rect x="{x}" y="{y - 8}" width="14" height="8" fill="{COLOURS[label]}"/>'
+        yield _text(x + 18, y, label)
+        x += width
 
 
 # ---- the four charts

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from .table import Metric, Result, Target
+from .table import Metric, Result, Row, Target
 
 LABEL_WIDTH = 44
 CELL_WIDTH = 24
@@ -92,6 +92,21 @@ def as_json(about: dict[str, object], results: Iterable[Result]) -> str:
         for result in results
     ]  # fmt: skip
     return json.dumps({"version": 1, **about, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, rows: Iterable[Row]) -> list[Result]:
+    """Return the results that `as_json` wrote, of the rows that still have these titles."""
+    by_title = {row.title: row for row in rows}
+    return [
+        Result(
+            by_title[one["title"]],
+            one["values"],
+            {label: [pooled] for label, pooled in one["percentiles_us"].items()},
+            one["failures"],
+        )
+        for one in json.loads(text)["rows"]
+        if one["title"] in by_title
+    ]
 
 
 def _target(result: Result, target: Target) -> dict[str, object]:
