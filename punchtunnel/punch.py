@@ -299,7 +299,7 @@ class _Puncher:
             limits=Tries(self._caller, rations, rng) if sealed else None,
         )
         self._sealed = sealed
-        self._loading = False
+        self._loading: threading.Thread | None = None
         self._over = False
         # Made by that thread; list.append and pop are atomic.
         self._prepared: list[Agreement] = []
@@ -340,12 +340,11 @@ class _Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if not self._loading and self._addresses and (self._sealed or self._meanwhile):
+            if self._loading is None and self._addresses and (self._sealed or self._meanwhile):
                 # The first SYNs, if it is on us to send any, are under way.  In a thread, because it takes a
-                # slow machine a second, in which the peer would wait for our hello in vain; joined at the
-                # interpreter's exit.
-                self._loading = True
-                threading.Thread(target=self._load, name="preload").start()
+                # slow machine a second, in which the peer would wait for our hello in vain.
+                self._loading = threading.Thread(target=self._load, name="preload")
+                self._loading.start()
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
@@ -386,6 +385,9 @@ class _Puncher:
         self._dialler.close()
         self._resolver.close()
         self._selector.close()
+        if self._loading is not None:
+            # Some modules cannot be loaded any more while the interpreter ends.
+            self._loading.join()
 
     def _no_hole(self) -> NoHoleError | RejectedError:
         if self._rejection is not None:
