@@ -95,7 +95,11 @@ def _go_private(congestion_control: str) -> bool:
         return False
     sandbox.enter()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    machine.CONGESTION_CONTROL.write_text(congestion_control)
+    try:
+        # The kernel loads the module, if it has one.
+        machine.CONGESTION_CONTROL.write_text(congestion_control)
+    except OSError as error:
+        sys.exit(f"this kernel does not have the congestion control {congestion_control!r}: {error.strerror}")
     return True
 
 
@@ -118,7 +122,12 @@ def run(row: Row, given: argparse.Namespace, folder: Path, absent: set[str]) -> 
     with ExitStack() as stack:
         place = LOOPBACK
         if row.path:
-            stack.enter_context(hole.hosts(row.path))
+            try:
+                stack.enter_context(hole.hosts(row.path))
+            except subprocess.CalledProcessError as error:
+                # Such as a kernel without its congestion control: a figure of another would have a wrong title.
+                result.failures.append(f"the path could not be made: {error}")
+                return result
             place = in_namespaces(hole.LEFT, hole.RIGHT)
         turns = [
             Turn(subject, partial(Stage, place, folder, given.tool.resolve()))

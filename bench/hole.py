@@ -52,7 +52,7 @@ class Path:
     # How much may wait in front of the bottleneck, as time.
     queue_s: float
     loss: float = 0.0
-    # Of both hosts, where the kernel has it; "": that of the bench.
+    # Of both hosts; "": that of the bench.
     congestion_control: str = field(default="", kw_only=True)
 
 
@@ -104,10 +104,9 @@ def _configure(name: str, own: str, other: str, congestion_control: str) -> None
     subprocess.run([*in_there, "address", "add", own, "peer", other, "dev", DEVICE], check=True)
     subprocess.run([*in_there, "link", "set", DEVICE, "txqueuelen", str(DEVICE_QUEUE), "up"], check=True)
     # A new namespace has the machine's, not ours.
-    ours = machine.CONGESTION_CONTROL.read_text().strip()
-    known = congestion_control in machine.AVAILABLE.read_text().split()
-    congestion = {machine.CONGESTION_CONTROL.name: congestion_control if known else ours}
-    for setting, value in ({"tcp_rmem": BUFFERS, "tcp_wmem": BUFFERS} | congestion).items():
+    congestion_control = congestion_control or machine.CONGESTION_CONTROL.read_text().strip()
+    settings = {"tcp_rmem": BUFFERS, "tcp_wmem": BUFFERS, machine.CONGESTION_CONTROL.name: congestion_control}
+    for setting, value in settings.items():
         command = f"echo {value} > /proc/sys/net/ipv4/{setting}"
         subprocess.run(["ip", "netns", "exec", name, "sh", "-c", command], check=True)
 

@@ -25,7 +25,6 @@ PROGRAMS = {
 }
 # Of the network namespace that one is in.
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-AVAILABLE = CONGESTION_CONTROL.with_name("tcp_available_congestion_control")
 _NUMBER = re.compile(r"\d+\.\d+[\w.]*")
 
 

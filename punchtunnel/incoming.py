@@ -98,10 +98,8 @@ class Incoming:
         """Tell whether the hole has something to read, or has ended, without reading it."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
         return True
 
     def spliced(self) -> None:

@@ -255,29 +255,6 @@ def test_what_cannot_be_spliced_is_copied(run: Callable[[Case], None]) -> None:
     run(case)
 
 
-def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) -> None:
-    async def case() -> None:
-        loop = asyncio.get_running_loop()
-        hole, raw = socket.socketpair()
-        raw.setblocking(False)
-        side = make_side(hole, leads=True)
-        ours, theirs = socket.socketpair()
-        number = side.link.open(SocketEnd(ours))
-        syn = Header(Kind.WINDOW, Flag.SYN, number, 0).encode()
-        assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == syn
-        theirs.sendall(b"last words")
-        theirs.close()
-        last = Header(Kind.DATA, Flag.FIN, number, 10).encode() + b"last words"
-        assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == last
-        raw.sendall(Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
-        assert await asyncio.wait_for(side.ended.get(), LONG) == (number, None)
-        raw.close()
-        side.link.close(reset=True)
-        side.poller.close()
-
-    run(case)
-
-
 @contextlib.asynccontextmanager
 async def opened_by_hand(count: int) -> AsyncIterator[tuple[Side, socket.socket, list[int]]]:
     """A link whose peer is a bare socket that has opened some streams."""
@@ -285,15 +262,33 @@ async def opened_by_hand(count: int) -> AsyncIterator[tuple[Side, socket.socket,
     raw.setblocking(False)
     side = make_side(hole, leads=True)
     numbers = [2 * number for number in range(1, count + 1)]
-    for number in numbers:
-        raw.sendall(Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
-        assert await asyncio.wait_for(side.opened.get(), LONG) == number
     try:
         with raw:
+            for number in numbers:
+                raw.sendall(Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
+                assert await asyncio.wait_for(side.opened.get(), LONG) == number
             yield side, raw, numbers
     finally:
         side.link.close(reset=True)
         side.poller.close()
+
+
+def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(0) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                number = side.link.open(SocketEnd(ours))
+                syn = Header(Kind.WINDOW, Flag.SYN, number, 0).encode()
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == syn
+                theirs.sendall(b"last words")
+            last = Header(Kind.DATA, Flag.FIN, number, 10).encode() + b"last words"
+            assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == last
+            raw.sendall(Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
+            assert await asyncio.wait_for(side.ended.get(), LONG) == (number, None)
+
+    run(case)
 
 
 def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
