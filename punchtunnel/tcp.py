@@ -91,6 +91,17 @@ def wait_for_bytes(sock: socket.socket, size: int) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
+def open_receive_window(sock: socket.socket, size: int) -> None:
+    """Let the peer send `size` bytes ahead from the start, on Linux: at most half of tcp_rmem's last number.
+
+    The kernel's own measurement follows a peer that starts slowly one round
+    trip behind.  Whoever says that it wants so much at once is given the room
+    (tcp_set_rcvlowat), and keeps it; SO_RCVBUF would be a limit for ever.
+    """
+    wait_for_bytes(sock, size)
+    wait_for_bytes(sock, 1)
+
+
 def time_to_live(sock: socket.socket) -> int:
     """Return the TTL or hop limit of what is sent."""
     return sock.getsockopt(*_ttl_option(sock))

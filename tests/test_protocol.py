@@ -82,11 +82,11 @@ def test_role_table_of_the_document_is_the_one_that_decides() -> None:
 
 def test_limits_of_the_document_are_the_ones_in_force() -> None:
     assert f"{INITIAL_WINDOW} bytes of credit" in TEXT
-    assert MAX_WINDOW == 16 * 1024**2
+    assert MAX_WINDOW == 32 * 1024**2
     assert MAX_LINK_MEMORY == 64 * 1024**2
     assert MAX_PAYLOAD == 1024**2
-    assert "up to 16 MiB" in TEXT
-    assert "below 64 MiB" in TEXT
+    assert "up to 32 MiB" in TEXT
+    assert "leave of 8/9 of 64 MiB" in TEXT
     assert "at most 1 MiB" in TEXT
 
 

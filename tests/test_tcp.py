@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,16 @@ def test_abort_is_never_taken_for_an_end(listener: socket.socket) -> None:
         tcp.abort(sock)
         with pytest.raises(ConnectionResetError):
             other.recv(100)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give no such room")
+def test_open_receive_window_makes_room_and_tells_of_every_byte(listener: socket.socket) -> None:
+    most = int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2])
+    size = min(1024 * 1024, most // 2)
+    sock, other = connect(listener)
+    with sock, other:
+        tcp.open_receive_window(other, size)
+        assert other.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= size
+        sock.sendall(b"x")
+        readable, _, _ = select.select([other], [], [], 10)
+        assert readable == [other]
