@@ -4,7 +4,7 @@ The life of a run, in six steps:
 
     1. cli.py       options become values
     2. schedule.py  the clock and the channel become ports
-    3. punch.py     every port listens and dials, until connections open
+    3. puncher.py   every port listens and dials, until connections open
     4. election.py  both sides agree on one connection, the hole
     5. link.py      the hole becomes a link that carries many streams (mux.py)
     6. bridge.py    each stream is joined to stdio, a local client or a target
@@ -30,7 +30,8 @@ from punchtunnel.errors import (
     RejectedError,
     UsageError,
 )
-from punchtunnel.punch import Hole, punch
+from punchtunnel.hole import Hole
+from punchtunnel.punch import punch
 
 if TYPE_CHECKING:
     from punchtunnel.tunnel import Tunnel, connect, open_tunnel

@@ -30,12 +30,12 @@ from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
 from punchtunnel.ends import End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
+from punchtunnel.hole import Hole
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
 from punchtunnel.parting import Parting
 from punchtunnel.plan import Outcome, Plan, RoundTrips
 from punchtunnel.poller import Poller
-from punchtunnel.punch import Hole
 from punchtunnel.secure import Opener, Sealer
 from punchtunnel.signals import Signals
 from punchtunnel.target import Reach, why_unreachable

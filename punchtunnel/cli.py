@@ -20,9 +20,10 @@ from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
 from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
+from punchtunnel.hole import Hole, Settings
 from punchtunnel.options import Options, find_secret, settings_of, side_of
 from punchtunnel.plan import Outcome, Plan, RoundTrips
-from punchtunnel.punch import Hole, Settings, open_hole
+from punchtunnel.punch import open_hole
 from punchtunnel.signals import Signals
 from punchtunnel.status import Status, open_events, open_output, status_of_a_mistake
 from punchtunnel.tcp import name_of

@@ -14,12 +14,54 @@ Owns the pipe it has borrowed, but no descriptor: those are the end's.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+
 from punchtunnel import pipes
 from punchtunnel.ends import End
 from punchtunnel.pipes import Pipe, Pool
 
 # Bytes that show a sink to be worth waiting for: 100 MiB/s, in the time that link.py waits.
 ENOUGH = 512 * 1024
+# Bytes of one piece of a backlog.
+PIECE = 256 * 1024
+
+
+class Backlog:
+    """Bytes that wait, in pieces: one buffer of 32 MiB would be moved, and need its room twice, whenever it grows."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytearray] = deque()
+        # Bytes of the first piece that have gone.
+        self._gone = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def append(self, data: memoryview) -> None:
+        """Keep data behind all that waits; however small it is, pieces are filled."""
+        while data:
+            if not self._pieces or len(self._pieces[-1]) >= PIECE:
+                self._pieces.append(bytearray())
+            last = self._pieces[-1]
+            part = data[: PIECE - len(last)]
+            last += part
+            data = data[len(part) :]
+
+    def prepend(self, data: bytes) -> None:
+        """Keep what is older than all that waits, of which nothing has gone yet."""
+        self._pieces.appendleft(bytearray(data))
+
+    def write_to(self, write: Callable[[memoryview], int]) -> int:
+        """Hand on the first piece, as far as it is taken; return the bytes taken."""
+        with memoryview(self._pieces[0]) as first:
+            taken = write(first[self._gone :])
+            self._gone += taken
+            is_done = self._gone == len(first)
+        if is_done:
+            self._pieces.popleft()
+            self._gone = 0
+        return taken
 
 
 class Delivery:
@@ -37,7 +79,7 @@ class Delivery:
         self._pipe: Pipe | None = None
         # Bytes in it when nothing more went in: it has room for a number of pieces, each of some KiB.
         self._held_full = 0
-        self._backlog = bytearray()
+        self._backlog = Backlog()
         # The sink has left its pipe full for too long: what comes goes to the backlog.
         self._is_slow = False
         # The peer's FIN has come; it counts once everything is written.
@@ -80,7 +122,7 @@ class Delivery:
         """
         taken = 0 if self.waits or self._end is None else self._write(self._end, data)
         if taken < len(data):
-            self._backlog += data[taken:]
+            self._backlog.append(data[taken:])
         return taken
 
     def fill(self, source: int, limit: int) -> int | None:
@@ -111,11 +153,9 @@ class Delivery:
             OSError: The sink is broken.
         """
         taken = 0 if self._pipe is None else self._drain_pipe(self._pipe)
-        if self._backlog and self._pipe is None and self._end is not None:
-            with memoryview(self._backlog) as backlog:
-                written = self._write(self._end, backlog)
-            del self._backlog[:written]
-            taken += written
+        end = self._end
+        while self._backlog and self._pipe is None and end is not None and self.ready:
+            taken += self._backlog.write_to(lambda data: self._write(end, data))
         return taken
 
     def lose_patience(self) -> None:
@@ -128,7 +168,7 @@ class Delivery:
         if self._pipe is not None:
             self._pool.give_back(self._pipe)
             self._pipe = None
-        self._backlog = bytearray()
+        self._backlog = Backlog()
 
     def _write(self, end: End, data: memoryview) -> int:
         taken = 0
@@ -148,8 +188,8 @@ class Delivery:
                 raise
             self._spliced_sink = None
         taken = before - pipe.held
-        if self._spliced_sink is None:
-            self._backlog[:0] = pipe.read()
+        if self._spliced_sink is None and pipe.held:
+            self._backlog.prepend(pipe.read())
         self._return_empty_pipe()
         return taken
 

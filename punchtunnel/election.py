@@ -32,7 +32,7 @@ Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
         does not know the secret, or cannot be linked to and has not proved
         that it does, is dropped.  `Limits` says who may try, and when (tries.py).
 
-No sockets and no clock: punch.py owns both and performs the actions.
+No sockets and no clock: puncher.py owns both and performs the actions.
 """
 
 from __future__ import annotations

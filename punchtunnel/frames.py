@@ -78,8 +78,11 @@ class Header(NamedTuple):
         return HEADER.pack(VERSION, *self)
 
 
-class Payload(NamedTuple):
-    """A piece of a DATA frame's payload, in order; a frame may come in many pieces."""
+class Data(NamedTuple):
+    """A piece of a DATA frame's payload, in order; a frame may come in many pieces.
+
+    A view into what was fed, valid until the next item is asked for.
+    """
 
     stream: int
     data: memoryview
@@ -112,7 +115,7 @@ class Decoder:
         self._stream = 0
         self._missing = 0
 
-    def feed(self, data: memoryview) -> Iterator[Header | Payload]:
+    def feed(self, data: memoryview) -> Iterator[Header | Data]:
         """Yield what `data` holds, in wire order.
 
         Args:
@@ -130,7 +133,7 @@ class Decoder:
                 piece = data[position : position + self._missing]
                 self._missing -= len(piece)
                 position += len(piece)
-                yield Payload(self._stream, piece)
+                yield Data(self._stream, piece)
                 continue
             if not self._partial and len(data) - position >= HEADER.size:
                 raw: bytes | memoryview = data[position : position + HEADER.size]

@@ -43,11 +43,10 @@ from punchtunnel import pipes, tcp, words
 from punchtunnel.delivery import Delivery
 from punchtunnel.ends import End
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.frames import HEADER
+from punchtunnel.frames import HEADER, Data
 from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.mux import (
     Credited,
-    Data,
     Event,
     Finished,
     GoneAway,
@@ -375,8 +374,9 @@ class Link:
             return
         if pieces is None or not self._take_in(pieces):
             return
-        left = self._mux.expected[1]
-        self._bulk_in = self._bulk_in and (left >= WORTH_SPLICING or (missing > 0 and not left))
+        if self._bulk_in:
+            left = self._mux.expected[1]
+            self._bulk_in = left >= WORTH_SPLICING or (missing > 0 and not left)
         if incoming.ended:
             whole = self._mux.between_frames and incoming.between_records
             self._end(None if whole else LinkError(words.LINK_CUT))
@@ -460,7 +460,7 @@ class Link:
             case Data(number, data):
                 self.payload_at = now
                 self.bytes_in += len(data)
-                self._deliver(self._streams[number], data)
+                self._deliver(self._streams[number], data, now)
             case Credited(number):
                 self._take_turn(self._streams[number])
             case Finished(number):
@@ -480,13 +480,13 @@ class Link:
             case GoneAway(code):
                 self._owner.gone_away(code)
 
-    def _deliver(self, stream: _Stream, data: memoryview) -> None:
+    def _deliver(self, stream: _Stream, data: memoryview, now: float) -> None:
         try:
             taken = stream.delivery.deliver(data)
         except OSError as error:
             self._fail(stream, Broken(error, reading=False))
             return
-        self._mux.consumed(stream.number, taken, time.monotonic())
+        self._mux.consumed(stream.number, taken, now)
 
     def _drain(self, stream: _Stream) -> None:
         """Hand on what waits; when that is nothing any more and EOF came, pass EOF on."""

@@ -43,10 +43,11 @@ from punchtunnel.frames import (
     RST,
     SIZE,
     SYN,
+    VERSION,
     WINDOW,
+    Data,
     Decoder,
     Header,
-    Payload,
 )
 from punchtunnel.words import protocol as words
 
@@ -112,14 +113,6 @@ class Opened:
     """The peer opened `stream`; accept() or reset() it."""
 
     stream: int
-
-
-@dataclass(slots=True)
-class Data:
-    """Bytes for `stream`; a view that is valid until the next event is asked for."""
-
-    stream: int
-    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +248,7 @@ class Mux:
         if last:
             stream.finished_here = True
             self._forget_if_done(number, stream)
-        return Header(DATA, FIN if last else 0, number, length).encode()
+        return HEADER.pack(VERSION, DATA, FIN if last else 0, number, length)
 
     def announce(self, number: int, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
@@ -351,10 +344,18 @@ class Mux:
         for item in self._decoder.feed(data):
             if self._answers > MAX_ANSWERS:
                 raise PeerError(words.READS_NO_ANSWERS)
-            if isinstance(item, Payload):
-                yield from self._on_payload(item)
+            if isinstance(item, Data):
+                if item.stream in self._streams and not self._skipping:
+                    yield item
+                if self._pending_fin is not None:
+                    yield from self._passed(len(item.data))
             elif item.kind == DATA:
-                yield from self._on_data(item, now)
+                if item.flags:
+                    yield from self._on_flags(item, now)
+                if self._expect(item):
+                    yield self._reset_largest()
+                if item.flags & FIN:
+                    yield from self._on_last(item)
             elif item.kind == WINDOW:
                 yield from self._on_window(item, now)
             elif item.kind == PING:
@@ -378,33 +379,28 @@ class Mux:
         self._decoder.skip(length)
         yield from self._passed(length)
 
-    def _on_data(self, header: Header, now: float) -> Iterator[Event]:
-        if header.flags:
-            yield from self._on_flags(header, now)
+    def _expect(self, header: Header) -> bool:
+        """Count the payload that follows as unread; True if that is too much of all streams together."""
         stream = self._streams.get(header.stream)
         self._skipping = stream is None
-        if stream is not None:
-            if stream.finished_there and header.length:
-                raise PeerError(words.DATA_BEHIND_END.format(stream=header.stream))
-            if header.length > stream.allowed:
-                raise PeerError(
-                    words.MORE_THAN_CREDIT.format(length=header.length, stream=header.stream, allowed=stream.allowed)
-                )
-            stream.allowed -= header.length
-            stream.unread += header.length
-            self._unread += header.length
-            if self._unread > MAX_UNREAD:
-                yield self._reset_largest()
-        if header.flags & FIN:
-            if header.length and not self._skipping:
-                self._pending_fin = (header.stream, header.length)
-            elif not header.length:
-                yield from self._on_fin(header.stream)
+        if stream is None:
+            return False
+        length = header.length
+        if stream.finished_there and length:
+            raise PeerError(words.DATA_BEHIND_END.format(stream=header.stream))
+        if length > stream.allowed:
+            raise PeerError(words.MORE_THAN_CREDIT.format(length=length, stream=header.stream, allowed=stream.allowed))
+        stream.allowed -= length
+        stream.unread += length
+        self._unread += length
+        return self._unread > MAX_UNREAD
 
-    def _on_payload(self, piece: Payload) -> Iterator[Event]:
-        if piece.stream in self._streams and not self._skipping:
-            yield Data(piece.stream, piece.data)
-        yield from self._passed(len(piece.data))
+    def _on_last(self, header: Header) -> Iterator[Event]:
+        """Handle FIN on a DATA frame: it counts behind the payload."""
+        if not header.length:
+            yield from self._on_fin(header.stream)
+        elif not self._skipping:
+            self._pending_fin = (header.stream, header.length)
 
     def _passed(self, length: int) -> Iterator[Event]:
         if self._pending_fin is not None:

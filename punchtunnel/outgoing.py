@@ -15,7 +15,6 @@ Owns no stream and no protocol rule; link.py decides whose turn it is.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from collections import deque
@@ -123,12 +122,14 @@ class Outgoing:
         """
         pipe = self._pipe if self._pipe is not None and self._pipe.held else None
         sent = 0
-        with contextlib.suppress(BlockingIOError):
+        try:
             if self._unsent:
                 sent = self._sock.send(self._unsent, 0 if pipe is None else socket.MSG_MORE)
                 self._unsent = self._unsent[sent:]
             if pipe is not None and not self._unsent:
                 sent += pipe.drain(self._sock.fileno())
+        except BlockingIOError:
+            pass
         self.writable = sent > 0
         self._pace(sent)
 

@@ -23,8 +23,9 @@ from punchtunnel.bridge import Session
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.ends import End
 from punchtunnel.errors import Exit, LinkError, SignalError
+from punchtunnel.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.plan import Outcome, Plan
-from punchtunnel.punch import DEFAULT_WAIT, Hole, Settings, check, has_fast_aes, open_hole
+from punchtunnel.punch import check, has_fast_aes, open_hole
 from punchtunnel.signals import Wake
 from punchtunnel.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.tries import Rations

@@ -12,9 +12,9 @@ from punchtunnel.dialling import Counts
 from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit
 from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.hole import Hole
 from punchtunnel.mux import Goodbye
 from punchtunnel.plan import Plan
-from punchtunnel.punch import Hole
 from punchtunnel.secure import OVERHEAD, Keys, Sealer
 from punchtunnel.words import unreported
 

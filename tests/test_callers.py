@@ -16,7 +16,8 @@ import pytest
 
 from punchtunnel import schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role, Trait
-from punchtunnel.punch import MAX_HALFWAY, MOST_UNPROVED, open_hole
+from punchtunnel.punch import open_hole
+from punchtunnel.puncher import MAX_HALFWAY, MOST_UNPROVED
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.tries import FREE_TRIES, Rations
 

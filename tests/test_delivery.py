@@ -6,11 +6,14 @@ import os
 import random
 import select
 import socket
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from punchtunnel.delivery import Delivery
+from punchtunnel.delivery import PIECE, Backlog, Delivery
 from punchtunnel.ends import SocketEnd
 from punchtunnel.pipes import CAPACITY, Pool
 
@@ -48,6 +51,42 @@ def came(theirs: socket.socket) -> bytes:
         if not piece:
             return bytes(found)
         found += piece
+
+
+@given(st.lists(st.one_of(st.binary(max_size=9), st.integers(-3 * PIECE, -1)), max_size=30))
+def test_backlog_gives_back_what_it_was_given(steps: list[bytes | int]) -> None:
+    """Bytes are kept; a negative number is how many a sink takes then."""
+    backlog, kept, found = Backlog(), bytearray(), bytearray()
+
+    def take(data: memoryview) -> int:
+        found.extend(data[:room])
+        return min(room, len(data))
+
+    for number, step in enumerate(steps):
+        if isinstance(step, bytes):
+            # Sizes around a piece's too.
+            data = step if number % 2 else step * (PIECE // 8)
+            backlog.append(memoryview(data))
+            kept += data
+        else:
+            room = -step
+            while backlog and room:
+                room -= backlog.write_to(take)
+    room = len(kept)
+    while backlog:
+        backlog.write_to(take)
+    assert found == kept
+
+
+def test_backlog_of_single_bytes_is_as_small_as_of_large_ones() -> None:
+    """A peer that sends a byte a frame must not make 60 MB out of one."""
+    backlog, count = Backlog(), 100_000
+    tracemalloc.start()
+    for _ in range(count):
+        backlog.append(memoryview(b"x"))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 2 * count
 
 
 def test_what_comes_before_the_sink_is_known_waits_for_it(pool: Pool, sink: tuple[SocketEnd, socket.socket]) -> None:

@@ -27,7 +27,7 @@ TAG = bytes(8)
 
 @dataclass
 class Party:
-    """One process: an election, and what punch.py and the link would do with its actions."""
+    """One process: an election, and what puncher.py and the link would do with its actions."""
 
     election: Election
     won: Won | None = None

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from punchtunnel import cli, schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role
 from punchtunnel.errors import Exit, NoHoleError, RejectedError
-from punchtunnel.punch import Hole, Settings, open_hole
+from punchtunnel.hole import Hole, Settings
+from punchtunnel.punch import open_hole
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.tries import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, Rations
 

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.frames import HEADER, MAX_SIZE, Flag, Header, Kind
+from punchtunnel.frames import HEADER, MAX_SIZE, Data, Flag, Header, Kind
 from punchtunnel.mux import (
     INITIAL_WINDOW,
     MAX_ANSWERS,
     MAX_STREAMS,
-    Data,
     Event,
     Finished,
     GoneAway,

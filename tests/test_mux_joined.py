@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchtunnel.frames import Data
 from punchtunnel.mux import (
     MAX_WINDOW,
-    Data,
     Finished,
     Mux,
     Opened,

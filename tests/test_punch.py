@@ -23,7 +23,8 @@ from punchtunnel import schedule
 from punchtunnel.dialling import Counts, Dialler
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
-from punchtunnel.punch import Hole, Settings, open_hole
+from punchtunnel.hole import Hole, Settings
+from punchtunnel.punch import open_hole
 from punchtunnel.resolve import Address
 from punchtunnel.signals import Wake
 from punchtunnel.words import unreported
@@ -242,7 +243,7 @@ def test_hello_is_said_while_the_ciphers_are_still_being_loaded(
 ) -> None:
     """On a slow machine that took a second, in which the peer gave up every connection."""
     loaded = threading.Event()
-    monkeypatch.setattr(sys.modules["punchtunnel.punch"], "preload", lambda: loaded.wait(LONG))
+    monkeypatch.setattr(sys.modules["punchtunnel.puncher"], "preload", lambda: loaded.wait(LONG))
     end = two.submit(open_hole, settings(B, A, channel))
     try:
         with dial_first_port(channel, source=B) as sock:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from punchtunnel import schedule, secure
 from punchtunnel.election import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.errors import PeerError
-from punchtunnel.punch import Settings
+from punchtunnel.hole import Settings
 from punchtunnel.secure import (
     HEADER,
     MAX_PLAINTEXT,

@@ -14,7 +14,7 @@ from hashlib import sha256
 import pytest
 
 from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Hello, Reject, Role, Send, Won
-from punchtunnel.punch import CLOCK_CHECK, DECISION_TIMEOUT, PICK_TIMEOUT
+from punchtunnel.puncher import CLOCK_CHECK, DECISION_TIMEOUT, PICK_TIMEOUT
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.tries import FREE_TRIES, TRY_EVERY, Caller, Rations, Tries
 
@@ -42,7 +42,7 @@ class CheapGroup:
 
 @dataclass
 class Connection:
-    """One connection as punch.py sees it."""
+    """One connection as puncher.py sees it."""
 
     stranger: int | None
     port: int
@@ -51,7 +51,7 @@ class Connection:
 
 
 class Side:
-    """What punch.py does with an election, without sockets: it closes what takes too long, and asks again."""
+    """What puncher.py does with an election, without sockets: it closes what takes too long, and asks again."""
 
     def __init__(self, world: World, nonce: bytes, rng: random.Random) -> None:
         self.world = world

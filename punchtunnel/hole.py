@@ -1,0 +1,70 @@
+"""What a punch is told, and what it returns: plain values, without a socket's or a loop's logic."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from punchtunnel.dialling import Counts
+from punchtunnel.election import NO_TRAITS, Role, Trait
+from punchtunnel.secure import Keys
+
+DEFAULT_WAIT = 120.0
+# Seconds that are left to wait, at least, when a peer has only checked the path.
+SHORTEST_WAIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """The winner and what was agreed on it.
+
+    Attributes:
+        sock: The connected socket, blocking; the caller closes it.
+        local: Its own address and port, as text.
+        remote: The peer's.
+        unread: Bytes of the peer that arrived behind the handshake: they come
+            before anything that `sock` still yields.
+        leads: Exactly one of the two sides leads.
+        role: What the peer joins the hole to.
+        traits: What the peer will not send or receive.
+        waited: Seconds from the start of the punch.
+        counts: What happened on the way.
+        keys: What seals the link; None on a plain one.
+        fast_aes: Both processors have AES instructions.
+    """
+
+    sock: socket.socket
+    local: str
+    remote: str
+    unread: bytes
+    leads: bool
+    role: Role
+    traits: Trait
+    waited: float
+    counts: Counts
+    keys: Keys | None = None
+    fast_aes: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.local} to {self.remote}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to punch; see `punch` for what each one means."""
+
+    peers: Sequence[str]
+    channel: str = ""
+    wait: float = DEFAULT_WAIT
+    bind: str | None = None
+    family: socket.AddressFamily = socket.AF_UNSPEC
+    clock_offset: float = 0.0
+    role: Role = Role.RAW
+    traits: Trait = NO_TRAITS
+    # Empty: none.  Used for sealing only, never for the ports.
+    secret: bytes = field(default=b"", repr=False)
+
+    def after(self, spent: float) -> Settings:
+        """Return the same with as many seconds less to wait, unless that is for ever."""
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), SHORTEST_WAIT))
