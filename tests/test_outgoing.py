@@ -167,8 +167,8 @@ def test_frames_grow_where_the_hole_takes_all(hole: tuple[socket.socket, socket.
     outgoing = Outgoing(hole[0], None, None, clock)
     assert outgoing.frame_limit == FIRST_FRAME
     for _ in range(1000):
-        outgoing.send(memoryview(bytes(4 * FIRST_FRAME)))
-        everything(outgoing, hole[1], 4 * FIRST_FRAME)
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+        everything(outgoing, hole[1], FIRST_FRAME)
         clock.now += 0.001
     assert outgoing.frame_limit == LONGEST_FRAME
     outgoing.close()

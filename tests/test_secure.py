@@ -103,7 +103,7 @@ def test_key_behind_a_rekeying_of_the_vectors() -> None:
 def test_sizes_are_those_of_the_protocol_document() -> None:
     keys, _ = agree()
     assert [len(part) for part in parts(keys)] == [32, 32, TAG_SIZE, TAG_SIZE, VERIFIER_SIZE]
-    assert (MESSAGE_SIZE, TAG_SIZE, OVERHEAD, MAX_PLAINTEXT, HELLO_SIZE) == (33, 32, 20, 1048576, 36)
+    assert (MESSAGE_SIZE, TAG_SIZE, OVERHEAD, MAX_PLAINTEXT, HELLO_SIZE) == (33, 32, 20, 262144, 36)
     assert VERIFIER_SIZE * 8 >= 160
     assert secure.REKEY_AFTER == 2**36
 
@@ -407,14 +407,14 @@ def test_a_header_gives_the_size_of_its_record_or_peer_error(header: bytes) -> N
                 Opener.record_size(given_header)
 
 
-@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01100001", "01ffffff"])
+@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01040001", "01ffffff"])
 def test_impossible_headers_are_refused_before_anything_is_held(header: str) -> None:
     with pytest.raises(PeerError, match="impossible header"):
         Opener.record_size(bytes.fromhex(header))
 
 
 def test_the_largest_record_is_what_the_limits_say() -> None:
-    assert Opener.record_size(bytes.fromhex("01100000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
+    assert Opener.record_size(bytes.fromhex("01040000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
     assert Opener.record_size(bytes.fromhex("01000000")) == OVERHEAD
 
 
