@@ -68,10 +68,10 @@ CHART_SECONDS, CHART_ROUNDS = 1.0, 2
 
 # A queue of one round trip is what a router's is made for.
 BUSY_PATH = Path(rate_mbit_s=100, delay_s=0.02, queue_s=0.04)
+FAR_PATH = Path(rate_mbit_s=200, delay_s=0.15, queue_s=0.3)
 # TCP needs three seconds to fill it, and an overfull queue at the end of the
 # measurement costs one more: so long that neither decides.
 FAR_SECONDS = 20.0
-FAR_PATH = Path(rate_mbit_s=200, delay_s=0.15, queue_s=0.3)
 # Here cubic's rate is a matter of when the losses fall: 1 to 9 Mbit/s for plain TCP.
 FAR_LOSSY_PATH = Path(rate_mbit_s=200, delay_s=0.15, queue_s=0.3, loss=0.001, congestion_control="bbr")
 SLOW_ROUNDS = 3

@@ -32,8 +32,6 @@ class Backlog:
 
     def __init__(self) -> None:
         self._pieces: deque[bytearray] = deque()
-        # Bytes of the first piece that have gone.
-        self._gone = 0
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -49,18 +47,18 @@ class Backlog:
             data = data[len(part) :]
 
     def prepend(self, data: bytes) -> None:
-        """Keep what is older than all that waits, of which nothing has gone yet."""
+        """Keep what is older than all that waits."""
         self._pieces.appendleft(bytearray(data))
 
     def write_to(self, write: Callable[[memoryview], int]) -> int:
         """Hand on the first piece, as far as it is taken; return the bytes taken."""
-        with memoryview(self._pieces[0]) as first:
-            taken = write(first[self._gone :])
-            self._gone += taken
-            is_done = self._gone == len(first)
-        if is_done:
+        first = self._pieces[0]
+        with memoryview(first) as data:
+            taken = write(data)
+        # Moves nothing, and gives memory back: what has gone must not count for thousands of streams.
+        del first[:taken]
+        if not first:
             self._pieces.popleft()
-            self._gone = 0
         return taken
 
 

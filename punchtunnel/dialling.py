@@ -49,6 +49,7 @@ from dataclasses import dataclass
 from punchtunnel import schedule, tcp, words
 from punchtunnel.address import join_host_port
 from punchtunnel.errors import LocalError
+from punchtunnel.hole import Counts
 from punchtunnel.resolve import LOOPBACK, Address
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
@@ -72,28 +73,6 @@ FORBIDDEN = {errno.EPERM, errno.EACCES}
 NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 Route = tuple[Address, int, int]
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened while punching: the base of every diagnosis."""
-
-    dials: int = 0
-    # Of these, the holds that were made anew before anybody could answer.
-    held_again: int = 0
-    refused: int = 0
-    unreachable: int = 0
-    expired: int = 0
-    silent: int = 0
-    forbidden: int = 0
-    unusable: int = 0
-    opened: int = 0
-    busy_ports: int = 0
-    strangers: int = 0
-    foreign: int = 0
-    rewritten: int = 0
-    other_channel: int = 0
-    mute: int = 0
 
 
 @dataclass(slots=True)

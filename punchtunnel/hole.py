@@ -6,13 +6,34 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from punchtunnel.dialling import Counts
 from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.secure import Keys
 
 DEFAULT_WAIT = 120.0
 # Seconds that are left to wait, at least, when a peer has only checked the path.
 SHORTEST_WAIT = 1.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened while punching: the base of every diagnosis."""
+
+    dials: int = 0
+    # Of these, the holds that were made anew before anybody could answer.
+    held_again: int = 0
+    refused: int = 0
+    unreachable: int = 0
+    expired: int = 0
+    silent: int = 0
+    forbidden: int = 0
+    unusable: int = 0
+    opened: int = 0
+    busy_ports: int = 0
+    strangers: int = 0
+    foreign: int = 0
+    rewritten: int = 0
+    other_channel: int = 0
+    mute: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ Rule 1: a side sends at most its credit, and credit returns only for bytes
         that have left this process on the far side.  So a slow reader stops
         its own writer, and nobody else's.
 Rule 2: a window starts at 256 KiB and grows fourfold while it is what limits
-        the stream, up to 32 MiB; all windows together never grow beyond what
-        fits into 64 MiB of memory, and where the windows that yamux gives each
-        stream from the start leave less, by 32 MiB in all.  Only then can more
-        be unread than fits: the stream that holds most is reset.
+        the stream, up to 24 MiB, and never by more than it leaves for others
+        of what fits into 64 MiB of memory.  Hundreds of streams can still
+        fill more than that with the windows that yamux gives each from the
+        start: then the stream that holds most is reset.
 Rule 3: the opener may send before the ACK; the ACK comes when the far side
         has joined the stream to something.  RST in its place means refused.
 Rule 4: frames for a stream that is no longer known are skipped: they were
@@ -53,20 +53,23 @@ from punchtunnel.words import protocol as words
 
 # What yamux gives each stream from the start (spec.md, "Window Update").
 INITIAL_WINDOW = 256 * 1024
-# It fills a hole of 1 Gbit/s and 130 ms twice: BBR keeps that much under way, and
-# behind a lost packet nothing is consumed for a round trip.  Measured at 200 Mbit/s,
-# 300 ms and 0.1 % loss: with 16 MiB 0.8, with 32 MiB 0.97 of plain TCP.
-MAX_WINDOW = 32 * 1024 * 1024
-# As long as TCP starts slowly it doubles its rate each round trip, and credit is
-# a round trip late.
-GROWTH = 4
 MAX_LINK_MEMORY = 64 * 1024 * 1024
 # Unread bytes that fit into that: a bytearray that grows takes an eighth more
 # than it holds.
 MAX_UNREAD = MAX_LINK_MEMORY * 8 // 9
-# Bytes by which windows may grow however many streams are open: most of a thousand
+# Where windows stop growing: 32 streams can still be opened without one that did
+# nothing wrong being reset, even if all windows are full.
+MAX_WINDOW_SUM = MAX_UNREAD - 32 * INITIAL_WINDOW
+# Bytes by which they may grow however many streams are open: most of a thousand
 # are idle, and must not keep the few that work at their first 256 KiB.
-MIN_GROWTH_MEMORY = MAX_LINK_MEMORY // 2
+MIN_GROWTH = MAX_LINK_MEMORY // 2
+# It fills a hole of 1 Gbit/s and 100 ms twice: BBR keeps that much under way, and
+# behind a lost packet nothing is consumed for a round trip.  Measured at 200 Mbit/s,
+# 300 ms and 0.1 % loss: with 16 MiB 0.8, with 32 MiB 0.97 of plain TCP.
+MAX_WINDOW = 24 * 1024 * 1024
+# As long as TCP starts slowly it doubles its rate each round trip, and credit is
+# a round trip late.
+GROWTH_FACTOR = 4
 # A window below so many round trips' worth of the stream's rate limits it, or is
 # about to: credit comes back late, and a round trip varies.
 ROUND_TRIPS = 4.0
@@ -480,10 +483,11 @@ class Mux:
         elapsed, stream.updated = now - stream.updated, now
         round_trips = elapsed / max(self.rtt, SHORTEST_ROUND_TRIP) if self.rtt is not None else float("inf")
         limits = stream.owed * ROUND_TRIPS > stream.window * round_trips
-        have_grown = self._windows - INITIAL_WINDOW * len(self._streams)
-        free = max(MAX_UNREAD - self._windows, MIN_GROWTH_MEMORY - have_grown, 0)
-        # Half of it at the most: the next stream wants some too.
-        grown = min(stream.window * GROWTH, MAX_WINDOW, stream.window + free // 2)
+        growth = self._windows - INITIAL_WINDOW * len(self._streams)
+        free = max(MAX_WINDOW_SUM - self._windows, MIN_GROWTH - growth, 0)
+        # As much is left as the stream has: the next one wants some too.
+        share = INITIAL_WINDOW + (stream.window - INITIAL_WINDOW + free) // 2
+        grown = min(stream.window * GROWTH_FACTOR, MAX_WINDOW, share)
         # Of what the reader does not take, more need not be under way.
         keeps_pace = stream.unread <= self._decoder.expected[1]
         if limits and keeps_pace and grown > stream.window:

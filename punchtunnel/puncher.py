@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from punchtunnel import schedule, tcp, words
-from punchtunnel.dialling import Counts, Dial, Dialler
+from punchtunnel.dialling import Dial, Dialler
 from punchtunnel.election import (
     NONCE_SIZE,
     Action,
@@ -37,7 +37,7 @@ from punchtunnel.election import (
     Won,
 )
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
-from punchtunnel.hole import Hole, Settings
+from punchtunnel.hole import Counts, Hole, Settings
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, preload
 from punchtunnel.signals import Wake
@@ -138,7 +138,7 @@ class Puncher:
     # ---- the loop
 
     def run(self) -> Hole:
-        """Punch until there is a hole; `punch` tells what is raised."""
+        """Punch until there is a hole; `open_hole` in punch.py tells what is raised."""
         self._selector.register(self._resolver, selectors.EVENT_READ, self._on_resolved)
         if self._signals is not None:
             self._selector.register(self._signals, selectors.EVENT_READ, self._check_signals)

@@ -8,11 +8,10 @@ import pytest
 
 from punchtunnel import bridge
 from punchtunnel.address import parse_target
-from punchtunnel.dialling import Counts
 from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit
 from punchtunnel.frames import Flag, Header, Kind
-from punchtunnel.hole import Hole
+from punchtunnel.hole import Counts, Hole
 from punchtunnel.mux import Goodbye
 from punchtunnel.plan import Plan
 from punchtunnel.secure import OVERHEAD, Keys, Sealer

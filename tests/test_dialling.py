@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from punchtunnel import schedule
-from punchtunnel.dialling import MEETING, Counts, Dial, Dialler
+from punchtunnel.dialling import MEETING, Dial, Dialler
+from punchtunnel.hole import Counts
 from punchtunnel.resolve import Address
 from punchtunnel.words import unreported
 

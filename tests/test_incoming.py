@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from punchtunnel import tcp
 from punchtunnel.errors import PeerError
 from punchtunnel.incoming import RECEIVE_SIZE, SHORT_RECORDS, Incoming
 from punchtunnel.secure import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
@@ -153,3 +154,15 @@ def test_impossible_length_is_refused_before_anything_is_waited_for(
     with pytest.raises(PeerError, match="impossible"):
         take(incoming)
     assert incoming.heard_at == heard, "only what is authenticated is a sign of life"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give no such room")
+@pytest.mark.parametrize(("round_trip", "opens"), [(0.3, True), (0.0005, False)])
+def test_a_far_peer_may_send_ahead_from_the_start(
+    tcp_pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, round_trip: float, opens: bool
+) -> None:
+    monkeypatch.setattr(tcp, "round_trip", lambda _: round_trip)
+    before = tcp_pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    Incoming(tcp_pair[0], None)
+    assert (tcp_pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > before) == opens
+    assert tcp_pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1

@@ -10,7 +10,15 @@ import pytest
 from punchtunnel import schedule
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, VERSION, Hello, Role, decode_hello, roles_fit
 from punchtunnel.frames import MAX_PAYLOAD, Flag, Header, Kind
-from punchtunnel.mux import INITIAL_WINDOW, MAX_LINK_MEMORY, MAX_WINDOW, Reason
+from punchtunnel.mux import (
+    GROWTH_FACTOR,
+    INITIAL_WINDOW,
+    MAX_LINK_MEMORY,
+    MAX_WINDOW,
+    MAX_WINDOW_SUM,
+    MIN_GROWTH,
+    Reason,
+)
 from tests.test_secure import VECTORS
 
 TEXT = (Path(__file__).parent.parent / "docs" / "PROTOCOL.md").read_text()
@@ -82,11 +90,15 @@ def test_role_table_of_the_document_is_the_one_that_decides() -> None:
 
 def test_limits_of_the_document_are_the_ones_in_force() -> None:
     assert f"{INITIAL_WINDOW} bytes of credit" in TEXT
-    assert MAX_WINDOW == 32 * 1024**2
+    assert MAX_WINDOW == 24 * 1024**2
+    assert GROWTH_FACTOR == 4
     assert MAX_LINK_MEMORY == 64 * 1024**2
+    assert MAX_WINDOW_SUM == MAX_LINK_MEMORY * 8 // 9 - 8 * 1024**2
+    assert MIN_GROWTH == 32 * 1024**2
     assert MAX_PAYLOAD == 1024**2
-    assert "up to 32 MiB" in TEXT
-    assert "leave of 8/9 of 64 MiB" in TEXT
+    assert "fourfold, up to 24 MiB" in TEXT
+    assert "8/9 of 64 MiB less 8 MiB" in TEXT
+    assert "32 MiB for all growth" in TEXT
     assert "at most 1 MiB" in TEXT
 
 

@@ -20,10 +20,10 @@ import pytest
 
 import punchtunnel
 from punchtunnel import schedule
-from punchtunnel.dialling import Counts, Dialler
+from punchtunnel.dialling import Dialler
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
-from punchtunnel.hole import Hole, Settings
+from punchtunnel.hole import Counts, Hole, Settings
 from punchtunnel.punch import open_hole
 from punchtunnel.resolve import Address
 from punchtunnel.signals import Wake

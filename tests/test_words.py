@@ -15,8 +15,8 @@ import pytest
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.dialling import Counts
 from punchtunnel.election import NO_TRAITS, Hello, Role, Trait, roles_fit
+from punchtunnel.hole import Counts
 from punchtunnel.mux import Reason
 from punchtunnel.words import doctor, protocol, usage
 from punchtunnel.words.events import EVENTS, NOTICES, Level

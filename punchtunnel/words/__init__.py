@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 from punchtunnel.words.events import EVENTS, Level
 
 if TYPE_CHECKING:
-    from punchtunnel.dialling import Counts
     from punchtunnel.election import Hello, Role, Trait
+    from punchtunnel.hole import Counts
 
 
 # The bits of election.Trait; importing it here would turn the layers upside down.

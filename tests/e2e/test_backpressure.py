@@ -118,6 +118,7 @@ def test_stalled_connections_stop_nobody_else(lab: Lab) -> None:
         witness.sendall(b"e" + noise(60_000))
         assert receive(witness, 60_000) == noise(60_000)
     assert_small(left, right)
+    assert all(flow.is_alive() for flow in flows), "stalled is not reset"
     right.process.kill()
     for flow in flows:
         flow.join(WAIT)
