@@ -3,7 +3,7 @@
 # make check  format, lint, types, tests
 # make docs   the man page and the completions; make pictures: the pictures, from real runs
 # make lab    the network laboratory: every router behaviour, as a table
-# make bench  the tool beside its peers, in a quarter of an hour: docs/bench.*
+# make bench  the tool beside its peers, in half an hour: docs/bench.*
 # make fuzz   ten minutes of garbage for every decoder
 
 PYTHON ?= python3
