@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from punchtunnel.ends import SocketEnd
+
+# A shell starts what it has put behind `&` with SIGINT ignored, nohup with SIGHUP;
+# the tool respects that, and every process of a test would inherit it.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 class Unspliceable(SocketEnd):
