@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
@@ -47,7 +48,8 @@ def hear(sock: socket.socket, wanted: str) -> None:
 def test_manager_hears_that_it_punches_is_ready_punches_again_and_stops(lab: Lab) -> None:
     sock = manager(lab)
     left = start_service(lab, "--to", str(lab.serve(echo)))
-    assert sock.recv(4096) == f"STATUS=punching towards {lab.right} on 20 ports".encode()
+    # As many as the buckets of the moment have between them.
+    assert re.fullmatch(rf"STATUS=punching towards {lab.right} on \d+ ports", sock.recv(4096).decode())
     right = lab.start_right("-L", "0")
     hear(sock, f"STATUS=connected, {lab.left}:")
     assert sock.recv(4096) == b"READY=1"

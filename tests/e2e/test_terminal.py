@@ -158,7 +158,8 @@ def test_no_hole_is_said_below_the_line(lab: Lab) -> None:
     person = Person(lab, [*lab.towards_right, "-w", "1"])
     assert person.status() == 3
     rows = person.rows
-    assert rows[0].startswith(f"punching towards {lab.right} on 20 ports since ")
+    # As many ports as the buckets of the moment have between them.
+    assert re.match(rf"punching towards {lab.right} on \d+ ports since ", rows[0])
     assert rows[1].startswith(f"punchtunnel: no hole to {lab.right} in 1 s: ")
     assert rows[2:] == [""]
 
