@@ -19,7 +19,7 @@ from dataclasses import replace
 import pytest
 
 import punchtunnel
-from punchtunnel import schedule
+from punchtunnel import puncher, schedule, tcp
 from punchtunnel.dialling import Dialler
 from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
@@ -282,6 +282,41 @@ def test_the_side_that_was_there_first_leads(two: ThreadPoolExecutor, channel: s
     one, other = first.result(LONG), later.result(LONG)
     assert one.leads
     check_pair(one, other)
+
+
+@pytest.mark.parametrize(
+    ("estimated", "answered", "told"),
+    [(0.3, 0.31, 0.3), (0.19, 0.31, 0.31), (0.0, 0.31, 0.31), (0.0001, 0.009, 0.0001), (0.04, 0.05, 0.04)],
+    ids=["right", "crossed", "unknown", "same host", "slow computing"],
+)
+def test_round_trip_is_not_what_crossing_syns_make_of_it(
+    tcp_pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    estimated: float,
+    answered: float,
+    told: float,
+) -> None:
+    monkeypatch.setattr(tcp, "round_trip", lambda _: estimated)
+    candidate = puncher._Candidate(tcp_pair[0], "", "", 0.0, 0.0, True, None, answered=answered)
+    assert puncher._round_trip(candidate) == told
+
+
+def test_hole_knows_how_long_the_agreement_took(
+    two: ThreadPoolExecutor, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both sides, also where the kernel knows nothing."""
+    monkeypatch.setattr(tcp, "round_trip", lambda _: 0.0)
+    monkeypatch.setattr(puncher, "COMPUTING", 0.0)
+    found: list[object] = []
+
+    def report(event: str, /, **fields: object) -> None:
+        if event == "hole":
+            found.append(fields["rtt_s"])
+
+    ends = [two.submit(open_hole, settings(*way, channel), report=report) for way in ((A, B), (B, A))]
+    check_pair(*(end.result(LONG) for end in ends))
+    assert len(found) == 2
+    assert all(isinstance(rtt, float) and 0 < rtt < LONG for rtt in found)
 
 
 def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecutor, channel: str) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path as FilePath
 from . import ends
 from .build import Scene
 
-ROWS, COLUMNS = 12, 66
+ROWS, COLUMNS = 15, 66
 # Seconds: between two keys, before the next command, at the end, and until something hangs.
 KEY, PAUSE, REST, LIMIT = 0.045, 0.9, 4.0, 60.0
 # Changes within so many seconds are one frame.
