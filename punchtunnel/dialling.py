@@ -42,7 +42,7 @@ import os
 import random
 import selectors
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -149,6 +149,8 @@ class Dialler:
         # a plain dial, and open less.
         self._mortal: set[socket.AddressFamily] = set()
         self._express = schedule.express_ports(channel)
+        # When the last ones were made.
+        self._dialled = deque([float("-inf")] * schedule.EXPRESS_DIALS, schedule.EXPRESS_DIALS)
         self._addresses: tuple[Address, ...] = ()
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
@@ -235,6 +237,7 @@ class Dialler:
         dial.failures += 1
         now = self._monotonic()
         express = dial.address.family in self._mortal and dial.source in self._express
+        express = express and now - self._dialled[0] > schedule.EXPRESS_SPAN
         dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
 
     def start_over(self) -> None:
@@ -387,6 +390,7 @@ class Dialler:
             return
         self._busy.discard(place)
         self._counts.dials += 1
+        self._dialled.append(self._monotonic())
         dial.held = self._rng.random() < self._hold_share(dial.address)
         dial.started = self._monotonic()
         ttl = tcp.time_to_live(sock)

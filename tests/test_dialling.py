@@ -137,3 +137,20 @@ def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(tab
     table.now = MEETING + LONG
     table.dialler.start_due()
     assert (table.dice.holds > holds) == (holds > 0)
+
+
+def test_express_dials_slow_down_where_many_were_made(table: Table) -> None:
+    """Two hundred and fifty SYNs in ten seconds are what a router is spared."""
+    table.begin()
+    table.settle(0)
+    table.now = 100.0
+    express = schedule.express_ports(CHANNEL)
+    dial = next(dial for dial in table.dialler._dials.values() if dial.source in express)
+    table.dialler._mortal.add(socket.AF_INET)
+    waits = []
+    for last in (80.0, 99.0):
+        table.dialler._dialled.extend([last] * schedule.EXPRESS_DIALS)
+        dial.failures = 9
+        table.dialler.redial(dial)
+        waits.append(dial.due - table.now)
+    assert waits[0] <= 1.51 * schedule.EXPRESS_WAIT < 0.49 * schedule.SLOW_WAIT <= waits[1]
