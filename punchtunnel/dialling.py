@@ -149,8 +149,8 @@ class Dialler:
         # a plain dial, and open less.
         self._mortal: set[socket.AddressFamily] = set()
         self._express = schedule.express_ports(channel)
-        # When the last ones were made.
-        self._dialled = deque([float("-inf")] * schedule.EXPRESS_DIALS, schedule.EXPRESS_DIALS)
+        # When the last SYNs were sent.
+        self._syns = deque([float("-inf")] * schedule.MOST_SYNS, schedule.MOST_SYNS)
         self._addresses: tuple[Address, ...] = ()
         self._listeners: dict[tuple[socket.AddressFamily, int], _Listener] = {}
         self._dials: dict[Route, Dial] = {}
@@ -237,8 +237,11 @@ class Dialler:
         dial.failures += 1
         now = self._monotonic()
         express = dial.address.family in self._mortal and dial.source in self._express
-        express = express and now - self._dialled[0] > schedule.EXPRESS_SPAN
-        dial.due = now + schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
+        wait = schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
+        if not self._captured:
+            # Where it is, holds are made anew all the time, and none of their SYNs gets across.
+            now = max(now, self._syns[0] + schedule.SYNS_SPAN)
+        dial.due = now + wait
 
     def start_over(self) -> None:
         """Dial every port anew and at once: somebody knows that it is worth it now.
@@ -390,9 +393,10 @@ class Dialler:
             return
         self._busy.discard(place)
         self._counts.dials += 1
-        self._dialled.append(self._monotonic())
         dial.held = self._rng.random() < self._hold_share(dial.address)
         dial.started = self._monotonic()
+        # A hold's is sent again by the kernel.
+        self._syns.extend([dial.started] * (2 if dial.held else 1))
         ttl = tcp.time_to_live(sock)
         if dial.held:
             tcp.set_time_to_live(sock, self._rng.randint(*HOLD_TTL))

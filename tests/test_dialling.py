@@ -139,18 +139,17 @@ def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(tab
     assert (table.dice.holds > holds) == (holds > 0)
 
 
-def test_express_dials_slow_down_where_many_were_made(table: Table) -> None:
+def test_refused_dials_wait_where_many_were_made(table: Table) -> None:
     """Two hundred and fifty SYNs in ten seconds are what a router is spared."""
     table.begin()
     table.settle(0)
     table.now = 100.0
-    express = schedule.express_ports(CHANNEL)
-    dial = next(dial for dial in table.dialler._dials.values() if dial.source in express)
-    table.dialler._mortal.add(socket.AF_INET)
+    dial = next(iter(table.dialler._dials.values()))
     waits = []
-    for last in (80.0, 99.0):
-        table.dialler._dialled.extend([last] * schedule.EXPRESS_DIALS)
-        dial.failures = 9
+    for first in (80.0, 95.0):
+        table.dialler._syns.extend([first] + [99.0] * (schedule.MOST_SYNS - 1))
+        dial.failures = 0
         table.dialler.redial(dial)
         waits.append(dial.due - table.now)
-    assert waits[0] <= 1.51 * schedule.EXPRESS_WAIT < 0.49 * schedule.SLOW_WAIT <= waits[1]
+    assert 0 < waits[0] < 0.1
+    assert 0 < waits[1] - (schedule.SYNS_SPAN - 5.0) < 0.1, "with its jitter, or all would go at once"
