@@ -28,7 +28,7 @@ PIECE = 256 * 1024
 
 
 class Backlog:
-    """Bytes that wait, in pieces: one buffer of 32 MiB would be moved, and need its room twice, whenever it grows."""
+    """Bytes that wait, in pieces: one buffer of a whole window would be moved, and held twice, whenever it grows."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytearray] = deque()
@@ -152,8 +152,9 @@ class Delivery:
         """
         taken = 0 if self._pipe is None else self._drain_pipe(self._pipe)
         end = self._end
-        while self._backlog and self._pipe is None and end is not None and self.ready:
-            taken += self._backlog.write_to(lambda data: self._write(end, data))
+        if self._pipe is None and end is not None:
+            while self._backlog and self.ready:
+                taken += self._backlog.write_to(lambda data: self._write(end, data))
         return taken
 
     def lose_patience(self) -> None:

@@ -238,10 +238,9 @@ class Dialler:
         now = self._monotonic()
         express = dial.address.family in self._mortal and dial.source in self._express
         wait = schedule.redial_wait(dial.failures, now - self._started, self._rng, express)
-        if not self._captured:
-            # Where it is, holds are made anew all the time, and none of their SYNs gets across.
-            now = max(now, self._syns[0] + schedule.SYNS_SPAN)
-        dial.due = now + wait
+        # Captured holds are made anew all the time, and none of their SYNs gets across: they do not count.
+        earliest = now if self._captured else max(now, self._syns[0] + schedule.SYNS_SPAN)
+        dial.due = earliest + wait
 
     def start_over(self) -> None:
         """Dial every port anew and at once: somebody knows that it is worth it now.

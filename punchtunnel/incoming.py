@@ -103,8 +103,10 @@ class Incoming:
         """Tell whether the hole has something to read, or has ended, without reading it."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
-        except OSError as error:
-            return not isinstance(error, BlockingIOError)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
         return True
 
     def spliced(self) -> None:

@@ -63,9 +63,9 @@ MAX_WINDOW_SUM = MAX_UNREAD - 32 * INITIAL_WINDOW
 # Bytes by which they may grow however many streams are open: most of a thousand
 # are idle, and must not keep the few that work at their first 256 KiB.
 MIN_GROWTH = MAX_LINK_MEMORY // 2
-# It fills a hole of 1 Gbit/s and 100 ms twice: BBR keeps that much under way, and
-# behind a lost packet nothing is consumed for a round trip.  Measured at 200 Mbit/s,
-# 300 ms and 0.1 % loss: with 16 MiB 0.8, with 24 MiB 0.95 of plain TCP.
+# Of one stream.  It fills a hole of 1 Gbit/s and 100 ms twice: BBR keeps that much
+# under way, and behind a lost packet nothing is consumed for a round trip.  Measured
+# at 200 Mbit/s, 300 ms and 0.1 % loss: with 16 MiB 0.8, with 24 MiB 0.95 of plain TCP.
 MAX_WINDOW = 24 * 1024 * 1024
 # As long as TCP starts slowly it doubles its rate each round trip, and credit is
 # a round trip late.

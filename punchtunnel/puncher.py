@@ -77,7 +77,7 @@ class _Candidate:
     scheduled: bool
     dial: Dial | None
     picked: float = float("inf")
-    # Seconds from our last word of the agreement to the peer's.
+    # Seconds from our last word of the agreement to the peer's; 0 before our first.
     answered: float = 0.0
     # Bytes.
     taken: int = 0
@@ -465,7 +465,8 @@ def _round_trip(candidate: _Candidate) -> float:
 
     Where both sides' SYNs have crossed, Linux takes the time from its SYN-ACK,
     which left later than its SYN: what both sides find adds up to one round
-    trip.  Then the agreement, which took one too, is nearer to it.
+    trip.  Then the agreement, which took one too, is nearer to it.  A quarter
+    more is jitter.
     """
     measured = tcp.round_trip(candidate.sock)
     return candidate.answered if candidate.answered - COMPUTING > 1.25 * measured else measured
