@@ -297,7 +297,7 @@ def _examine(options: Options) -> tuple[Exit, str]:
     # Imported now: only who asks pays for it.
     from punchtunnel import doctor
 
-    if options.peers:
+    if options.peers or options.bind is not None or options.ipv4 or options.ipv6:
         raise UsageError(usage.DOCTOR_ALONE)
     return doctor.examine(options.stun or [], options.ntp, options.as_json), ""
 
