@@ -68,6 +68,8 @@ CHART_SECONDS, CHART_ROUNDS = 1.0, 2
 
 # A queue of one round trip is what a router's is made for.
 BUSY_PATH = Path(rate_mbit_s=100, delay_s=0.02, queue_s=0.04)
+# A home's uplink: its modem keeps packets for as long as it can.
+HOME_PATH = Path(rate_mbit_s=20, delay_s=0.02, queue_s=0.5)
 FAR_PATH = Path(rate_mbit_s=200, delay_s=0.15, queue_s=0.3)
 # TCP needs three seconds to fill it, and an overfull queue at the end of the
 # measurement costs one more: so long that neither decides.
@@ -154,17 +156,21 @@ def _echo() -> Iterator[Row]:
     subjects = tuple(_forward(label, measures.echo) for label in labels)
     yield Row("64 bytes there and back, idle link", subjects, (P50, P99), targets, seconds=1.0)
     more = 1.5 * 2 * BUSY_PATH.delay_s * 1000
-    yield Row(
-        "64 bytes there and back, beside a stream that fills 100 Mbit/s, 20 ms one way",
+    targets = tuple(Target(ours, MORE99, more) for ours in (PLAIN, SEALED))
+    yield _beside_bulk("100 Mbit/s, 20 ms one way", BUSY_PATH, targets)
+    # Most of the time: to empty such a queue takes two seconds.
+    targets = tuple(Target(ours, BUSY50, 0.25, SSH) for ours in (PLAIN, SEALED))
+    yield _beside_bulk("20 Mbit/s with half a second of queue", HOME_PATH, targets)
+
+
+def _beside_bulk(words: str, path: Path, targets: tuple[Target, ...]) -> Row:
+    return Row(
+        f"64 bytes there and back, beside a stream that fills {words}",
         tuple(_slow(label, measures.echo_beside_bulk) for label in (PLAIN, SEALED, SSH)),
         (BUSY50, BUSY99, IDLE99, MORE99, MBITS),
-        tuple(
-            target
-            for ours in (PLAIN, SEALED)
-            for target in (Target(ours, MORE99, more), Target(ours, BUSY99, 1.0, SSH))
-        ),
+        (*targets, *(Target(ours, BUSY99, 1.0, SSH) for ours in (PLAIN, SEALED))),
         seconds=4.0,
-        path=BUSY_PATH,
+        path=path,
         fresh=True,
         rounds=SLOW_ROUNDS,
     )

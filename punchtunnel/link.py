@@ -575,6 +575,8 @@ class Link:
             self.payload_at = time.monotonic()
             self.bytes_out += count
             stream.bulk = count >= WORTH_SPLICING
+            if stream.sparse and count <= SPARSE and self._ring:
+                self._outgoing.shared_at = self.payload_at
             stream.sparse = count <= SPARSE
             dry = source is None and count < limit and stream.end.short_is_dry
             stream.source_ready = stream.source_hung_up or not dry

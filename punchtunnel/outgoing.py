@@ -8,7 +8,8 @@ Rule 1: a frame that has begun goes out whole before anything else.  What the
         hole has not taken yet stays here: at most one frame.
 Rule 2: a byte that waits cannot be overtaken by another stream's.  So frames,
         and what the kernel keeps unsent, are short where the hole is slow:
-        a few milliseconds' worth, by the rate at which it takes them.
+        a few milliseconds' worth, by the rate at which it takes them; and the
+        path's own queue is kept short too (pacing.py).
 
 Owns no stream and no protocol rule; link.py decides whose turn it is.
 """
@@ -22,6 +23,7 @@ from collections.abc import Callable
 
 from punchtunnel import tcp
 from punchtunnel.ends import End
+from punchtunnel.pacing import Pacer
 from punchtunnel.pipes import CAPACITY, Pipe
 from punchtunnel.secure import MAX_PLAINTEXT, MAX_RECORD, Sealer
 
@@ -49,6 +51,12 @@ LONGEST_INTERVAL = 1.0
 # The best of so many intervals counts.  TCP that starts slowly, or has lost
 # something, sends in bursts with pauses of a round trip between them.
 INTERVALS = 8
+# Seconds for which somebody who has sent a small message may soon send another:
+# people pause.
+COMPANY = 10.0
+# Measurements until the kernel's round trip is the path's: where SYNs have crossed,
+# the first is too small (puncher.py), and counts for an eighth less with each.
+SETTLED = 50
 
 
 class Outgoing:
@@ -90,6 +98,9 @@ class Outgoing:
         self._bytes = 0
         self._was_full = False
         self._rates: deque[float] = deque(maxlen=INTERVALS)
+        self._pacer = Pacer()
+        # When a small message went out while another stream had something to send.
+        self.shared_at = float("-inf")
         self._unsent_limit = FIRST_UNSENT
         tcp.limit_unsent(sock, FIRST_UNSENT)
 
@@ -206,9 +217,21 @@ class Outgoing:
                 # Not known yet, or as fast as that at least.
                 limit = max(limit, self.frame_limit)
             self.frame_limit = max(SHORTEST_FRAME, min(limit, self._longest))
+        self._fit_rate(now)
         self._began, self._bytes, self._was_full = now, 0, False
         unsent = UNSENT_FRAMES * self.frame_limit
         # Not for every small change: it costs a system call.
         if not self._unsent_limit / 2 < unsent < self._unsent_limit * 2:
             self._unsent_limit = unsent
             tcp.limit_unsent(self._sock, unsent)
+
+    def _fit_rate(self, now: float) -> None:
+        """Keep the path's queue short while small messages share the hole."""
+        progress = tcp.progress(self._sock)
+        if progress is None or progress.samples < SETTLED:
+            return
+        before = self._pacer.limit
+        company = now - self.shared_at < COMPANY
+        self._pacer.update(now, progress.round_trip, progress.rate, full=self._was_full, company=company)
+        if self._pacer.limit != before:
+            tcp.limit_rate(self._sock, self._pacer.limit)

@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from punchtunnel.address import join_host_port
 
@@ -25,6 +26,16 @@ _TCP_INFO_RTT = 68
 # of those copies are on their way as far as this machine knows.
 _TCP_INFO_RETRANSMITS = 2
 _TCP_INFO_RETRANS = 36
+# And for a connection: segments that came, segments with data that were sent, and
+# bytes a second that arrived lately (all since Linux 4.9).
+_TCP_INFO_PROGRESS_SIZE = 168
+_TCP_INFO_SEGMENTS_IN = 140
+_TCP_INFO_DATA_SEGMENTS_OUT = 156
+_TCP_INFO_DELIVERY_RATE = 160
+# asm-generic/socket.h; Python's socket module does not name it.
+_SO_MAX_PACING_RATE = 47
+# All ones: none.
+_NO_RATE_LIMIT = struct.pack("@l", -1)
 # linux/tcp_states.h
 SYN_SENT = 2
 # Routers quote an expired packet with the TTL that it had left: 1, or 0.
@@ -166,6 +177,48 @@ def round_trip(sock: socket.socket) -> float:
         (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
         return float(microseconds) / 1e6
     return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a connection does, as the kernel sees it.
+
+    Attributes:
+        round_trip: Smoothed over the last segments, in seconds.
+        rate: Bytes a second that arrived lately, and were sent in no less time
+            (tcp_rate.c); of a sender that pauses, the best of its bursts.
+        samples: At most so many measurements are in `round_trip`.
+    """
+
+    round_trip: float
+    rate: float
+    samples: int
+
+
+def progress(sock: socket.socket) -> Progress | None:
+    """Return how a connection does; None where the kernel does not tell."""
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError):
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_PROGRESS_SIZE)
+        if len(info) == _TCP_INFO_PROGRESS_SIZE:
+            (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+            (came,) = struct.unpack_from("=I", info, _TCP_INFO_SEGMENTS_IN)
+            (went,) = struct.unpack_from("=I", info, _TCP_INFO_DATA_SEGMENTS_OUT)
+            (rate,) = struct.unpack_from("=Q", info, _TCP_INFO_DELIVERY_RATE)
+            return Progress(microseconds / 1e6, float(rate), min(came, went))
+    return None
+
+
+def limit_rate(sock: socket.socket, rate: float | None) -> None:
+    """Send at most so many bytes a second, on Linux; None: as many as the congestion control allows.
+
+    TCP spaces its segments from then on, also without a limit.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            value = _NO_RATE_LIMIT if rate is None else struct.pack("@L", min(int(rate), 2**31))
+            sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)
 
 
 def _set_tcp(sock: socket.socket, name: str, value: int) -> None:

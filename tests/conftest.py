@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 from punchtunnel.ends import SocketEnd
+
+# asm-generic/socket.h
+SO_MAX_PACING_RATE = 47
 
 # A shell starts what it has put behind `&` with SIGINT ignored, nohup with SIGHUP;
 # the tool respects that, and every process of a test would inherit it.
@@ -43,3 +47,9 @@ def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         near.setblocking(False)
         far.setblocking(False)
         yield near, far
+
+
+def rate_limit(sock: socket.socket) -> int | None:
+    """Return the bytes a second that the kernel sends at most."""
+    (rate,) = struct.unpack("@l", sock.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, struct.calcsize("@l")))
+    return None if rate == -1 else int(rate)

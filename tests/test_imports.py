@@ -22,7 +22,7 @@ LAYERS = [
     {"errors"},
     {"address", "clock", "schedule", "secure", "frames", "state"},
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp", "notify", "interfaces"},
-    {"hole", "pipes", "plan", "poller", "tries"},
+    {"hole", "pacing", "pipes", "plan", "poller", "tries"},
     {"display", "ends", "show"},
     {"delivery", "incoming", "outgoing", "streams", "target"},
     {"dialling", "link"},
@@ -43,7 +43,17 @@ LAYERS = [
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
 
 PURE = ["errors", "address", "schedule", "secure", "election", "tries", "frames", "mux", "parting"]
-PURE += ["state", "plan", "words", "words.display", "words.show", "words.protocol", "words.events", "words.usage"]
+PURE += [
+    "pacing",
+    "state",
+    "plan",
+    "words",
+    "words.display",
+    "words.show",
+    "words.protocol",
+    "words.events",
+    "words.usage",
+]
 PURE += ["words.doctor", *(f"doctor.{name}" for name in ("firewall", "rulesets", "sntp", "stun", "facts", "findings"))]
 EDGES_OF_THE_SYSTEM = {
     *("asyncio", "fcntl", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal"),

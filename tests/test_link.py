@@ -23,8 +23,9 @@ from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import Flag, Header, Kind
 from punchtunnel.incoming import RECEIVE_SIZE, Incoming
-from punchtunnel.link import Broken, Link
+from punchtunnel.link import SPARSE, Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
+from punchtunnel.outgoing import FIRST_FRAME
 from punchtunnel.pipes import Pipe
 from punchtunnel.poller import Poller
 
@@ -602,5 +603,30 @@ def test_thousand_streams_come_and_go(run: Callable[[Case], None]) -> None:
                         far.shutdown(socket.SHUT_WR)
                         assert await receive_all(near) == b""
             assert left.link.stream_count == 0
+
+    run(case)
+
+
+def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides(4608) as (left, right):
+            near, far = await connect(left, right)
+            bulk, bulk_far = await connect(left, right)
+            with near, far, bulk, bulk_far:
+                for sock in (near, bulk):
+                    sock.send(b"1")
+                await received(right, 2)
+                # Bulk, and its short rest, beside a stream that has nothing to send.
+                count = 2 + bulk.send(bytes(SPARSE + 1))
+                await received(right, count)
+                count += bulk.send(b"2")
+                await received(right, count)
+                assert left.link._outgoing.shared_at == float("-inf")
+                count += bulk.send(bytes(2 * FIRST_FRAME))
+                await received(right, count - 2 * FIRST_FRAME + 1)
+                count += near.send(b"3")
+                await received(right, count)
+                assert left.link._outgoing.shared_at > float("-inf")
+                assert right.link._outgoing.shared_at == float("-inf")
 
     run(case)

@@ -7,21 +7,27 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from punchtunnel import tcp
 from punchtunnel.ends import SocketEnd
 from punchtunnel.outgoing import (
+    COMPANY,
     FIRST_FRAME,
     FRAME_TIME,
     LONGEST_FRAME,
     PREFIX,
+    SETTLED,
     SHORTEST_FRAME,
     Outgoing,
 )
 from punchtunnel.pipes import Pipe
 from punchtunnel.secure import OVERHEAD, Opener, Sealer
+
+from .conftest import rate_limit
 
 KEY = bytes(32)
 
@@ -225,4 +231,59 @@ def test_a_pause_says_nothing_about_the_rate(hole: tuple[socket.socket, socket.s
     clock.now += 60
     outgoing.send_on()
     assert outgoing.frame_limit == FIRST_FRAME
+    outgoing.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system paces a socket")
+def test_a_full_hole_is_paced_while_small_messages_share_it(
+    hole: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    progress = tcp.Progress(0.04, 1e6, SETTLED)
+    monkeypatch.setattr(tcp, "progress", lambda sock: progress)
+    outgoing = Outgoing(hole[0], None, None, clock)
+
+    def run(seconds: float) -> int | None:
+        for _ in range(round(seconds / 0.05)):
+            if not outgoing.waits:
+                outgoing.send(memoryview(bytes(FIRST_FRAME)))
+            else:
+                outgoing.send_on()
+            clock.now += 0.05
+        return rate_limit(hole[0])
+
+    while not outgoing.waits:
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+    assert run(1) is None
+    progress = tcp.Progress(0.14, 1e6, SETTLED)
+    assert run(1) is None
+    outgoing.shared_at = clock.now
+    limit = run(1)
+    assert limit is not None
+    assert 0.5e6 < limit < 1e6
+    # Also where the hole takes something every other second only.
+    clock.now += COMPANY
+    outgoing.send_on()
+    assert rate_limit(hole[0]) is None
+    outgoing.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells of a round trip")
+def test_the_first_estimates_of_a_round_trip_are_not_believed(
+    hole: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SYNs have crossed they are too small: there would seem to be a queue for ever."""
+    clock = Clock()
+    progress = tcp.Progress(0.002, 1e6, SETTLED - 1)
+    monkeypatch.setattr(tcp, "progress", lambda sock: progress)
+    outgoing = Outgoing(hole[0], None, None, clock)
+    while not outgoing.waits:
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+    for now_known in (progress, tcp.Progress(0.04, 1e6, SETTLED)):
+        progress = now_known
+        for _ in range(10):
+            outgoing.shared_at = clock.now
+            outgoing.send_on()
+            clock.now += 0.3
+    assert rate_limit(hole[0]) is None
     outgoing.close()

@@ -12,6 +12,8 @@ import pytest
 
 from punchtunnel import tcp
 
+from .conftest import rate_limit
+
 A, B = "127.0.0.1", "127.0.0.2"
 
 
@@ -69,3 +71,38 @@ def test_open_receive_window_makes_room_and_tells_of_every_byte(listener: socket
         sock.sendall(b"x")
         readable, _, _ = select.select([other], [], [], 10)
         assert readable == [other]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell less of a connection")
+def test_progress_is_what_the_kernel_saw(listener: socket.socket) -> None:
+    sock, other = connect(listener)
+    with sock, other:
+        before = tcp.progress(sock)
+        for _ in range(100):
+            sock.sendall(b"x")
+            other.recv(1)
+            other.sendall(b"y")
+            sock.recv(1)
+        after = tcp.progress(sock)
+        assert before is not None
+        assert after is not None
+        assert after.samples - before.samples == 100
+        assert after.rate > 0
+        assert after.round_trip == tcp.round_trip(sock)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system paces a socket")
+@pytest.mark.parametrize(("rate", "kernels"), [(123456.7, 123456), (1e15, 2**31), (None, None)])
+def test_a_limit_of_the_rate_is_the_kernels(listener: socket.socket, rate: float | None, kernels: int | None) -> None:
+    sock, other = connect(listener)
+    with sock, other:
+        tcp.limit_rate(sock, 1000.0)
+        tcp.limit_rate(sock, rate)
+        assert rate_limit(sock) == kernels
+
+
+def test_what_is_no_tcp_tells_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert tcp.progress(ours) is None
+        tcp.limit_rate(ours, 1000.0)
