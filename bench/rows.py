@@ -158,7 +158,7 @@ def _echo() -> Iterator[Row]:
     more = 1.5 * 2 * BUSY_PATH.delay_s * 1000
     targets = tuple(Target(ours, MORE99, more) for ours in (PLAIN, SEALED))
     yield _beside_bulk("100 Mbit/s, 20 ms one way", BUSY_PATH, targets)
-    # Most of the time: to empty such a queue takes two seconds.
+    # Of most of the time: to empty such a queue takes two to three seconds.
     targets = tuple(Target(ours, BUSY50, 0.25, SSH) for ours in (PLAIN, SEALED))
     yield _beside_bulk("20 Mbit/s with half a second of queue", HOME_PATH, targets)
 
@@ -169,7 +169,7 @@ def _beside_bulk(words: str, path: Path, targets: tuple[Target, ...]) -> Row:
         tuple(_slow(label, measures.echo_beside_bulk) for label in (PLAIN, SEALED, SSH)),
         (BUSY50, BUSY99, IDLE99, MORE99, MBITS),
         (*targets, *(Target(ours, BUSY99, 1.0, SSH) for ours in (PLAIN, SEALED))),
-        seconds=4.0,
+        seconds=8 * path.queue_s + 4,
         path=path,
         fresh=True,
         rounds=SLOW_ROUNDS,

@@ -14,10 +14,11 @@ Rule 1: the queue is what the round trip has above the path's own.  While that
 Rule 2: only while small messages share the hole.  Bulk alone takes what TCP
         gives it, against everybody else's bulk too.
 Rule 3: a queue that somebody else fills gets no shorter by our holding back.
-        If it is not gone in the time that our own would need, the line may
-        have become a little slower, and we hold back from what arrives now;
-        if it is still there then, it is left alone for a minute, and for
-        twice as long each time that it comes to that again.
+        So bulk keeps half of what it has without a limit, and if the queue is
+        not gone in the time that our own would need, it is left alone for a
+        while, and for twice as long each time that it comes to that again.
+        A line that has become much slower looks the same, and is found out
+        in that while.
 
 The principle is LEDBAT's (RFC 6817: the delay tells of a queue before a loss
 does), with a rate instead of a window: SO_MAX_PACING_RATE is for every user,
@@ -41,27 +42,32 @@ ROUND_TRIPS = 2.0
 # the rate for that.
 DRAIN = 2.0
 SLOWEST = 0.75
-# The growth of a step while there is next to no queue.
+# The growth of a step while there is next to no queue: less than a quarter.
 GROWTH = 1.1
 # Looks of which the best tells what the line takes: one alone may have met a
 # loss, or a radio that fell silent.
 LOOKS = 3
 # Of the limit.  Whoever reaches it would send more; below, the line is slow.
 REACHED = 0.95
-# What is left of a look while the queue is a little too long: the line may be a
-# little slower.
-FORGET = 0.99
+# What is left of a look while the queue is too long: the line may be a little
+# slower than it was.
+FORGET = 0.95
+# Of what bulk has without a limit.
+FLOOR = 0.5
 # Bytes a second.  Slower, and the hole would not tell in time that it is not.
 LEAST = 64 * 1024.0
-# Steps, and seconds for each second of queue, in which our own queue is gone.
-PATIENCE_STEPS = 6
-PATIENCE = 6.0
+# Seconds, and more for each second of queue, in which our own is gone.
+PATIENCE = 4.0
+PATIENCE_WITH_QUEUE = 6.0
+# A queue that is too long or too short by this share counts fully for patience,
+# one between for less: about what is accepted it is on either side in turn.
+CLEARLY = 0.25
 # Seconds until what was taken for somebody else's queue is tried again.
-RETRY = 60.0
-LONGEST_RETRY = 960.0
-# Seconds without too long a queue after which earlier ones are forgotten; somebody
-# else's comes and goes more often.
-CALM = 10.0
+RETRY = 5.0
+LONGEST_RETRY = 320.0
+# Looks in a row without a queue that is clearly too long, after which earlier tries
+# are forgotten.
+CALM = 40
 
 
 class Pacer:
@@ -69,16 +75,16 @@ class Pacer:
 
     def __init__(self) -> None:
         self.limit: float | None = None
-        # What the line took, at the last looks.
+        # What the line seemed to take, at the last looks.
         self._line: deque[float] = deque(maxlen=LOOKS)
+        # The most that bulk had without a limit, or with one and a short queue.
+        self._free = 0.0
         # The shortest round trip that was seen.
         self._own = float("inf")
         self._next_look = float("-inf")
-        # When a queue that is there now must have gone, if it is ours and the line as we think.
-        self._deadline: float | None = None
-        self._doubted = False
-        # When it was there last.
-        self._strained_at = float("-inf")
+        # Seconds for which the queue was too long, less those for which it was not; the most that there may be.
+        self._strain = self._patience = 0.0
+        self._calm = 0
         self._retry = RETRY
         self._retry_at = float("-inf")
 
@@ -93,55 +99,43 @@ class Pacer:
             company: Small messages share it.
         """
         self._own = min(self._own, round_trip)
-        if not company or now < self._retry_at:
-            self.limit = self._deadline = None
+        holds = company and now >= self._retry_at
+        if not holds:
+            self.limit, self._strain = None, 0.0
         if full and rate and now >= self._next_look:
-            queue, step = round_trip - self._own, max(SHORTEST_STEP, ROUND_TRIPS * round_trip)
+            step = max(SHORTEST_STEP, ROUND_TRIPS * round_trip)
             self._next_look = now + step
-            self._look(now, queue, rate)
-            if company and now >= self._retry_at:
-                self._adjust(now, queue, rate, step)
+            queue, accepted = round_trip - self._own, QUEUE + self._own * QUEUE_SHARE
+            self._look(rate, queue <= accepted)
+            if holds:
+                self._adjust(now, queue, accepted, step)
 
-    @property
-    def _accepted(self) -> float:
-        return QUEUE + self._own * QUEUE_SHARE
-
-    def _look(self, now: float, queue: float, rate: float) -> None:
-        """Take note of what the line takes, and how long it has done so without too long a queue."""
-        line = max(self._line, default=0.0)
+    def _look(self, rate: float, is_short: bool) -> None:
+        """Take note of what the line takes."""
         if self.limit is not None and rate >= self.limit * REACHED:
-            self._line.append(max(rate, line if queue <= self._accepted else line * FORGET))
-        else:
-            self._line.append(rate)
-            if max(self._line) < line:
-                # It has become slower: that queue may well be ours.
-                self._deadline = None
-        if queue > 2 * self._accepted:
-            self._strained_at = now
-        elif now - self._strained_at > CALM:
-            self._doubted, self._retry = False, RETRY
+            rate = max(rate, max(self._line) * (1 if is_short else FORGET))
+        self._line.append(rate)
+        if self.limit is None:
+            self._free = max(self._line)
+        elif is_short:
+            self._free = max(self._free, rate)
 
-    def _adjust(self, now: float, queue: float, rate: float, step: float) -> None:
-        accepted = self._accepted
-        if queue <= 2 * accepted:
-            self._deadline = None
-        elif self._deadline is None:
-            self._deadline = now + PATIENCE_STEPS * step + PATIENCE * queue
-        elif now > self._deadline:
-            self._lose_patience(now, rate)
-        if now < self._retry_at or (self.limit is None and queue <= accepted):
-            return
-        change = GROWTH if queue < accepted / 4 else 1 + (accepted - queue) / (DRAIN * step)
-        self.limit = max(max(self._line) * max(change, SLOWEST), LEAST)
-
-    def _lose_patience(self, now: float, rate: float) -> None:
-        """A queue did not go in time: first doubt what the line takes, then that the queue is ours (rule 3)."""
-        self._deadline = None
-        if self._doubted:
-            self.limit, self._doubted = None, False
+    def _adjust(self, now: float, queue: float, accepted: float, step: float) -> None:
+        excess = queue / accepted - 1
+        self._strain = max(self._strain + step * min(max(excess / CLEARLY, -1), 1), 0.0)
+        self._patience = max(self._patience, PATIENCE + PATIENCE_WITH_QUEUE * queue) if self._strain else 0.0
+        self._calm = 0 if excess > CLEARLY else self._calm + 1
+        if self._calm >= CALM:
+            self._retry = RETRY
+        change = max(1 - excess * accepted / (DRAIN * step), SLOWEST)
+        if self._strain > self._patience:
+            self.limit = None
             self._retry_at = now + self._retry
             self._retry = min(2 * self._retry, LONGEST_RETRY)
-        else:
-            self._doubted = True
-            self._line.clear()
-            self._line.append(rate)
+        elif excess > 0:
+            self.limit = max(max(self._line) * change, self._free * FLOOR, LEAST)
+        elif self.limit is not None:
+            if queue < accepted / 4:
+                change = max(change, GROWTH)
+            # Never lower: a rate without a queue says how much was sent, not how much could be.
+            self.limit = max(self.limit, max(self._line) * change)

@@ -217,6 +217,7 @@ def limit_rate(sock: socket.socket, rate: float | None) -> None:
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
+            # As much as fits on every system.
             value = _NO_RATE_LIMIT if rate is None else struct.pack("@L", min(int(rate), 2**31))
             sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)
 

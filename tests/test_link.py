@@ -616,15 +616,20 @@ def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callabl
                 for sock in (near, bulk):
                     sock.send(b"1")
                 await received(right, 2)
-                # Bulk, and its short rest, beside a stream that has nothing to send.
                 count = 2 + bulk.send(bytes(SPARSE + 1))
                 await received(right, count)
+                # The short rest of what was longer, while another stream waits.
+                count += near.send(bytes(2 * FIRST_FRAME))
+                await received(right, count - 2 * FIRST_FRAME + 1)
                 count += bulk.send(b"2")
                 await received(right, count)
                 assert left.link._outgoing.shared_at == float("-inf")
+                # Until it is known again as one of small messages.
+                count += near.send(b"3")
+                await received(right, count)
                 count += bulk.send(bytes(2 * FIRST_FRAME))
                 await received(right, count - 2 * FIRST_FRAME + 1)
-                count += near.send(b"3")
+                count += near.send(b"4")
                 await received(right, count)
                 assert left.link._outgoing.shared_at > float("-inf")
                 assert right.link._outgoing.shared_at == float("-inf")
