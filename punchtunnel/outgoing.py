@@ -142,7 +142,7 @@ class Outgoing:
         except BlockingIOError:
             pass
         self.writable = sent > 0
-        self._pace(sent)
+        self._measure(sent)
 
     def load_copied(self, end: End, limit: int, *, to_end: bool = False) -> int | None:
         """Read up to `limit` bytes of payload from an end, when nothing waits.
@@ -202,8 +202,8 @@ class Outgoing:
         self._unsent = self._frame[:0]
         self.writable = False
 
-    def _pace(self, sent: int) -> None:
-        """Fit the length of frames to the rate at which the hole takes them."""
+    def _measure(self, sent: int) -> None:
+        """Fit the length of frames, and the rate, to the rate at which the hole takes them."""
         self.said_at = now = self._monotonic()
         self._bytes += sent
         self._was_full = self._was_full or self.waits
@@ -217,7 +217,7 @@ class Outgoing:
                 # Not known yet, or as fast as that at least.
                 limit = max(limit, self.frame_limit)
             self.frame_limit = max(SHORTEST_FRAME, min(limit, self._longest))
-        self._fit_rate(now)
+        self._pace(now)
         self._began, self._bytes, self._was_full = now, 0, False
         unsent = UNSENT_FRAMES * self.frame_limit
         # Not for every small change: it costs a system call.
@@ -225,7 +225,7 @@ class Outgoing:
             self._unsent_limit = unsent
             tcp.limit_unsent(self._sock, unsent)
 
-    def _fit_rate(self, now: float) -> None:
+    def _pace(self, now: float) -> None:
         """Keep the path's queue short while small messages share the hole."""
         progress = tcp.progress(self._sock)
         if progress is None or progress.samples < SETTLED:

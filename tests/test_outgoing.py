@@ -216,7 +216,7 @@ def test_bursts_with_pauses_between_them_do_not_shorten_the_frames(hole: tuple[s
         else:
             outgoing.send_on()
         clock.now += 0.001
-        if step % 300 < 20:
+        if step % 600 < 40:
             with contextlib.suppress(BlockingIOError):
                 far.recv(1 << 20)
     assert outgoing.frame_limit >= FIRST_FRAME

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from punchtunnel.pacing import FLOOR, LEAST, LONGEST_RETRY, LOOKS, QUEUE, QUEUE_SHARE, RETRY, Pacer
+from punchtunnel.outgoing import COMPANY
+from punchtunnel.pacing import FLOOR, LEAST, LONGEST_RETRY, LOOKS, RETRY, SHORT, SHORT_SHARE, Pacer
 
 # Seconds of the model, and between two looks at it.
 TICK = 0.01
@@ -58,7 +59,7 @@ class Line:
     @property
     def accepted(self) -> float:
         """The queue that is accepted, in seconds."""
-        return QUEUE + self.own * QUEUE_SHARE
+        return SHORT + self.own * SHORT_SHARE
 
     @property
     def held_back(self) -> float:
@@ -143,7 +144,7 @@ def test_a_short_pause_of_bulk_does_not_bring_the_queue_back() -> None:
 def test_the_rate_follows_the_line(change: float) -> None:
     line = line_in_company()
     line.capacity *= change
-    line.run(20)
+    line.run(60)
     rate, queue = line.run(20)
     assert rate > 0.98
     assert queue < 1.5 * line.accepted
@@ -263,13 +264,50 @@ def test_after_somebody_else_has_gone_the_queue_is_ours_again() -> None:
 def test_company_that_comes_and_goes_leaves_nothing_behind() -> None:
     line = line_at_rest()
     for _ in range(20):
-        line.run(3)
+        line.run(COMPANY + 1)
         line.run(3, company=False)
         assert line.pacer.limit is None
     line.run(6)
     rate, queue = line.run(30)
     assert queue < 1.5 * line.accepted
     assert rate > 0.98
+
+
+@pytest.mark.parametrize("more", [0, 0.008, 0.016, 0.019, 0.024])
+@pytest.mark.parametrize("share", [0.94, 1])
+def test_a_line_that_was_slow_for_a_moment_is_used_again(more: float, share: float) -> None:
+    """Also where the path has become longer meanwhile, and the rate looks smaller than it is."""
+    line = line_at_rest()
+    line.measured = lambda rate, round_trip: (rate * share, round_trip + more)
+    line.run(10)
+    line.capacity /= 50
+    line.run(8)
+    line.capacity *= 50
+    line.run(30)
+    rates = [line.run(30)[0] for _ in range(5)]
+    assert min(rates) > 0.75
+
+
+def test_company_again_and_again_does_not_make_somebody_elses_queue_ours() -> None:
+    line = line_at_rest()
+    line.others = lambda now: 1.5
+    rates = []
+    for _ in range(30):
+        rates += [line.run(10)[0], line.run(2, company=False)[0]]
+    assert min(rates) > FLOOR
+    assert sum(rates) / len(rates) > 0.95
+
+
+@pytest.mark.parametrize("seconds", [3, 20])
+def test_a_round_trip_that_took_very_long_once_is_forgotten(seconds: float) -> None:
+    line = line_at_rest()
+    line.others = lambda now: 0.05
+    line.run(3)
+    line.measured = lambda rate, round_trip: (rate, round_trip + seconds)
+    line.run(2 * LOOK)
+    line.measured = as_it_is
+    rates = [line.run(30)[0] for _ in range(10)]
+    assert min(rates) > 0.9
 
 
 def test_a_line_that_is_slower_than_the_least_is_left_alone() -> None:
