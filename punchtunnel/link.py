@@ -575,6 +575,7 @@ class Link:
             self.payload_at = time.monotonic()
             self.bytes_out += count
             stream.bulk = count >= WORTH_SPLICING
+            # Twice: the short rest of what was long is no small message.
             if stream.sparse and count <= SPARSE and self._ring:
                 self._outgoing.shared_at = self.payload_at
             stream.sparse = count <= SPARSE

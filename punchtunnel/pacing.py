@@ -17,7 +17,7 @@ Rule 3: a queue that somebody else fills gets no shorter by our holding back.
         So bulk keeps half of what it had without a limit, and a queue that is
         too long for longer than our own would be is left alone for a while,
         and for twice as long if it soon comes to that again.  A line that has
-        become much slower looks the same, and is found out in that while.
+        become slower may look the same, and is found out in that while.
 Rule 4: a rate without a queue lowers nothing: it says how much was sent, not
         how much could be.
 

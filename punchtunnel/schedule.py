@@ -66,8 +66,8 @@ EXPRESS_PORTS = slice(LISTENERS_PER_BUCKET, CLOCK_FREE_PORTS)
 EXPRESS_WAIT = 0.2
 # SYNs of dials in so many seconds, after which what is refused waits.  What each
 # port had in hand by then comes on top: where a bucket ends soon after the start,
-# 28 ports, 240 SYNs together in the worst of 2000 simulated runs (without a limit
-# 267, and 284 where no hold survives).
+# 28 ports, at most 240 SYNs together in 2000 runs of the simulation that is among
+# the tests (without a limit 267, and 284 where no hold survives).
 MOST_SYNS = 190
 SYNS_SPAN = 10.0
 # After this long without a peer politeness wins; a port is then dialled every

@@ -150,6 +150,32 @@ def test_the_rate_follows_the_line(change: float) -> None:
     assert queue < 1.5 * line.accepted
 
 
+@pytest.mark.parametrize("change", [0.6, 0.95, 1.05, 1.3, 4])
+def test_it_follows_without_giving_up(change: float) -> None:
+    line = line_in_company()
+    line.limits.clear()
+    line.capacity *= change
+    line.run(10)
+    rate, queue = line.run(20)
+    assert None not in line.limits
+    assert rate > 0.98
+    assert queue < 1.5 * line.accepted
+
+
+def test_a_line_that_gets_much_faster_is_used_soon() -> None:
+    line = line_in_company()
+    line.capacity *= 4
+    rate, _ = line.run(10)
+    assert rate > 0.75
+
+
+def test_a_hole_that_is_not_full_says_nothing_of_the_line() -> None:
+    line = line_in_company()
+    before = line.pacer.limit
+    line.run(20, full=False)
+    assert line.pacer.limit == before
+
+
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_one_rate_that_is_wrong_changes_nothing(share: float) -> None:
     line = line_in_company()
@@ -235,6 +261,27 @@ def test_bulk_keeps_half_of_what_it_had() -> None:
     assert min(limit for limit in line.limits if limit is not None) >= FLOOR * line.capacity / 2
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_bulk_keeps_half_also_where_every_rate_is_lower_than_the_last(grown: bool) -> None:
+    pacer, now, rate = Pacer(), 0.0, 1e6
+    if grown:
+        # With a limit from a time when the line was slow.
+        pacer.update(now, 0.04, 1e5, full=True, company=True)
+        pacer.update(now + 1, 0.08, 1e5, full=True, company=True)
+        while (pacer.limit or 0) < rate:
+            now += 1
+            pacer.update(now + 1, 0.04, pacer.limit or 0, full=True, company=True)
+    else:
+        pacer.update(now, 0.04, rate, full=True, company=True)
+    limits = []
+    for step in range(8):
+        pacer.update(now + 2 + step * 0.3, 0.1, rate, full=True, company=True)
+        limits.append(pacer.limit)
+        rate = (pacer.limit or 0) / 2
+    assert limits[0] is not None
+    assert limits[-1] == pytest.approx(FLOOR * 1e6, rel=0.15)
+
+
 def test_what_was_left_alone_is_tried_again_later_and_later() -> None:
     line = line_at_rest()
     line.others = lambda now: 0.2
@@ -298,16 +345,16 @@ def test_company_again_and_again_does_not_make_somebody_elses_queue_ours() -> No
     assert sum(rates) / len(rates) > 0.95
 
 
-@pytest.mark.parametrize("seconds", [3, 20])
-def test_a_round_trip_that_took_very_long_once_is_forgotten(seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "span", "least"), [(3, 2 * LOOK, 0.9), (20, 2 * LOOK, 0.9), (20, 3, 0.8)])
+def test_a_round_trip_that_took_very_long_once_is_forgotten(seconds: float, span: float, least: float) -> None:
     line = line_at_rest()
     line.others = lambda now: 0.05
     line.run(3)
     line.measured = lambda rate, round_trip: (rate, round_trip + seconds)
-    line.run(2 * LOOK)
+    line.run(span)
     line.measured = as_it_is
     rates = [line.run(30)[0] for _ in range(10)]
-    assert min(rates) > 0.9
+    assert min(rates) > least
 
 
 def test_a_line_that_is_slower_than_the_least_is_left_alone() -> None:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import math
 import random
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchtunnel.dialling import HOLD_SHARE, LATER_FAILURES
 from punchtunnel.schedule import (
     CLOCK_FREE,
+    EXPRESS_PORTS,
     FIRST_WAIT,
     HIGHEST_PORT,
     LISTENERS_PER_BUCKET,
     LOWEST_PORT,
     MAX_SOCKETS,
+    MOST_SYNS,
     PATIENT_AFTER,
     PATIENT_WAIT,
     SLOW_WAIT,
+    SYNS_SPAN,
     WAIT_GROWTH,
     Plan,
     bucket_ports,
@@ -259,6 +264,34 @@ def dials_when_refused_at_once(ports: int, seed: int) -> Callable[[float, float]
 @pytest.mark.parametrize("seed", range(20))
 def test_fewer_than_250_dials_in_the_first_ten_seconds_over_20_ports(seed: int) -> None:
     assert dials_when_refused_at_once(20, seed)(0, 10) < 250
+
+
+def syns_beside_a_border(border: float, holds: bool, seed: int) -> int:
+    """Dial 20 ports, 8 more from `border` on, and be refused after 50 ms; return the SYNs of ten seconds.
+
+    What counts, and what waits for it, is as in dialling.py: a hold's SYN is sent twice.
+    """
+    rng = random.Random(seed)
+    counted = deque([float("-inf")] * MOST_SYNS, MOST_SYNS)
+    express = 0 if holds else EXPRESS_PORTS.stop - EXPRESS_PORTS.start
+    due = [(0.0, port, 0) for port in range(20)] + [(border, 20 + port, LATER_FAILURES) for port in range(8)]
+    heapq.heapify(due)
+    syns = 0
+    while due[0][0] <= 10:
+        now, port, failures = heapq.heappop(due)
+        held = holds and rng.random() < HOLD_SHARE
+        counted.extend([now] * (1 + held))
+        syns += 1 + (held and now + 1 <= 10)
+        ended = now + (1.05 if held else 0.05)
+        wait = redial_wait(failures + 1, ended, rng, port < express)
+        heapq.heappush(due, (max(ended, counted[0] + SYNS_SPAN) + wait, port, failures + 1))
+    return syns
+
+
+@pytest.mark.parametrize("border", [0.5, 2, 5])
+@pytest.mark.parametrize("holds", [True, False])
+def test_fewer_than_250_syns_in_the_first_ten_seconds_beside_a_border(border: float, holds: bool) -> None:
+    assert max(syns_beside_a_border(border, holds, seed) for seed in range(300)) < 250
 
 
 @pytest.mark.parametrize("seed", range(3))
