@@ -357,6 +357,13 @@ def test_a_round_trip_that_took_very_long_once_is_forgotten(seconds: float, span
     assert min(rates) > least
 
 
+def test_a_pause_is_no_time_with_too_long_a_queue() -> None:
+    pacer = Pacer()
+    for now, round_trip in ((0.0, 0.04), (1.0, 0.1), (101.0, 0.1)):
+        pacer.update(now, round_trip, 1e6, full=True, company=True)
+    assert pacer.limit is not None
+
+
 def test_a_line_that_is_slower_than_the_least_is_left_alone() -> None:
     line = line_at_rest()
     line.capacity = LEAST / 4
