@@ -23,13 +23,13 @@ import errno
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
 from punchtunnel.ends import End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
+from punchtunnel.guard import GuardedLoop
 from punchtunnel.hole import Hole
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset
@@ -91,7 +91,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None) -> Outcome:
     loop = asyncio.get_running_loop()
     session = Session(loop, hole, plan, report)
-    loop.set_exception_handler(lambda _, context: session.broke(_bug(context)))
+    guarded = GuardedLoop(loop, session.broke)
 
     def on_signal() -> None:
         while signals is not None and (number := signals.take()) is not None:
@@ -101,20 +101,14 @@ async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | 
                 session.stop(Exit(128 + number))
 
     if signals is not None:
-        loop.add_reader(signals.fileno(), on_signal)
+        guarded.add_reader(signals.fileno(), on_signal)
     try:
         session.start(hole.unread)
         return await session.ended
     finally:
         if signals is not None:
-            loop.remove_reader(signals.fileno())
+            guarded.remove_reader(signals.fileno())
         session.close()
-
-
-def _bug(context: dict[str, Any]) -> BaseException:
-    """Return the exception that nobody caught."""
-    error = context.get("exception")
-    return error if isinstance(error, BaseException) else RuntimeError(context["message"])
 
 
 class _Stdio(StdioEnd):
@@ -131,21 +125,26 @@ class _Stdio(StdioEnd):
 
 
 class Session:
-    """The policy of one session; the owner of its link."""
+    """The policy of one session; the owner of its link, and of the hole from now on."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: words.Report) -> None:
-        self._loop = loop
+        self._loop = GuardedLoop(loop, self.broke)
+        self._loop_name = type(loop).__module__.partition(".")[0]
         self._plan = plan
         self._report = report
         self._leads = hole.leads
         self._their_role = hole.role
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._single = Role.STDIO in plan.role | hole.role
-        self._poller = Poller(loop)
+        try:
+            self._poller = Poller(self._loop)
+        except OSError:
+            hole.sock.close()
+            raise
         seals = None
         if hole.keys is not None:
             seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
-        self._link = Link(loop, self._poller, hole.sock, hole.leads, self, seals)
+        self._link = Link(self._loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
         self._dialling: dict[int, Reach] = {}
         self._stdio: StdioEnd | None = None
@@ -169,7 +168,7 @@ class Session:
     def start(self, unread: bytes) -> None:
         """Open the first stream or the doors to it, and begin."""
         side = "leading" if self._leads else "following"
-        self._report("link_up", loop=type(self._loop).__module__.partition(".")[0], side=side)
+        self._report("link_up", loop=self._loop_name, side=side)
         self._link.start(unread)
         if self._checked:
             self._later("check", CHECK_LIMIT, self._give_up_checking)
@@ -196,7 +195,8 @@ class Session:
     @property
     def parting(self) -> bool:
         """One of the two sides takes no more streams."""
-        return self._leaving or self._parting.said or self._parting.heard is not None or self.ended.done()
+        said = self._leaving or self._parting.said or self._parting.heard is not None
+        return said or not self._link.is_open or self.ended.done()
 
     def open(self, end: End) -> int:
         """Open a stream that is joined to `end`, and return its number."""
@@ -346,20 +346,25 @@ class Session:
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         name = f"accept {listener.fileno()}"
+        told = False
 
         def accept(_: int = 0) -> None:
+            nonlocal told
             for _ in range(ACCEPTS_PER_TURN):
-                if self._parting.said or self.ended.done() or (self._single and self._only is not None):
+                over = self._parting.said or not self._link.is_open or self.ended.done()
+                if over or (self._single and self._only is not None):
                     return
                 try:
                     client, _remote = listener.accept()
                 except (BlockingIOError, ConnectionAbortedError):
                     return
                 except OSError as error:
-                    if name not in self._timers:
+                    if not told:
                         self._report("warning", reason=words.cannot(words.ACCEPT, error))
+                    told = True
                     self._later(name, ACCEPT_PAUSE, accept)
                     return
+                told = False
                 number = self.open(SocketEnd(client))
                 self._report("stream_opened", stream=number, what=words.LOCAL_CLIENT)
             # Edge-triggered: those that are still waiting are not told again.
@@ -519,9 +524,14 @@ class Session:
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:
             # This process was stopped; what came meanwhile is not read yet.
-            self._link.heard_at = now
+            self._link.heard_at = self._link.payload_at = now
         self._last_tick = now
-        if now - self._link.heard_at >= DEAD_AFTER:
+        if not self._link.is_open:
+            if not self._single and now - self._link.payload_at >= DEAD_AFTER:
+                # Whoever reads nothing must not keep the others from the next hole; a pipe's reader may take its time.
+                self._fail(LinkError(words.unread_rest(DEAD_AFTER)))
+                self._cut_all()
+        elif now - self._link.heard_at >= DEAD_AFTER:
             self._die(now)
         elif now - self._link.said_at >= HEARTBEAT or now - self._link.heard_at >= HEARTBEAT:
             self._link.ping()

@@ -18,7 +18,7 @@ import punchtunnel
 from punchtunnel import notify, secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
 from punchtunnel.election import Role, Trait
-from punchtunnel.errors import Exit, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
 from punchtunnel.hole import Hole, Settings
 from punchtunnel.options import Options, find_secret, settings_of, side_of
@@ -221,6 +221,10 @@ def _guarded(options: Options) -> int:
         code, reason = error.status, ""
     except PunchtunnelError as error:
         code, reason = error.status, str(error)
+    except OSError as error:
+        if error.errno not in NO_RESOURCES:
+            raise
+        code, reason = Exit.LOCAL, words.no_resources(os.strerror(error.errno))
     status("exit", status=int(code), reason=reason)
     return code
 
@@ -441,7 +445,7 @@ def main() -> NoReturn:
     except typer.Abort:
         code = Exit.INTERRUPTED
     except OSError as error:
-        # Help that cannot be written; the run itself lets no OSError out.
+        # Help that cannot be written.
         Status(0, open_output(False, None))("exit", status=1, reason=words.cannot(words.WRITE, error))
         code = Exit.LOST
     sys.exit(int(code or 0))

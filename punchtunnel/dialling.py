@@ -48,7 +48,7 @@ from dataclasses import dataclass
 
 from punchtunnel import schedule, tcp, words
 from punchtunnel.address import join_host_port
-from punchtunnel.errors import LocalError
+from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.hole import Counts
 from punchtunnel.resolve import LOOPBACK, Address
 
@@ -70,7 +70,6 @@ HOLD_LIFE = 0.9
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 FORBIDDEN = {errno.EPERM, errno.EACCES}
-NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 Route = tuple[Address, int, int]
 

@@ -7,9 +7,13 @@ and shows its traceback.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 from punchtunnel import words
+
+# Errors of the system that say that there is no more of something.
+NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Exit(IntEnum):
@@ -56,7 +60,7 @@ class NoHoleError(PunchtunnelError):
 
 
 class RejectedError(PunchtunnelError):
-    """The peer was met but cannot be linked to: its role or its version."""
+    """The peer was met but cannot be linked to: its role, version or secret, or only one side is plain."""
 
     status = Exit.REJECTED
 
@@ -68,7 +72,7 @@ class LocalError(PunchtunnelError):
 
 
 class TargetError(PunchtunnelError):
-    """The far side could not reach the target of its --to."""
+    """The target of --to could not be reached, from whichever side has it."""
 
     status = Exit.TARGET
 

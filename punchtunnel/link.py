@@ -44,6 +44,7 @@ from punchtunnel.delivery import Delivery
 from punchtunnel.ends import End
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import HEADER, Data
+from punchtunnel.guard import Loop
 from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.mux import (
     Credited,
@@ -147,7 +148,7 @@ class Link:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         poller: Poller,
         sock: socket.socket,
         leads: bool,
@@ -212,8 +213,13 @@ class Link:
         """Streams that are not over yet."""
         return len(self._streams)
 
+    @property
+    def is_open(self) -> bool:
+        """The hole has not ended.  Where it has, what came whole may still be on its way to slow sinks."""
+        return not self._ended
+
     def open(self, end: End) -> int:
-        """Open a stream, join it to `end`, and return its number."""
+        """Open a stream, join it to `end`, and return its number; of no use once the hole has ended."""
         number = self._mux.open(time.monotonic())
         self._attach(self._add(number), end)
         return number
@@ -234,6 +240,8 @@ class Link:
             self._mux.reset(number, reason)
             self._remove(number)
             self._schedule()
+            self.cut = self.cut or self._ended
+            self._tell_if_ended()
 
     def refuse_all(self, reason: Reason) -> None:
         """Reset every stream."""
@@ -495,7 +503,8 @@ class Link:
             return
         try:
             if taken := delivery.drain():
-                self._mux.consumed(stream.number, taken, time.monotonic())
+                self.payload_at = time.monotonic()
+                self._mux.consumed(stream.number, taken, self.payload_at)
                 self._read_on(stream)
             if not delivery.ends or delivery.waits:
                 return

@@ -13,10 +13,11 @@ has nothing left, but for an end that HANG_UP has announced.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import sys
 from collections.abc import Callable
+
+from punchtunnel.guard import Loop
 
 READ = 1
 WRITE = 2
@@ -40,7 +41,7 @@ class Poller:
         loop: The running loop.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._callbacks: dict[int, Callback] = {}
         self._kernel = _Kernel()
@@ -66,9 +67,11 @@ class Poller:
         self._kernel.close()
 
     def _on_events(self) -> None:
-        for fd, events in self._kernel.poll():
-            callback = self._callbacks.get(fd)
-            if callback is not None:
+        callbacks = self._callbacks
+        # Whose events they are, before the first one is told: a callback may close a descriptor, and the next
+        # socket gets its number.
+        for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in self._kernel.poll()]:
+            if callback is not None and callbacks.get(fd) is callback:
                 callback(events)
 
 
@@ -123,7 +126,9 @@ else:
                 (
                     event.ident,
                     (READ if event.filter == select.KQ_FILTER_READ else WRITE)
-                    | (HANG_UP if event.flags & select.KQ_EV_EOF else 0),
+                    | (HANG_UP if event.flags & select.KQ_EV_EOF else 0)
+                    # With EOF the socket's error is in fflags.
+                    | (ERROR if event.flags & select.KQ_EV_EOF and event.fflags else 0),
                 )
                 for event in events
             ]

@@ -12,14 +12,20 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.ends import system_reason
+from punchtunnel.errors import NO_RESOURCES
+from punchtunnel.guard import Loop
 from punchtunnel.mux import Reason
 from punchtunnel.poller import WRITE, Poller
+
+# Seconds before a Unix socket whose queue is full is tried again.
+QUEUE_PAUSE = 0.02
 
 # Family and address of one way to the target.
 _Way = tuple[int, Any]
@@ -38,9 +44,7 @@ class Reach:
         done: Told how it ends, never before `start` has returned the first time.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, poller: Poller, target: AnyPlace, seconds: float, done: Done
-    ) -> None:
+    def __init__(self, loop: Loop, poller: Poller, target: AnyPlace, seconds: float, done: Done) -> None:
         self._loop = loop
         self._poller = poller
         self._target = target
@@ -96,19 +100,30 @@ class Reach:
         if not self._ways:
             self._fail(error)
             return
-        family, address = self._ways.pop(0)
+        self._try(self._ways.pop(0), time.monotonic() + self._seconds)
+
+    def _try(self, way: _Way, deadline: float) -> None:
+        family, address = way
         try:
-            self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            self._sock.setblocking(False)
-            code = self._sock.connect_ex(address)
-        except OSError as new:
-            code = new.errno or errno.EIO
-        if self._sock is not None and code in (0, errno.EINPROGRESS):
-            self._timer = self._loop.call_later(self._seconds, self._try_next, TimeoutError())
-            self._poller.register(self._sock.fileno(), self._on_event)
+            self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            code = sock.connect_ex(address)
+            if code in (0, errno.EINPROGRESS):
+                self._poller.register(sock.fileno(), self._on_event)
+        except OSError as failure:
+            code = failure.errno or errno.EIO
+        left = deadline - time.monotonic()
+        if code in (0, errno.EINPROGRESS):
+            self._timer = self._loop.call_later(left, self._try_next, TimeoutError())
+        elif code == errno.EAGAIN and family == socket.AF_UNIX and left > 0:
+            # The queue of a Unix socket is full: a connect that may block would wait there.
+            sock.close()
+            self._sock = None
+            self._timer = self._loop.call_later(QUEUE_PAUSE, self._try, way, deadline)
         else:
             # Never from within `start`: whoever asked has not noted yet that it did.
-            self._loop.call_soon(self._try_next, OSError(code, os.strerror(code)))
+            error = TimeoutError() if code == errno.EAGAIN else OSError(code, os.strerror(code))
+            self._loop.call_soon(self._try_next, error)
 
     def _on_event(self, events: int) -> None:
         if not events & WRITE or self._sock is None or self._done is None:
@@ -149,6 +164,6 @@ def why_unreachable(error: OSError) -> tuple[str, Reason]:
     reason = Reason.UNREACHABLE
     if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
         reason = Reason.REFUSED
-    elif error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+    elif error.errno in NO_RESOURCES:
         reason = Reason.NO_RESOURCES
     return system_reason(error), reason

@@ -21,7 +21,7 @@ LAYERS = [
     {"words.doctor"},
     {"errors"},
     {"address", "clock", "schedule", "secure", "frames", "state"},
-    {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp", "notify", "interfaces"},
+    {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp", "notify", "interfaces", "guard"},
     {"hole", "pacing", "pipes", "plan", "poller", "tries"},
     {"display", "ends", "show"},
     {"delivery", "incoming", "outgoing", "streams", "target"},
@@ -61,7 +61,10 @@ EDGES_OF_THE_SYSTEM = {
 }
 # What crosses from the synchronous half to the loop is a plain value.
 PUNCH_SIDE = {"hole", "punch", "puncher", "dialling", "resolve", "schedule"}
-LOOP_SIDE = {"bridge", "delivery", "link", "ends", "incoming", "outgoing", "pipes", "poller", "streams", "target"}
+LOOP_SIDE = {
+    *("bridge", "delivery", "link", "ends", "guard", "incoming", "outgoing", "pipes", "poller", "streams"),
+    "target",
+}
 
 
 def name_of(path: Path) -> str:

@@ -234,6 +234,14 @@ def broken_link(error: OSError) -> str:
     return f"link lost: {error.strerror or error}; {PUNCH_AGAIN}"
 
 
+def unread_rest(seconds: float) -> str:
+    """Say that somebody here does not take what came before the hole ended."""
+    return (
+        f"the hole has ended, and for {seconds:.0f} s a program here has read nothing of what came before that: "
+        "its connection is cut"
+    )
+
+
 def ended_by_signal(number: int) -> str:
     """Say that a signal ended this process."""
     return f"ended by signal {number}"

@@ -1,0 +1,72 @@
+"""The part of a loop that a session uses, with an eye on what it calls.
+
+An exception in a callback is nobody's: the loop writes it to a log and goes
+on, and a session that goes on with half a state would hang.  Setting the
+loop's own exception handler would take it from the program whose loop it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Callback = Callable[..., object]
+
+
+class Loop(Protocol):
+    """What poller.py, link.py and target.py need of a loop; asyncio's and uvloop's have it."""
+
+    def call_soon(self, callback: Callback, *args: Any) -> asyncio.Handle:
+        """See asyncio.AbstractEventLoop."""
+
+    def call_soon_threadsafe(self, callback: Callback, *args: Any) -> asyncio.Handle:
+        """See asyncio.AbstractEventLoop."""
+
+    def call_later(self, delay: float, callback: Callback, *args: Any) -> asyncio.TimerHandle:
+        """See asyncio.AbstractEventLoop."""
+
+    def add_reader(self, fd: int, callback: Callback, *args: Any) -> None:
+        """See asyncio.AbstractEventLoop."""
+
+    def remove_reader(self, fd: int) -> bool:
+        """See asyncio.AbstractEventLoop."""
+
+
+class GuardedLoop:
+    """A loop whose callbacks, where they fail, tell somebody instead of a log.
+
+    Args:
+        loop: The running loop.
+        broke: Told of what nobody has caught: a bug.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, broke: Callable[[BaseException], None]) -> None:
+        self._loop = loop
+        self._broke = broke
+
+    def call_soon(self, callback: Callback, *args: Any) -> asyncio.Handle:
+        """See Loop."""
+        return self._loop.call_soon(self._call, callback, *args)
+
+    def call_soon_threadsafe(self, callback: Callback, *args: Any) -> asyncio.Handle:
+        """See Loop."""
+        return self._loop.call_soon_threadsafe(self._call, callback, *args)
+
+    def call_later(self, delay: float, callback: Callback, *args: Any) -> asyncio.TimerHandle:
+        """See Loop."""
+        return self._loop.call_later(delay, self._call, callback, *args)
+
+    def add_reader(self, fd: int, callback: Callback, *args: Any) -> None:
+        """See Loop."""
+        self._loop.add_reader(fd, self._call, callback, *args)
+
+    def remove_reader(self, fd: int) -> bool:
+        """See Loop."""
+        return self._loop.remove_reader(fd)
+
+    def _call(self, callback: Callback, *args: Any) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            self._broke(error)
