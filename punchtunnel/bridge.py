@@ -38,7 +38,7 @@ from punchtunnel.plan import Outcome, Plan, RoundTrips
 from punchtunnel.poller import Poller
 from punchtunnel.secure import Opener, Sealer
 from punchtunnel.signals import Signals
-from punchtunnel.target import Reach, why_unreachable
+from punchtunnel.target import LookUp, Reach, why_unreachable
 
 # Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
 # DEAD_AFTER: the peer, which does the same, is gone.
@@ -147,6 +147,7 @@ class Session:
         self._link = Link(self._loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
         self._dialling: dict[int, Reach] = {}
+        self._look_up = LookUp(self._loop)
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
@@ -383,7 +384,7 @@ class Session:
             if not self._link.join(number, end):
                 end.abort()
 
-        reach = Reach(self._loop, self._poller, target, TARGET_TIMEOUT, reached)
+        reach = Reach(self._loop, self._poller, self._look_up, target, TARGET_TIMEOUT, reached)
         self._dialling[number] = reach
         reach.start()
 

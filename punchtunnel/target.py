@@ -1,7 +1,9 @@
 """Reach the target of --to: each of its addresses in turn, until one answers.
 
 No task and no future: a tunnel may carry thousands of connections a second,
-and each would cost more than the connection itself.
+and each would cost more than the connection itself.  A name is looked up once
+for all that wait for it: the peer opens as many streams as it likes, and
+neither our threads nor the name server shall count them.
 """
 
 from __future__ import annotations
@@ -24,13 +26,70 @@ from punchtunnel.guard import Loop
 from punchtunnel.mux import Reason
 from punchtunnel.poller import WRITE, Poller
 
+# Seconds for which the answer of a look-up holds.
+KEPT = 2.0
 # Seconds before a Unix socket whose queue is full is tried again.
 QUEUE_PAUSE = 0.02
 
 # Family and address of one way to the target.
 _Way = tuple[int, Any]
+# Called with the ways to a name, or with the error of the look-up.
+Told = Callable[[Sequence[_Way], OSError | None], None]
 # Called once, with the connected socket or the last way's error.
 Done = Callable[[socket.socket | OSError], None]
+
+
+class LookUp:
+    """The addresses behind a target's name, asked for in a thread.
+
+    Args:
+        loop: The running loop.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[Told, None] = {}
+        self._is_asking = False
+        self._ways: list[_Way] = []
+        self._failure: OSError | None = None
+        self._told_at = float("-inf")
+
+    def ask(self, target: Place, told: Told) -> None:
+        """Have somebody told of the ways to the one target of this session, but not before this returns."""
+        if time.monotonic() - self._told_at < KEPT:
+            self._loop.call_soon(told, self._ways, self._failure)
+            return
+        self._waiting[told] = None
+        if self._is_asking:
+            return
+        self._is_asking = True
+        try:
+            # A thread of its own: ending the loop would wait for the loop's threads.
+            threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
+        except RuntimeError:
+            # The system allows no more threads.
+            self._loop.call_soon(self._tell, [], OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+
+    def forget(self, told: Told) -> None:
+        """Who has asked does not wait any longer."""
+        self._waiting.pop(told, None)
+
+    def _ask(self, target: Place) -> None:
+        ways: list[_Way] = []
+        failure = None
+        try:
+            ways = _ways(target, 0)
+        except OSError as error:
+            failure = error
+        # The session may be over, and its loop closed.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._tell, ways, failure)
+
+    def _tell(self, ways: list[_Way], failure: OSError | None) -> None:
+        self._ways, self._failure, self._told_at, self._is_asking = ways, failure, time.monotonic(), False
+        waiting, self._waiting = self._waiting, {}
+        for told in waiting:
+            told(ways, failure)
 
 
 class Reach:
@@ -39,14 +98,18 @@ class Reach:
     Args:
         loop: The running loop.
         poller: Watches the socket that connects.
+        look_up: Shared with all others of the session.
         target: Where to.
         seconds: For all addresses together; TimeoutError if none answers.
         done: Told how it ends, never before `start` has returned the first time.
     """
 
-    def __init__(self, loop: Loop, poller: Poller, target: AnyPlace, seconds: float, done: Done) -> None:
+    def __init__(
+        self, loop: Loop, poller: Poller, look_up: LookUp, target: AnyPlace, seconds: float, done: Done
+    ) -> None:
         self._loop = loop
         self._poller = poller
+        self._look_up = look_up
         self._target = target
         self._seconds = seconds
         self._done: Done | None = done
@@ -63,7 +126,7 @@ class Reach:
             self._try_all(_ways(target, socket.AI_NUMERICHOST))
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
-            threading.Thread(target=self._ask, args=(target,), name="look-up", daemon=True).start()
+            self._look_up.ask(target, self._try_all)
 
     def cancel(self) -> None:
         """Give up; nothing is told."""
@@ -72,20 +135,8 @@ class Reach:
         if self._sock is not None:
             self._sock.close()
 
-    def _ask(self, target: Place) -> None:
-        """Look a name up, in a thread of its own: ending the loop would wait for the loop's threads."""
-        ways: list[_Way] = []
-        failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        try:
-            ways = _ways(target, 0)
-        except OSError as error:
-            failure = error
-        # The session may be over, and its loop closed.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._try_all, ways, failure)
-
-    def _try_all(self, ways: list[_Way], failure: OSError | None = None) -> None:
-        self._ways = ways
+    def _try_all(self, ways: Sequence[_Way], failure: OSError | None = None) -> None:
+        self._ways = list(ways)
         self._seconds /= max(len(ways), 1)
         self._try_next(failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
 
@@ -143,6 +194,7 @@ class Reach:
             done(error)
 
     def _stop_waiting(self) -> None:
+        self._look_up.forget(self._try_all)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -18,7 +19,7 @@ from punchtunnel import target as module
 from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.mux import Reason
 from punchtunnel.poller import Poller
-from punchtunnel.target import Reach, why_unreachable
+from punchtunnel.target import LookUp, Reach, why_unreachable
 
 LONG = 30.0
 
@@ -36,7 +37,7 @@ async def reach(target: AnyPlace, seconds: float = LONG) -> socket.socket | OSEr
     loop = asyncio.get_running_loop()
     poller = Poller(loop)
     ended: asyncio.Future[socket.socket | OSError] = loop.create_future()
-    attempt = Reach(loop, poller, target, seconds, ended.set_result)
+    attempt = Reach(loop, poller, LookUp(loop), target, seconds, ended.set_result)
     try:
         attempt.start()
         assert not ended.done(), "told within start"
@@ -138,7 +139,7 @@ def test_cancelled_look_up_tells_nothing(run: Any, monkeypatch: pytest.MonkeyPat
         loop = asyncio.get_running_loop()
         poller = Poller(loop)
         told: list[object] = []
-        attempt = Reach(loop, poller, Place("some.name", 1), LONG, told.append)
+        attempt = Reach(loop, poller, LookUp(loop), Place("some.name", 1), LONG, told.append)
         before = len(os.listdir("/proc/self/fd"))
         attempt.start()
         await loop.run_in_executor(None, asked.wait, LONG)
@@ -152,6 +153,76 @@ def test_cancelled_look_up_tells_nothing(run: Any, monkeypatch: pytest.MonkeyPat
         assert told == []
         assert len(os.listdir("/proc/self/fd")) == before
         poller.close()
+
+    run(case())
+
+
+def test_a_name_is_looked_up_once_for_all_who_wait(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that opens and resets streams made one thread of each, and one question to the name server."""
+    asked: list[Place] = []
+    answer = threading.Event()
+
+    def look_up(target: Place, flags: int) -> list[Any]:
+        asked.append(target)
+        answer.wait(LONG)
+        return []
+
+    monkeypatch.setattr(module, "_ways", look_up)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller, names = Poller(loop), LookUp(loop)
+        told: list[object] = []
+        for number in range(100):
+            attempt = Reach(loop, poller, names, Place("some.name", 1), LONG, told.append)
+            attempt.start()
+            if number % 2:
+                attempt.cancel()
+        assert len(names._waiting) == 50, "those that were given up are forgotten"
+        answer.set()
+        while len(told) < 50:  # noqa: ASYNC110 - a thread tells
+            await asyncio.sleep(0.001)
+        late = Reach(loop, poller, names, Place("some.name", 1), LONG, told.append)
+        late.start()
+        assert len(told) == 50, "told within start"
+        while len(told) < 51:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+        assert len(asked) == 1
+        poller.close()
+
+    run(case())
+
+
+def test_no_thread_for_a_look_up_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def case() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        result = await reach(Place("some.name", 1))
+        assert isinstance(result, OSError)
+        assert why_unreachable(result)[1] is Reason.NO_RESOURCES
+
+    run(case())
+
+
+def test_a_full_queue_of_a_unix_socket_is_waited_for(run: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+            listener.bind(str(tmp_path / "target"))
+            listener.listen(0)
+            first = await reach(UnixPlace(str(tmp_path / "target")))
+            assert isinstance(first, socket.socket)
+            stack.enter_context(first)
+            waiting = asyncio.ensure_future(reach(UnixPlace(str(tmp_path / "target"))))
+            await asyncio.wait([waiting], timeout=0.1)
+            assert not waiting.done()
+            stack.enter_context(listener.accept()[0])
+            second = await waiting
+            assert isinstance(second, socket.socket)
+            stack.enter_context(second)
+            late = await reach(UnixPlace(str(tmp_path / "target")), 0.1)
+            assert isinstance(late, TimeoutError)
 
     run(case())
 
