@@ -339,7 +339,7 @@ class Session:
     def _after_joining_stdio(self, number: int) -> None:
         if self._peer_takes_nothing:
             if self._plan.stdin is not None:
-                self._report("warning", reason=words.PEER_TAKES_NOTHING)
+                self._report("warning", reason=words.STDIN_NOT_READ)
             self._link.end_source(number)
         elif self._plan.stdin_size is not None:
             self._link.announce(number, self._plan.stdin_size)

@@ -397,16 +397,23 @@ def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.s
             listeners.append(listener)
             name = str(place)
             if isinstance(place, UnixPlace):
-                stack.callback(_unlink, place.path)
+                stack.callback(_unlink, place.path, _identity(place.path))
             else:
                 name = name_of(listener.getsockname())
             status("listening", place=name)
         yield listeners
 
 
-def _unlink(path: str) -> None:
+def _identity(path: str) -> tuple[int, int]:
+    info = os.lstat(path)
+    return info.st_dev, info.st_ino
+
+
+def _unlink(path: str, ours: tuple[int, int]) -> None:
+    """Remove our socket, if it is still what is there."""
     with contextlib.suppress(OSError):
-        os.unlink(path)
+        if _identity(path) == ours:
+            os.unlink(path)
 
 
 def _allow_descriptors() -> None:

@@ -364,7 +364,9 @@ class Dialler:
         sock.setblocking(False)
         host = str(remote[0]).partition("%")[0]
         known = listener.own or self.open_to_all
-        if not known and all(address.host != host for address in self._addresses):
+        # Each interface has its own fe80::1.
+        scope = remote[3] if len(remote) == 4 else 0
+        if not known and all((address.host, address.scope) != (host, scope) for address in self._addresses):
             self._counts.foreign += 1
             self._report("foreign", remote=tcp.name_of(remote))
             tcp.close_with_reset(sock)

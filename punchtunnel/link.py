@@ -654,6 +654,10 @@ class Link:
         """Forget a stream and abort its end."""
         stream = self._streams.pop(number)
         stream.source_open = False
+        if stream.in_ring:
+            # Nothing takes it out while the hole takes nothing, and the peer may open and reset for ever.
+            stream.in_ring = False
+            self._ring.remove(stream)
         stream.delivery.close()
         self._read_on(stream)
         if stream.end is not None:

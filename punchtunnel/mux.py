@@ -79,8 +79,8 @@ SHORTEST_ROUND_TRIP = 0.002
 MAX_OWED = 1024 * 1024
 # Every stream costs a descriptor here and one at the target.
 MAX_STREAMS = 4096
-# Bytes of answers that wait while the link is congested.  A peer that asks for
-# more without reading them is not one of ours.
+# Bytes of answers that wait while the link is congested: to pings, and to streams
+# that come and go.  A peer that asks for more without reading them is not one of ours.
 MAX_ANSWERS = 256 * 1024
 # Unanswered pings whose time is remembered.
 MAX_PINGS = 4
@@ -231,7 +231,7 @@ class Mux:
         stream = self._streams.get(number)
         if stream is not None and not stream.accepted:
             stream.accepted = True
-            self._send(WINDOW, ACK, number, 0, urgent=False)
+            self._send(WINDOW, ACK, number, 0, answer=True, urgent=False)
 
     def credit(self, number: int) -> int:
         """Return how many bytes may be sent on a stream now; 0 if it is gone or finished."""
@@ -263,16 +263,14 @@ class Mux:
         stream = self._streams.get(number)
         if stream is not None and not stream.finished_here:
             stream.finished_here = True
-            self._send(WINDOW, FIN, number, 0)
+            self._send(WINDOW, FIN, number, 0, answer=self._is_theirs(number))
             self._forget_if_done(number, stream)
 
     def reset(self, number: int, reason: Reason = Reason.RESET) -> None:
         """Give a stream up in both directions; nothing is said about it afterwards."""
-        stream = self._streams.get(number)
-        if stream is not None:
+        if number in self._streams:
             self._remove(number)
-            theirs = number % 2 == self._their_parity
-            self._send(WINDOW, RST, number, reason, answer=theirs and not stream.accepted)
+            self._send(WINDOW, RST, number, reason, answer=self._is_theirs(number))
 
     def consumed(self, number: int, length: int, now: float) -> None:
         """Report that `length` received bytes have left this process; returns them as credit."""
@@ -510,6 +508,9 @@ class Mux:
         self._control += frame
         self._urgent = self._urgent or urgent
         self._answers += len(frame) * answer
+
+    def _is_theirs(self, number: int) -> bool:
+        return number % 2 == self._their_parity
 
     def _add(self, number: int, now: float) -> None:
         self._streams[number] = _Stream(updated=now)

@@ -73,6 +73,8 @@ def check(
     """
     if family not in (0, 4, 6):
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
+    if secret and Trait.PLAIN in traits:
+        raise UsageError(usage.PLAIN_WITH_SECRET)
     return Settings(
         peers=[parse_peer(peer) for peer in peers],
         channel=channel,

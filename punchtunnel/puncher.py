@@ -56,8 +56,7 @@ PICK_TIMEOUT = 3.0
 FAREWELL_TIMEOUT = 1.0
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0
-# Connections that are open but not elected; the oldest, of those without a
-# hello if there are any, makes room.
+# Connections that are open but not elected; `_worth` says which makes room.
 MAX_HALFWAY = 64
 # Bytes that are taken from anybody before the election: ten times what it needs.
 MOST_UNPROVED = 1024
@@ -107,12 +106,14 @@ class Puncher:
         self._counts = Counts()
         tag = schedule.channel_tag(settings.channel)
         sealed = Trait.PLAIN not in settings.traits
+        # Only whoever proves the secret gets a hole.
+        self._proves = sealed and bool(settings.secret)
         # Until the first connection, nobody has heard it.
         self._has_nonce = nonce is not None
         self._election = Election(
             Hello(nonce or bytes(NONCE_SIZE), tag, settings.role, settings.traits),
             agree=self._agree if sealed else None,
-            strict=bool(settings.secret),
+            strict=self._proves,
             limits=Tries(self._caller, rations, rng) if sealed else None,
         )
         self._sealed = sealed
@@ -129,7 +130,7 @@ class Puncher:
         )
         # Whoever knows the secret may come from anywhere: some carriers send
         # traffic out of another address than the one that is known.
-        self._dialler.open_to_all = bool(settings.secret)
+        self._dialler.open_to_all = self._proves
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
         self._candidates: dict[int, _Candidate] = {}
         self._addresses: tuple[Address, ...] = ()
@@ -293,7 +294,7 @@ class Puncher:
         if data:
             candidate.answered = max(self._monotonic() - candidate.picked, 0.0)
             actions = self._election.received(conn, data)
-            if self._election.has_hello(conn):
+            if self._election.has_hello(conn) and self._is_known(conn):
                 # Before our next word: what we dial now must be there before it.
                 self._dialler.meet()
             self._perform(actions)
@@ -334,7 +335,7 @@ class Puncher:
                     self._forget(conn)
                 case Reject(conn, version, hello, proved) if conn in self._candidates:
                     error = RejectedError(words.rejected(self._settings.role, self._settings.traits, version, hello))
-                    if proved or not self._settings.secret:
+                    if proved or not self._proves:
                         self._farewell(conn)
                         raise error
                     self._note_rejection(conn, error)
@@ -453,10 +454,8 @@ class Puncher:
             dials=self._counts.dials,
         )
         if won.keys is not None:
-            authenticated = bool(self._settings.secret)
-            verifier = words.verifier(won.keys.verifier)
-            self._report("sealed", authenticated=authenticated, verifier=verifier)
-            if not authenticated:
+            self._report("sealed", authenticated=self._proves, verifier=words.verifier(won.keys.verifier))
+            if not self._proves:
                 self._report("unauthenticated")
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, TextIO
 from punchtunnel import words
 from punchtunnel.errors import UsageError
 from punchtunnel.words import usage
+from punchtunnel.words.events import Level
 
 if TYPE_CHECKING:
     from punchtunnel.display import Display
@@ -44,6 +45,10 @@ LAST_PATIENCE = 1.0
 # even if nothing else does, and the seconds between two of them.
 PERIODIC = {"waiting": "waited_s", "traffic": "elapsed_s"}
 PERIOD = 10.0
+# Events that the peer or strangers can cause as often as they like.  Of each, people
+# are told so many at once, and one a second after that; -vv tells all.
+REPEATED = {"foreign", "dropped", "rejected", "stream_opened", "stream_reset", "target_refused"}
+AT_ONCE = 20
 # A timer of PERIOD seconds may be early by this much.
 SLACK = 0.5
 
@@ -117,6 +122,34 @@ class Events:
         return True
 
 
+class Flood:
+    """Keeps what others can repeat at will from filling a log.
+
+    Args:
+        monotonic: Any steady time in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        # When each event will have all its lines again, and how many were left out.
+        self._whole_at: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def passes(self, event: str) -> bool:
+        """Tell whether one more line is to be written."""
+        now = self._monotonic()
+        whole_at = max(now, self._whole_at.get(event, now))
+        if whole_at - now > AT_ONCE - 1:
+            self._left_out[event] = self._left_out.get(event, 0) + 1
+            return False
+        self._whole_at[event] = whole_at + 1
+        return True
+
+    def take_left_out(self, event: str) -> int:
+        """Return how many were left out since the last one that passed."""
+        return self._left_out.pop(event, 0)
+
+
 class Status:
     """Tells everybody; an instance is a words.Report.
 
@@ -126,6 +159,7 @@ class Status:
         events: For programs.
         display: The line of a terminal, or --progress.
         manager: What tells a service manager; it raises nothing.
+        flood: Decides what of it is too much.
     """
 
     def __init__(
@@ -135,7 +169,9 @@ class Status:
         events: Events | None = None,
         display: Display | None = None,
         manager: Callable[[str, dict[str, object]], None] | None = None,
+        flood: Flood | None = None,
     ) -> None:
+        self._flood = flood or Flood()
         self._verbosity = verbosity
         self._output = output
         self._events = events
@@ -150,7 +186,11 @@ class Status:
         person = self._display is not None and self._display.has_person
         # Most events of a busy tunnel are for nobody.
         shown = words.level(event) <= self._verbosity or (person and event in _FOR_PEOPLE)
+        if shown and self._verbosity <= Level.INFO and event in REPEATED:
+            shown = self._flood.passes(event)
         text = words.sentence(event, fields) if shown else ""
+        if text and (left_out := self._flood.take_left_out(event)):
+            text += words.left_out(left_out)
         # A log that cannot be written must not end a transfer.
         with contextlib.suppress(OSError, ValueError):
             if self._display is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from punchtunnel import words
@@ -82,6 +82,27 @@ class Writer(asyncio.StreamWriter):
         self._facts = facts
         # What must end well for `wait_closed` to return.
         self.delivered: Callable[[], Awaitable[None]] | None = None
+        # Why nothing can be written.
+        self._refusal = ""
+
+    def refuse(self, reason: str) -> None:
+        """Send EOF at once; whoever writes is told why that is of no use."""
+        self._refusal = reason
+        self.write_eof()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See asyncio.StreamWriter.
+
+        Raises:
+            LinkError: The peer takes nothing.
+        """
+        if self._refusal:
+            raise LinkError(self._refusal)
+        super().write(data)
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """See `write`."""
+        self.write(b"".join(data))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return a fact about the hole, or what the socket pair knows."""

@@ -13,8 +13,8 @@ Rule 1: a source has FREE_TRIES, and one more for every TRY_EVERY seconds; what
 Rule 2: a try counts from its begin.  It is given back if it proved the
         secret, so that no service slows its own peer down.  It is also given
         back if it showed nothing of the secret, because a PICK was not
-        answered: always if it took long, and some times in a punch if it was
-        short, since each costs us computing.  (A side that was slow hears
+        answered: always if it took long, and SHORT_TRIES times of each source in a
+        punch if it was short, since each costs us computing.  (A side that was slow hears
         many connections at once that the other has given up; without this
         its tries were gone at once.)
 Rule 3: a connection is *expected* if it comes from the port that the schedule
@@ -39,7 +39,7 @@ No sockets; clock and randomness are arguments.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -134,7 +134,8 @@ class Tries(Limits):
         self._rations = rations
         self._rng = rng
         self._under_way: dict[int, _Try] = {}
-        self._short_tries = SHORT_TRIES
+        # What each source has left of them.
+        self._short_tries: defaultdict[str, int] = defaultdict(lambda: SHORT_TRIES)
 
     def choose(self, waiting: Mapping[int, bytes]) -> int | None:
         """See Limits; None if it is nobody's turn."""
@@ -166,8 +167,8 @@ class Tries(Limits):
             return
         if one.began + LONG_TRY <= self._rations.now():
             self._rations.give_back(one.source)
-        elif self._short_tries > 0:
-            self._short_tries -= 1
+        elif self._short_tries[one.source] > 0:
+            self._short_tries[one.source] -= 1
             self._undo(one)
 
     def ended(self, conn: int, proved: bool) -> None:

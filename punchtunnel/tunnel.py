@@ -36,6 +36,9 @@ MAX_WAITING = 128
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+# Of the process: a program that punches again and again must not give strangers fresh tries each time.
+_RATIONS = Rations(time.monotonic)
+
 
 class Tunnel:
     """A hole that carries any number of streams; made by `open_tunnel`.
@@ -118,7 +121,7 @@ class Tunnel:
         writer = end.writer = Writer(transport, protocol, end, facts)
         self._writers.add(writer)
         if self._peer_takes_nothing:
-            writer.write_eof()
+            writer.refuse(words.PEER_TAKES_NOTHING)
         return end.reader, writer
 
     def _note(self, event: str, /, **fields: object) -> None:
@@ -290,8 +293,8 @@ def _settings(
 async def _meet(settings: Settings) -> Hole:
     """Punch until the peer does more than check the path (-z); that takes nothing from the wait but time."""
     loop = asyncio.get_running_loop()
-    began, current, rations = loop.time(), settings, Rations(time.monotonic)
-    while Trait.CHECK in (hole := await _punch(current, rations)).traits:
+    began, current = loop.time(), settings
+    while Trait.CHECK in (hole := await _punch(current)).traits:
         session = Session(loop, hole, Plan(settings.role), words.unreported)
         try:
             session.start(hole.unread)
@@ -302,10 +305,10 @@ async def _meet(settings: Settings) -> Hole:
     return hole
 
 
-async def _punch(settings: Settings, rations: Rations) -> Hole:
+async def _punch(settings: Settings) -> Hole:
     """Open a hole in a thread, and end that when this is cancelled."""
     with Wake() as wake, ThreadPoolExecutor(1, "punch") as thread:
-        punching = asyncio.wrap_future(thread.submit(open_hole, settings, signals=wake, rations=rations))
+        punching = asyncio.wrap_future(thread.submit(open_hole, settings, signals=wake, rations=_RATIONS))
         try:
             return await asyncio.shield(punching)
         except asyncio.CancelledError:

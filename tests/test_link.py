@@ -524,6 +524,44 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
     run(case)
 
 
+def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callable[[Case], None]) -> None:
+    """They stayed in the ring, out of which nothing was taken: a peer could fill the memory with them."""
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        side = Side(Poller(loop))
+        side.link = Link(loop, side.poller, here, True, side)
+        with there:
+            there.setblocking(False)
+            side.link.start(b"")
+            bulk, bulk_end = socket.socketpair()
+            with bulk:
+                bulk.setblocking(False)
+                number = side.link.open(SocketEnd(bulk_end))
+                # Credit without end, and nobody who reads: the hole is full.
+                await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.ACK, number, 1 << 30).encode())
+                feeding = asyncio.ensure_future(loop.sock_sendall(bulk, bytes(16 << 20)))
+                while not side.link._outgoing.waits:  # noqa: ASYNC110 - the kernel sets no event
+                    await asyncio.sleep(0.001)
+                for theirs in range(2, 100, 2):
+                    await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.SYN, theirs, 0).encode())
+                    assert await asyncio.wait_for(side.opened.get(), LONG) == theirs
+                    near, near_end = socket.socketpair()
+                    with near:
+                        side.link.join(theirs, SocketEnd(near_end))
+                        near.send(b"an answer")
+                        await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.RST, theirs, 0).encode())
+                        await asyncio.wait_for(side.ended.get(), LONG)
+                assert side.link.stream_count == 1
+                assert len(side.link._ring) <= 1
+                feeding.cancel()
+                side.link.close(reset=True)
+                side.poller.close()
+
+    run(case)
+
+
 def test_refused_stream_ends_with_its_reason(run: Callable[[Case], None]) -> None:
     async def case() -> None:
         async with two_sides() as (left, right):

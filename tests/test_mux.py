@@ -315,6 +315,29 @@ def test_a_flood_of_questions_without_reading_ends_the_link_at_a_bound() -> None
     assert MAX_ANSWERS < len(flooded().take_control()) <= MAX_ANSWERS + HEADER.size
 
 
+@pytest.mark.parametrize("end", ["reset", "finish"])
+def test_a_flood_of_streams_without_reading_ends_the_link_at_a_bound(end: str) -> None:
+    """Each is accepted and then ended: what we say of it was not counted as an answer."""
+    mux = Mux(leads=True)
+
+    def come_and_go(number: int) -> None:
+        receive(mux, Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
+        mux.accept(number)
+        if end == "reset":
+            mux.reset(number)
+        else:
+            mux.finish(number)
+            receive(mux, Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
+
+    def for_ever() -> None:
+        for number in range(2, 4 * TOO_MANY, 2):
+            come_and_go(number)
+
+    with pytest.raises(PeerError, match="does not read"):
+        for_ever()
+    assert MAX_ANSWERS < mux.control_size <= MAX_ANSWERS + 3 * HEADER.size
+
+
 def test_a_goodbye_can_be_said_behind_a_flood() -> None:
     """It raised again, inside the handling of the flood, and the link never ended."""
     mux = flooded()

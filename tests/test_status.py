@@ -15,9 +15,11 @@ import pytest
 
 from punchtunnel.errors import UsageError
 from punchtunnel.status import (
+    AT_ONCE,
     LAST_PATIENCE,
     PERIOD,
     Events,
+    Flood,
     Output,
     Status,
     open_events,
@@ -64,6 +66,37 @@ def test_each_v_tells_more_and_q_tells_only_why_it_failed(verbosity: int, lines:
     events_of_every_level(status)
     status.close()
     assert stream.getvalue() == "".join(f"punchtunnel: {line}\n" for line in lines)
+
+
+def test_what_others_can_repeat_does_not_fill_a_log() -> None:
+    """A peer that opened streams to a target that is down made 39 GB of lines a day."""
+    now = 0.0
+    stream = io.StringIO()
+    status = Status(0, Output(stream), flood=Flood(lambda: now))
+    for number in range(1000):
+        status("target_refused", stream=number, reason="down")
+    assert stream.getvalue().count("\n") == AT_ONCE
+    status("listening", place="here")
+    assert stream.getvalue().endswith("listening on here\n"), "others are told"
+    now = 1.0
+    for number in range(1000):
+        status("target_refused", stream=number, reason="down")
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == f"punchtunnel: stream 0: down (and {1000 - AT_ONCE} more of the kind before it; -vv tells all)"
+    now = 1000.0
+    status("target_refused", stream=1, reason="down")
+    status("target_refused", stream=2, reason="down")
+    lines = stream.getvalue().splitlines()
+    assert lines[-2].endswith("(and 999 more of the kind before it; -vv tells all)")
+    assert lines[-1] == "punchtunnel: stream 2: down"
+
+
+def test_vv_tells_all_that_others_repeat() -> None:
+    stream = io.StringIO()
+    status = Status(2, Output(stream), flood=Flood(lambda: 0.0))
+    for number in range(1000):
+        status("target_refused", stream=number, reason="down")
+    assert stream.getvalue().count("\n") == 1000
 
 
 def test_a_run_that_ends_well_says_nothing_about_it() -> None:

@@ -132,6 +132,12 @@ def test_short_tries_that_showed_nothing_are_given_back_but_not_without_end() ->
     for conn in spent:
         table.tries.showed_nothing(conn)
     assert not spend(table, Caller(PEER, "", True))
+    # Of this source: what others have used up is theirs.
+    table.callers[-2] = Caller(OTHER, "", True)
+    for _ in range(FREE_TRIES + 1):
+        assert table.tries.choose({-2: b"other"}) == -2
+        table.tries.began(-2, b"other")
+        table.tries.showed_nothing(-2)
 
 
 def test_what_is_saved_up_is_never_more_than_the_free_tries() -> None:

@@ -37,7 +37,7 @@ async def main() -> None:
     parser.add_argument("--bind")
     parser.add_argument("--channel", default="chat")
     given = parser.parse_args()
-    secret = os.environ.get("PUNCHTUNNEL_SECRET", "")
+    secret = os.environ.pop("PUNCHTUNNEL_SECRET", "")
     print(f"punching towards {given.peer} …", flush=True)
     reader, writer = await punchtunnel.connect(given.peer, channel=given.channel, secret=secret, bind=given.bind)
     print(f"connected with {writer.get_extra_info('peername')}", flush=True)
@@ -58,5 +58,6 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except punchtunnel.PunchtunnelError as error:
+    # ValueError: a line that is longer than asyncio takes.
+    except (punchtunnel.PunchtunnelError, ValueError) as error:
         sys.exit(f"no chat: {error}")

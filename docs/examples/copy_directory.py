@@ -61,7 +61,7 @@ async def main() -> None:
     parser.add_argument("--bind")
     parser.add_argument("--channel", default="copy")
     given = parser.parse_args()
-    secret = os.environ.get("PUNCHTUNNEL_SECRET", "")
+    secret = os.environ.pop("PUNCHTUNNEL_SECRET", "")
     reader, writer = await punchtunnel.connect(given.peer, channel=given.channel, secret=secret, bind=given.bind)
     action = send if given.action == "send" else receive
     await action(given.folder, reader, writer)

@@ -59,7 +59,7 @@ async def main() -> None:
     parser.add_argument("--once", action="store_true", help="end with the first tunnel")
     given = parser.parse_args()
     root = given.folder.resolve()
-    options = {"channel": given.channel, "bind": given.bind, "secret": os.environ.get("PUNCHTUNNEL_SECRET", "")}
+    options = {"channel": given.channel, "bind": given.bind, "secret": os.environ.pop("PUNCHTUNNEL_SECRET", "")}
     while True:
         try:
             async with punchtunnel.open_tunnel(given.peer, wait=0, **options) as tunnel:

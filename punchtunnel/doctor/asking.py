@@ -11,6 +11,7 @@ and one that chooses a number for each destination as well.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import random
 import select
@@ -109,10 +110,15 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
                 sights.append(Sight(str(server), own or Place("", 0), reason=_reason(error)))
                 continue
             sights.append(Sight(str(server), own, answer.seen))
-            if len(waiting) == 1 and answer.other is not None:
+            if len(waiting) == 1 and answer.other is not None and _may_lead(str(address[0]), answer.other):
                 # The loop goes on with it.
                 waiting.append(answer.other)
     return sights
+
+
+def _may_lead(server: str, other: Place) -> bool:
+    """Tell whether one server may name another: not one in the Internet a machine of this network."""
+    return ipaddress.ip_address(other.host).is_global or not ipaddress.ip_address(server.partition("%")[0]).is_global
 
 
 def _answer(sock: socket.socket) -> stun.Answer:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from punchtunnel import tcp
+from punchtunnel import secret, tcp
 from punchtunnel.clock import error_bound_ms
 from punchtunnel.doctor import rulesets
 from punchtunnel.doctor.facts import Clock, Facts, Route
@@ -225,6 +225,11 @@ def _firewall() -> tuple[Sequence[Table] | None, str]:
     return tables, ""
 
 
+def _environment() -> dict[str, str]:
+    """Return what another program gets: English, and not the secret."""
+    return {name: value for name, value in os.environ.items() if name != secret.VARIABLE} | {"LC_ALL": "C"}
+
+
 def _printed(*command: str) -> tuple[str | None, str]:
     """Return what a command prints, or None and why it fails."""
     program = shutil.which(command[0], path=os.environ.get("PATH", os.defpath) + os.pathsep + TOOL_PLACES)
@@ -233,7 +238,7 @@ def _printed(*command: str) -> tuple[str | None, str]:
     try:
         done = subprocess.run(
             [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TOOL_PATIENCE,
-            check=True, env={**os.environ, "LC_ALL": "C"},
+            check=True, env=_environment(),
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         if os.geteuid() != 0:

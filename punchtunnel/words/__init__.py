@@ -59,7 +59,8 @@ LINK_CUT = (
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
-PEER_TAKES_NOTHING = "the peer takes nothing (--send-only): stdin is not read"
+PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
+STDIN_NOT_READ = f"{PEER_TAKES_NOTHING}: stdin is not read"
 PROMPT = "secret: "
 LOCAL_CLIENT = "a local client"
 SESSION_OVER = "the session is over"
@@ -240,6 +241,11 @@ def unread_rest(seconds: float) -> str:
         f"the hole has ended, and for {seconds:.0f} s a program here has read nothing of what came before that: "
         "its connection is cut"
     )
+
+
+def left_out(count: int) -> str:
+    """Say how many like it were not told."""
+    return f" (and {count} more of the kind before it; -vv tells all)"
 
 
 def ended_by_signal(number: int) -> str:

@@ -47,6 +47,7 @@ CANNOT_WAIT = "cannot wait for {seconds} seconds"
 
 # ---- secrets
 
+PLAIN_WITH_SECRET = "plain contradicts a secret: a link that is not sealed proves nothing"
 PLAIN_AND_SECRET = "--plain contradicts a secret (also in {variable}): a link that is not sealed proves nothing"
 NO_SECRET = "--require-secret, but there is none: give --secret-file, --ask-secret or {variable}"
 NOBODY_TO_ASK = "--ask-secret needs a terminal: give --secret-file FILE"
