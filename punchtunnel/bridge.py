@@ -56,7 +56,7 @@ PROBE_TIMEOUT = 5.0
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
 ACCEPTS_PER_TURN = 64
-# Connects to the target that are under way; more are refused.
+# Connects to the target that are under way; more wait.
 MAX_DIALLING = 1024
 # Pings that -z measures, and the seconds between two.  One more goes before
 # them, because a peer that is still starting answers late.
@@ -148,6 +148,8 @@ class Session:
         self._parting = Parting(hole.leads)
         self._dialling: dict[int, Reach] = {}
         self._look_up = LookUp(self._loop)
+        # Streams that wait for their turn to be connected to the target.
+        self._queued: dict[int, None] = {}
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
@@ -257,8 +259,8 @@ class Session:
         """Join the peer's stream to stdio or to the target."""
         if self._parting.said or self._leaving or self._checked:
             self._link.refuse(number, Reason.CLOSING)
-        elif (self._single and self._only is not None) or len(self._dialling) >= MAX_DIALLING:
-            self._link.refuse(number, Reason.NOT_EXPECTED if self._single else Reason.NO_RESOURCES)
+        elif self._single and self._only is not None:
+            self._link.refuse(number, Reason.NOT_EXPECTED)
         elif self._plan.ends is not None:
             self._join(number, self._plan.ends(number))
         elif self._plan.role == Role.STDIO:
@@ -268,7 +270,8 @@ class Session:
         elif self._plan.target is not None:
             if self._single:
                 self._only = number
-            self._reach_target(number, self._plan.target)
+            self._queued[number] = None
+            self._reach_queued()
         else:
             self._link.refuse(number, Reason.NOT_EXPECTED)
 
@@ -288,8 +291,10 @@ class Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
+        self._queued.pop(number, None)
         if (reach := self._dialling.pop(number, None)) is not None:
             reach.cancel()
+            self._reach_queued()
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
@@ -373,9 +378,16 @@ class Session:
 
         return accept
 
+    def _reach_queued(self) -> None:
+        while self._queued and len(self._dialling) < MAX_DIALLING and self._plan.target is not None:
+            number = next(iter(self._queued))
+            del self._queued[number]
+            self._reach_target(number, self._plan.target)
+
     def _reach_target(self, number: int, target: AnyPlace) -> None:
         def reached(result: socket.socket | OSError) -> None:
             del self._dialling[number]
+            self._reach_queued()
             if isinstance(result, OSError):
                 self._not_reached(number, target, result)
                 return

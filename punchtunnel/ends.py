@@ -96,11 +96,15 @@ class End(Protocol):
 class SocketEnd:
     """A connected stream socket; owns it."""
 
-    short_is_dry = True
-
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        tcp.send_at_once(sock)
+        if sock.family == socket.AF_UNIX:
+            # A read ends before a message that has descriptors with it, or urgent bytes.
+            self.short_is_dry = False
+        else:
+            self.short_is_dry = True
+            tcp.send_at_once(sock)
+            tcp.keep_urgent_bytes(sock)
         self._sock = sock
 
     @property
@@ -300,7 +304,17 @@ class _Descriptor:
 def _can_wait(fd: int) -> bool:
     """Tell whether readiness of a descriptor can be waited for."""
     kind = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(fd)
+    if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(fd):
+        return True
+    if stat.S_ISREG(kind) or sys.platform != "linux":
+        return False
+    # An event device, an eventfd: what epoll takes can block.
+    try:
+        with select.epoll() as probe:
+            probe.register(fd, select.EPOLLIN)
+    except OSError:
+        return False
+    return True
 
 
 def _is_master(fd: int) -> bool:
@@ -334,6 +348,9 @@ def listen(place: AnyPlace) -> socket.socket:
         infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, sockaddr = infos[0]
         return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
+    except UnicodeError as error:
+        # An interface behind "%" that no machine can have.
+        raise LocalError(words.not_our_address(str(place))) from error
     except OSError as error:
         raise LocalError(
             words.cannot(words.listen_on(str(place)), OSError(error.errno, system_reason(error)))

@@ -61,7 +61,7 @@ from punchtunnel.mux import (
 )
 from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.pipes import WORTH_SPLICING
-from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
+from punchtunnel.poller import ERROR, HANG_UP, READ, URGENT, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
 
 # Frames and receives in one turn of the loop, and seconds, so that timers,
@@ -125,7 +125,10 @@ class _Stream:
     ending: bool = False
     source_open: bool = True
     source_ready: bool = True
+    # Something else than bytes lies ahead: a short read is not the last.
     source_hung_up: bool = False
+    # TCP's urgent mark, which cannot be spliced past.
+    urgent: bool = False
     in_ring: bool = False
     # Where to splice from; None: copy.
     spliced_source: int | None = None
@@ -306,7 +309,8 @@ class Link:
             self._work()
         elif events & READ and stream.source_open:
             stream.source_ready = True
-            stream.source_hung_up = bool(events & HANG_UP)
+            stream.source_hung_up = bool(events & (HANG_UP | URGENT))
+            stream.urgent = bool(events & URGENT)
             self._take_turn(stream)
             if stream.sparse and self._ring and self._ring[-1] is stream:
                 # Once for every time that it had nothing to send.
@@ -562,7 +566,8 @@ class Link:
         if stream.end is None or not stream.source_open or credit < needed:
             # Credited will bring it back; bulk waits for enough to be worth a frame.
             return 0
-        source = stream.spliced_source if stream.bulk and self._outgoing.splices else None
+        splices = stream.bulk and self._outgoing.splices and not stream.urgent
+        source = stream.spliced_source if splices else None
         limit = min(credit, longest) if source is not None else min(credit, longest, LONGEST_FRAME)
         try:
             if source is None:

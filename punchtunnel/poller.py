@@ -8,7 +8,7 @@ and costs nothing measurable.
 
 Edge-triggered means: after READ has been told, read until there is nothing
 left; only then is it told again.  A socket that gives less than was asked for
-has nothing left, but for an end that HANG_UP has announced.
+has nothing left, unless HANG_UP or URGENT has announced what lies ahead.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ WRITE = 2
 ERROR = 4
 # The peer has ended its half, or everything has: EOF comes behind what can be read.
 HANG_UP = 8
+# TCP's urgent mark lies ahead: a read ends there, and splice(2) does not pass it.
+URGENT = 16
 # Events taken in one turn of the loop.
 MAX_EVENTS = 256
 
@@ -85,21 +87,23 @@ if sys.platform == "linux":
             self.unregister = self._epoll.unregister
 
         def register(self, fd: int) -> None:
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+            self._epoll.register(fd, _WATCHED)
 
         def poll(self) -> list[tuple[int, int]]:
             return [(fd, _MEANING.get(mask) or _meaning(mask)) for fd, mask in self._epoll.poll(0, MAX_EVENTS)]
 
+    _WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
     # Every mask that has come, in our words: there are few.
     _MEANING: dict[int, int] = {}
 
     def _meaning(mask: int) -> int:
         hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
         events = (
-            (READ if mask & (select.EPOLLIN | hung_up) else 0)
+            (READ if mask & (select.EPOLLIN | select.EPOLLPRI | hung_up) else 0)
             | (WRITE if mask & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR) else 0)
             | (ERROR if mask & select.EPOLLERR else 0)
             | (HANG_UP if mask & hung_up else 0)
+            | (URGENT if mask & select.EPOLLPRI else 0)
         )
         _MEANING[mask] = events
         return events

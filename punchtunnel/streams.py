@@ -29,6 +29,8 @@ class ProgramEnd(SocketEnd):
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair()
         super().__init__(ours)
+        # Nobody passes descriptors through it.
+        self.short_is_dry = True
         self.theirs.setblocking(False)
         self.reader = asyncio.StreamReader()
         self.writer: Writer | None = None

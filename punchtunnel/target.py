@@ -123,7 +123,11 @@ class Reach:
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
         elif is_literal(target.host):
-            self._try_all(_ways(target, socket.AI_NUMERICHOST))
+            try:
+                self._try_all(_ways(target, socket.AI_NUMERICHOST))
+            except OSError as error:
+                # Its interface is gone.
+                self._loop.call_soon(self._fail, error)
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
             self._look_up.ask(target, self._try_all)
@@ -203,7 +207,11 @@ class Reach:
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:
-    infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError as error:
+        # An interface behind "%" that no machine can have.
+        raise socket.gaierror(socket.EAI_NONAME, "no such interface") from error
     return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
 
 

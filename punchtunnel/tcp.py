@@ -77,9 +77,15 @@ def share_port(sock: socket.socket) -> None:
 
 
 def send_at_once(sock: socket.socket) -> None:
-    """Do not hold back small segments (Nagle); a Unix socket never does."""
+    """Do not hold back small segments (Nagle)."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def keep_urgent_bytes(sock: socket.socket) -> None:
+    """Leave the byte that is marked as urgent where it was sent, among the others (RFC 6093 §6)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def limit_silence(sock: socket.socket, seconds: float) -> None:

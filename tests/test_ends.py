@@ -8,6 +8,7 @@ import fcntl
 import os
 import pty
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +148,20 @@ def test_regular_file_and_null_need_no_waiting(tmp_path: Path) -> None:
         end.close()
 
 
+def test_whatever_can_block_is_waited_for() -> None:
+    """An eventfd is neither pipe nor terminal; it stopped the whole process, signals and all."""
+    fd = os.eventfd(0)
+    try:
+        end = StdioEnd(fd, None)
+        assert end.source_fd == fd
+        assert read(end) is None
+        os.eventfd_write(fd, 1)
+        assert read(end) == (1).to_bytes(8, sys.byteorder)
+        end.close()
+    finally:
+        os.close(fd)
+
+
 def test_file_in_append_mode_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"old ")
@@ -206,6 +221,12 @@ def test_aborted_tcp_connection_is_reset() -> None:
 def test_port_in_use_is_a_local_error() -> None:
     with listen(Place("127.0.0.1", 0)) as first, pytest.raises(LocalError, match="in use"):
         listen(Place("127.0.0.1", first.getsockname()[1]))
+
+
+@pytest.mark.parametrize("host", ["fe80::1%nosuch", "fe80::1%a..b"])
+def test_an_interface_that_is_not_there_is_a_local_error(host: str) -> None:
+    with pytest.raises(LocalError):
+        listen(Place(host, 0))
 
 
 def test_listens_on_ipv6() -> None:

@@ -524,6 +524,51 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
     run(case)
 
 
+@pytest.mark.parametrize("before", [b"\xff\xf4", bytes(1 << 20)], ids=["a few bytes", "bulk"])
+def test_bytes_behind_urgent_ones_are_not_held_back(run: Callable[[Case], None], before: bytes) -> None:
+    """A read ends at TCP's urgent mark, which was taken for "no more"; an FTP client's ABOR hung."""
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                client = socket.create_connection(server.getsockname())
+                accepted, _ = server.accept()
+            far, far_end = socket.socketpair()
+            with client, far:
+                far.setblocking(False)
+                left.link.open(SocketEnd(accepted))
+                right.link.join(await asyncio.wait_for(right.opened.get(), LONG), SocketEnd(far_end))
+                await asyncio.to_thread(client.sendall, before)
+                # Marked is the last byte.
+                client.send(b"\xff\xf2", socket.MSG_OOB)
+                client.send(b"ABOR\r\n")
+                wanted = before + b"\xff\xf2ABOR\r\n"
+                got = b""
+                while len(got) < len(wanted):
+                    got += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 1 << 20), LONG)
+                assert got == wanted
+
+    run(case)
+
+
+def test_bytes_behind_a_passed_descriptor_are_not_held_back(run: Callable[[Case], None]) -> None:
+    """A read of a Unix socket ends before a message with one."""
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, far = await connect(left, right)
+            with near, far:
+                near.send(b"a")
+                socket.send_fds(near, [b"b"], [near.fileno()])
+                near.send(b"cccc")
+                got = b""
+                while len(got) < 6:
+                    got += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 10), LONG)
+                assert got == b"abcccc"
+
+    run(case)
+
+
 def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callable[[Case], None]) -> None:
     """They stayed in the ring, out of which nothing was taken: a peer could fill the memory with them."""
 

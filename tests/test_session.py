@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from punchtunnel import bridge, words
+from punchtunnel.address import Place
 from punchtunnel.bridge import Session
 from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit
@@ -182,6 +183,40 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
             await stage.session.ended
 
     run(case)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
+    """More than MAX_DIALLING came in one turn, before any connect could be seen to be done; the rest were refused."""
+    monkeypatch.setattr(bridge, "MAX_DIALLING", 2)
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        with there, socket.create_server(("127.0.0.1", 0), backlog=64) as target:
+            hole = Hole(here, "here", "there", b"", True, Role.LISTEN, Trait(0), 0.0, Counts(), None, True)
+            plan = Plan(Role.TO, target=Place("127.0.0.1", target.getsockname()[1]))
+            opened: list[object] = []
+
+            def report(event: str, /, **fields: object) -> None:
+                if event == "stream_opened":
+                    opened.append(fields["stream"])
+
+            session = Session(asyncio.get_running_loop(), hole, plan, report)
+            try:
+                session.start(hole.unread)
+                numbers = range(2, 42, 2)
+                frames = b"".join(Header(Kind.WINDOW, Flag.SYN, number, 0).encode() for number in numbers)
+                if gone:
+                    frames += b"".join(Header(Kind.WINDOW, Flag.RST, number, 0).encode() for number in numbers[:-1])
+                there.sendall(frames)
+                wanted = list(numbers[-1:] if gone else numbers)
+                while opened != wanted:  # noqa: ASYNC110 - the kernel sets no event
+                    await asyncio.sleep(0.001)
+                assert not session._queued
+            finally:
+                session.close()
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
 
 
 @contextlib.contextmanager

@@ -193,6 +193,18 @@ def test_a_name_is_looked_up_once_for_all_who_wait(run: Any, monkeypatch: pytest
     run(case())
 
 
+@pytest.mark.parametrize("host", ["fe80::1%nosuch", "fe80::1%a..b"])
+def test_an_interface_that_is_gone_costs_only_the_connection(run: Any, host: str) -> None:
+    """It ended the whole process."""
+
+    async def case() -> None:
+        result = await reach(Place(host, 22))
+        assert isinstance(result, OSError)
+        assert why_unreachable(result)[1] is Reason.NO_SUCH_NAME
+
+    run(case())
+
+
 def test_no_thread_for_a_look_up_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
