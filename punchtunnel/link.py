@@ -583,6 +583,10 @@ class Link:
             return 0
         if count is None and not stream.ending:
             stream.source_ready = False
+        elif not count and source is not None:
+            # Only the end's own read knows whether that is meant as one.
+            stream.bulk = False
+            self._take_turn(stream)
         elif not count:
             self._on_source_eof(stream)
         else:

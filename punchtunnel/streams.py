@@ -7,13 +7,16 @@ The socket pair is what makes it an ordinary stream of asyncio, with its
 backpressure and its half-close; and link.py sees a socket as always.  What a
 socket pair cannot say is that a stream was cut: it knows no RST, and its
 other side would read an end of file.  So an end that is aborted tells the
-reader itself.
+reader itself, and an end of file from the program counts only if the program
+has asked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -36,6 +39,14 @@ class ProgramEnd(SocketEnd):
         self.writer: Writer | None = None
         self.over = asyncio.Event()
         self.error: LinkError | None = None
+
+    def read_into(self, view: memoryview) -> int | None:
+        """See End."""
+        count = super().read_into(view)
+        if count == 0 and self.writer is not None and not self.writer.has_ended:
+            # Its transport was aborted, or thrown away: what was written may be missing.
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return count
 
     def close(self) -> None:
         """See End."""
@@ -86,6 +97,18 @@ class Writer(asyncio.StreamWriter):
         self.delivered: Callable[[], Awaitable[None]] | None = None
         # Why nothing can be written.
         self._refusal = ""
+        # The program has said that it will write no more.
+        self.has_ended = False
+
+    def close(self) -> None:
+        """See asyncio.StreamWriter."""
+        self.has_ended = True
+        super().close()
+
+    def write_eof(self) -> None:
+        """See asyncio.StreamWriter."""
+        self.has_ended = True
+        super().write_eof()
 
     def refuse(self, reason: str) -> None:
         """Send EOF at once; whoever writes is told why that is of no use."""

@@ -58,7 +58,7 @@ class Tunnel:
         self._ends: dict[int, ProgramEnd] = {}
         self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
         # None is behind the last one.
-        self._arrived: asyncio.Queue[ProgramEnd | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[ProgramEnd | asyncio.Task[Stream] | None] = asyncio.Queue()
         self._session = Session(asyncio.get_running_loop(), hole, Plan(role, ends=self._take), self._note)
         self._session.start(hole.unread)
         self._life = asyncio.create_task(self._live())
@@ -86,13 +86,19 @@ class Tunnel:
             StopAsyncIteration: The peer has ended the tunnel, and well.
             LinkError: The link was lost.
         """
-        end = await self._arrived.get()
-        if end is not None:
-            return await self._streams_of(end)
-        # For everybody else who waits.
-        self._arrived.put_nowait(None)
-        await self._check()
-        raise StopAsyncIteration
+        arrived = await self._arrived.get()
+        if arrived is None:
+            # For everybody else who waits.
+            self._arrived.put_nowait(None)
+            await self._check()
+            raise StopAsyncIteration
+        making = asyncio.create_task(self._streams_of(arrived)) if isinstance(arrived, ProgramEnd) else arrived
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # Whoever asks next takes it.
+            self._arrived.put_nowait(making)
+            raise
 
     # ---- streams
 
@@ -159,11 +165,19 @@ class Tunnel:
             self._session.leave()
         try:
             await asyncio.wait([self._life])
+        except asyncio.CancelledError:
+            # The peer shall know; that takes a second at most.
+            self._session.stop(Exit.LOST)
+            await asyncio.wait([self._life])
+            raise
         finally:
             self._life.cancel()
             while not self._arrived.empty():
-                if (end := self._arrived.get_nowait()) is not None:
-                    end.theirs.close()
+                arrived = self._arrived.get_nowait()
+                if isinstance(arrived, ProgramEnd):
+                    arrived.theirs.close()
+                elif arrived is not None:
+                    (await arrived)[1].close()
             self._arrived.put_nowait(None)
 
     async def _check(self) -> None:

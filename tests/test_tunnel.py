@@ -17,8 +17,9 @@ import uvloop
 
 import punchtunnel
 from punchtunnel import tunnel as tunnels
+from punchtunnel import words
 from punchtunnel.errors import LinkError, NoHoleError, RejectedError, UsageError
-from punchtunnel.mux import MAX_WINDOW
+from punchtunnel.mux import MAX_WINDOW, Reason
 from punchtunnel.tunnel import Stream, Tunnel, connect, open_tunnel
 
 # A test that waits so long is hung.
@@ -207,6 +208,93 @@ def test_peer_that_does_not_fit_is_rejected_on_both_sides(
         for end in ends:
             assert isinstance(end, RejectedError)
             assert sentence in str(end)
+
+    run(test())
+
+
+@pytest.mark.parametrize("more", [{}, {"plain": True}], ids=["sealed", "plain"])
+def test_an_aborted_transport_is_a_cut(run: Run, more: dict[str, Any]) -> None:
+    """Half of the bytes and an end of file: both sides took it for delivered."""
+
+    async def test() -> None:
+        left, right = await both(Pair(), **more)
+        left[1].write(bytes(10 * MIB))
+        assert await right[0].read(1)
+        left[1].transport.abort()
+        with pytest.raises(LinkError):
+            await right[0].read()
+        with pytest.raises(LinkError):
+            await left[1].wait_closed()
+        right[1].close()
+        with pytest.raises(LinkError):
+            await right[1].wait_closed()
+
+    run(test())
+
+
+def test_a_stream_that_arrives_while_its_wait_is_cancelled_is_not_lost(run: Run) -> None:
+    async def test() -> None:
+        done = asyncio.Event()
+
+        async def left(tunnel: Tunnel) -> None:
+            for number in range(20):
+                reader, writer = await tunnel.open()
+                writer.write(bytes([number]))
+                writer.write_eof()
+                await reader.read()
+                writer.close()
+            done.set()
+
+        async def right(tunnel: Tunnel) -> None:
+            for number in range(20):
+                while True:
+                    waiting = asyncio.ensure_future(anext(tunnel))
+                    while not tunnel._arrived.qsize() and not waiting.done():  # noqa: ASYNC110 - each turn counts
+                        await asyncio.sleep(0)
+                    # A few turns of the loop, in each of which it may have got further.
+                    for _ in range(number % 5):
+                        await asyncio.sleep(0)
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
+                    if not waiting.cancelled():
+                        reader, writer = waiting.result()
+                        break
+                    if tunnel._arrived.qsize():
+                        reader, writer = await anext(tunnel)
+                        break
+                assert await reader.read() == bytes([number])
+                writer.close()
+            await done.wait()
+
+        assert await Pair().tunnels(left, right) == (None, None)
+
+    run(test())
+
+
+def test_leaving_that_is_cancelled_tells_the_far_side(run: Run) -> None:
+    """It was a link that had been lost: its machine, or a router."""
+
+    async def test() -> None:
+        leaving: asyncio.Future[asyncio.Task[None] | None] = asyncio.get_running_loop().create_future()
+
+        async def left(tunnel: Tunnel) -> None:
+            _, writer = await tunnel.open()
+            writer.write(bytes(64 * MIB))
+            leaving.set_result(asyncio.current_task())
+
+        async def right(tunnel: Tunnel) -> None:
+            reader, _ = await anext(tunnel)
+            assert await reader.read(1)
+            task = await leaving
+            assert task is not None
+            # It is on its way out, and waits until somebody reads the rest.
+            task.cancel()
+            with pytest.raises(LinkError, match=words.reset_reason(Reason.CLOSING)):
+                await reader.read()
+
+        ends = await Pair().tunnels(left, right)
+        assert isinstance(ends[0], asyncio.CancelledError)
+        assert str(ends[1]) == words.PEER_QUIT
 
     run(test())
 

@@ -168,7 +168,7 @@ def test_peer_that_takes_nothing_has_its_eof_already(lab: Lab) -> None:
         right.send(b"only this")
         right.send_eof()
         assert await reader.read() == b"only this"
-        with pytest.raises(RuntimeError):
+        with pytest.raises(LinkError, match="takes nothing"):
             writer.write(b"nobody reads it")
         writer.close()
         await writer.wait_closed()
