@@ -91,10 +91,13 @@ def parse_peer(text: str) -> str:
             raise UsageError(usage.NOT_ONE_MACHINE.format(text=text))
         if address.version == 4 and address == ipaddress.ip_address("255.255.255.255"):
             raise UsageError(usage.BROADCAST.format(text=text))
+        _check_interface(address, text)
         return str(address)
     host, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and host.count(":") == 0:
+    if colon and port.isdigit() and (":" not in host or host.endswith("]")):
         raise UsageError(usage.PEER_WITH_PORT.format(text=text))
+    if text.isdigit():
+        raise UsageError(usage.PEER_IS_PORT.format(text=text))
     if bracketed or not _is_name(bare):
         raise UsageError(usage.NOT_A_PEER.format(text=text))
     return bare
@@ -109,7 +112,17 @@ def parse_bind(text: str) -> str:
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not is_literal(bare):
         raise UsageError(usage.NOT_A_BIND.format(text=text))
-    return str(ipaddress.ip_address(bare))
+    address = ipaddress.ip_address(bare)
+    if address.is_unspecified or address.is_multicast:
+        raise UsageError(usage.NOT_OURS.format(text=text))
+    _check_interface(address, text)
+    return str(address)
+
+
+def _check_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
+    """Check that a link-local address says on which of this machine's links it is (RFC 4007 §6)."""
+    if address.version == 6 and address.is_link_local and address.scope_id in (None, "0"):
+        raise UsageError(usage.NO_INTERFACE.format(text=text))
 
 
 def parse_listen(text: str) -> AnyPlace:
@@ -167,6 +180,8 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
+        if option == "-L" and host.partition(":")[0].isdigit() and "::" not in text:
+            raise UsageError(usage.NOT_LOCAL.format(text=text))
         example = port_text if port_text.isdigit() else "22"
         raise UsageError(usage.NO_BRACKETS.format(option=option, text=text, port=example))
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
@@ -174,6 +189,8 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
     port = int(port_text)
     if not lowest_port <= port <= 65535:
         raise UsageError(usage.PORT_OUTSIDE.format(option=option, text=text, port=port, lowest=lowest_port))
+    if option == "-L" and host.isdigit():
+        raise UsageError(usage.NOT_LOCAL.format(text=text))
     if not (is_literal(host) or _is_name(host)):
         raise UsageError(usage.NOT_A_HOST.format(option=option, text=text, host=host))
     return Place(host, port)

@@ -170,8 +170,8 @@ class Session:
 
     def start(self, unread: bytes) -> None:
         """Open the first stream or the doors to it, and begin."""
-        side = "leading" if self._leads else "following"
-        self._report("link_up", loop=self._loop_name, side=side)
+        if not self._checked:
+            self._report("link_up", loop=self._loop_name, side="leading" if self._leads else "following")
         self._link.start(unread)
         if self._checked:
             self._later("check", CHECK_LIMIT, self._give_up_checking)

@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -18,10 +19,10 @@ import punchtunnel
 from punchtunnel import notify, secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
 from punchtunnel.election import Role, Trait
-from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.errors import NO_RESOURCES, Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
 from punchtunnel.hole import Hole, Settings
-from punchtunnel.options import Options, find_secret, settings_of, side_of
+from punchtunnel.options import Options, check_secret, find_secret, settings_of, side_of
 from punchtunnel.plan import Outcome, Plan, RoundTrips
 from punchtunnel.punch import open_hole
 from punchtunnel.signals import Signals
@@ -58,7 +59,7 @@ Exit status:
   2    wrong usage
   3    no hole within the time to wait
   4    the peer was rejected: its role, version or secret does not fit
-  5    local resource: the port is taken, nothing could be bound
+  5    local resource: a port is taken, an address or a file cannot be used
   6    the target of --to was refused (with stdio on one side)
   129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM;  141  output closed
   With --doctor: 0  nothing speaks against punching from here;  1  something does
@@ -177,7 +178,8 @@ def run(
         bool, typer.Option("-z", help="Only check the path: meet the peer, measure the round trip, and leave it alone.")
     ] = False,
     doctor: Annotated[
-        bool, typer.Option("--doctor", help="Look at this machine, without a PEER; sends nothing.")
+        bool,
+        typer.Option("--doctor", help="Look at this machine, without a PEER; sends nothing without --stun or --ntp."),
     ] = False,
     stun: Annotated[
         list[str] | None,
@@ -195,7 +197,7 @@ def run(
 ) -> int:
     """Punch a TCP hole to PEER and send any TCP program through it.
 
-    Run one command on each of the two machines, within the same minutes.
+    Run one command on each of the two machines, within two minutes (-w).
     Both must know the other's public address; nothing else is needed.
 
     The link is encrypted.  With the same secret on both sides, in
@@ -241,7 +243,6 @@ def _display(options: Options, output: Output | None) -> Display | None:
     shows = Shows(
         states=states,
         streams=not (options.is_stdio or options.check),
-        check=options.check,
         progress=options.progress,
         typing=terminal and options.is_stdio and options.reads_stdin and os.isatty(0),
         hint=lambda: _hint(options),
@@ -312,13 +313,16 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return _examine(options)
     if options.stun or options.ntp:
         raise UsageError(usage.FOR_DOCTOR)
-    settings = settings_of(options, b"" if options.show else find_secret(options, status))
+    settings = settings_of(options)
     places = [parse_listen(text) for text in options.listen or []]
     if options.to is not None:
         parse_target(options.to)
     if options.show:
+        check_secret(options)
         typer.echo(_page(options))
         return Exit.OK, ""
+    # Last: it may ask a person.
+    settings = replace(settings, secret=find_secret(options, status))
     _allow_descriptors()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
         return _run(options, settings, listeners, status, signals)
@@ -334,10 +338,10 @@ def _run(
     while True:
         try:
             hole = open_hole(current, report=status, signals=signals, rations=rations, meanwhile=_load_bridge)
-        except (RejectedError, UsageError) as error:
-            # A service outlives a peer that is set up wrongly, and a name that is gone for a
-            # while; what was wrong from the start ends it.
-            if not options.keep or (isinstance(error, UsageError) and not sessions):
+        except (RejectedError, UsageError, LocalError) as error:
+            # A service outlives a peer that is set up wrongly, and a name or an address of its
+            # own that is gone for a while; what was wrong from the start ends it.
+            if not options.keep or (not isinstance(error, RejectedError) and not sessions):
                 raise
             status("punching_again", reason=str(error))
             signals.sleep(REJECTION_PAUSE)

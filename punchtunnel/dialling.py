@@ -19,7 +19,8 @@ Rule 3: a coin decides whether a dial is plain or a *hold*, whose first SYN
         that, for IPv6 at the price of a quarter of a second without hearing.
 Rule 4: where a router or a stranger accepts plain dials (*captures* them),
         almost every dial is a hold, and it is made anew before the kernel
-        would send a second, full SYN: what was captured is of no use for
+        would send a second, full SYN (after minutes only now and then, like
+        any other): what was captured is of no use for
         minutes, because the far router keeps the port for the capturer.
 Rule 5: the listeners catch a peer whose router rewrote its port, or who
         dials first when this host is public (schedule.LISTENERS_PER_BUCKET
@@ -62,6 +63,8 @@ LATER_FAILURES = 3
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 DEAF_LIFE = 0.25
 HOLD_SHARE_CAPTURED = 0.95
+# Failures after which a wait has its full length.
+PATIENT_FAILURES = 16
 # Seconds without holds when the peer is heard: by then a connection is elected.
 MEETING = 2.0
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
@@ -155,7 +158,9 @@ class Dialler:
         self._dials: dict[Route, Dial] = {}
         self._busy: set[tuple[socket.AddressFamily, int]] = set()
         self._paused: list[_Listener] = []
-        self._deaf: set[tuple[socket.AddressFamily, int]] = set()
+        # Ports that were told of as taken, and the last error that was another one.
+        self._told_busy: set[tuple[socket.AddressFamily, int]] = set()
+        self._unbindable: OSError | None = None
 
     def plan(self, addresses: tuple[Address, ...], wall: float) -> None:
         """Open and retire routes as the clock demands.
@@ -204,6 +209,8 @@ class Dialler:
         places = {(dial.address.family, dial.source) for dial in self._dials.values()}
         # What was busy in an earlier bucket, or in a family that is missing here, says nothing of the rest.
         if places and places <= self._busy:
+            if self._unbindable is not None:
+                raise LocalError(words.cannot(words.BIND, self._unbindable))
             raise LocalError(words.all_ports_busy(len(self.ports), self._channel))
 
     def next_due(self) -> float:
@@ -249,6 +256,9 @@ class Dialler:
         """
         self._started = now = self._monotonic()
         self._met_at = None
+        # Another network has other routers.
+        self._captured = False
+        self._mortal.clear()
         for dial in self._dials.values():
             if dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
                 tcp.close_with_reset(self._stop(dial))
@@ -319,7 +329,7 @@ class Dialler:
         sock = None
         try:
             sock = _new_socket(family)
-            sock.bind((self._host(family, own), port))
+            sock.bind(self._place(family, port, own))
             sock.listen(BACKLOG)
         except OSError as error:
             if sock is not None:
@@ -338,18 +348,30 @@ class Dialler:
     def _watch(self, listener: _Listener) -> None:
         self._selector.register(listener.sock, selectors.EVENT_READ, lambda: self._on_accept(listener))
 
-    def _host(self, family: socket.AddressFamily, own: bool) -> str:
-        if own:
-            return LOOPBACK
-        return self._bind or ("::" if family == socket.AF_INET6 else "0.0.0.0")
+    def _place(self, family: socket.AddressFamily, port: int, own: bool) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return what `bind` takes for a port of ours.
+
+        Raises:
+            OSError: The interface of --bind is gone.
+        """
+        host = LOOPBACK if own else self._bind or ("::" if family == socket.AF_INET6 else "0.0.0.0")
+        host, _, interface = host.partition("%")
+        if not interface:
+            return (host, port)
+        try:
+            return (host, port, 0, int(interface) if interface.isdigit() else socket.if_nametoindex(interface))
+        except OSError as error:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
 
     def _on_bind_error(self, error: OSError, family: socket.AddressFamily, port: int, own: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._bind:
             raise LocalError(words.not_our_address(self._bind))
         if error.errno in NO_RESOURCES and not self._listeners and not self.outcomes["pending"]:
             raise LocalError(words.no_resources(os.strerror(error.errno)))
-        if not own and (family, port) not in self._deaf:
-            self._deaf.add((family, port))
+        if error.errno != errno.EADDRINUSE:
+            self._unbindable = error
+        if not own and (family, port) not in self._told_busy:
+            self._told_busy.add((family, port))
             self._report("port_busy", port=port, reason=error.strerror)
 
     def _on_accept(self, listener: _Listener) -> None:
@@ -388,7 +410,6 @@ class Dialler:
         except OSError as error:
             self._on_bind_error(error, *place, own=False)
             self._busy.add(place)
-            self._counts.busy_ports = len(self._busy)
             self.redial(dial, "unusable")
             return
         self._busy.discard(place)
@@ -418,7 +439,7 @@ class Dialler:
         sock = _new_socket(dial.address.family)
         try:
             tcp.share_port(sock)
-            sock.bind((self._host(dial.address.family, dial.address.own), dial.source))
+            sock.bind(self._place(dial.address.family, dial.source, dial.address.own))
         except OSError:
             sock.close()
             raise
@@ -438,7 +459,12 @@ class Dialler:
             return
         tcp.close_with_reset(self._stop(dial))
         self._counts.held_again += 1
-        self._start(dial)
+        waited = self._monotonic() - self._started
+        if waited < schedule.PATIENT_AFTER:
+            self._start(dial)
+        else:
+            dial.last = dial.last or "silent"
+            dial.due = self._monotonic() + schedule.redial_wait(PATIENT_FAILURES, waited, self._rng)
 
     def _stop(self, dial: Dial) -> socket.socket:
         """Take the socket from a dial that is in progress."""

@@ -54,7 +54,6 @@ class Shows:
         streams: The state line goes on while the hole is up (-L, --to).
         progress: --progress.
         typing: Somebody types what is sent, into the same terminal.
-        check: -z: what it finds, on stdout, takes the place of the line.
         hint: Returns the command for the other machine.
     """
 
@@ -62,7 +61,6 @@ class Shows:
     streams: bool = False
     progress: bool = False
     typing: bool = False
-    check: bool = False
     hint: Callable[[], str] | None = None
 
 
@@ -139,6 +137,10 @@ class Display:
             case "link_up":
                 self._told = False
                 self._show_link_up()
+            case "path":
+                self.give_way()
+                self.close()
+                self._muted = True
             case "traffic":
                 self._show_traffic()
             case "link_ended":
@@ -160,9 +162,7 @@ class Display:
             self.above(f"punchtunnel: {self._shows.hint()}\n")
 
     def _show_link_up(self) -> None:
-        if self._shows.check:
-            self.give_way()
-        elif self._shows.states:
+        if self._shows.states:
             (self._draw if self._rewrites else self._print)(words.connected(self._state))
         if not self._live:
             self.close()

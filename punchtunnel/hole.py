@@ -28,7 +28,6 @@ class Counts:
     forbidden: int = 0
     unusable: int = 0
     opened: int = 0
-    busy_ports: int = 0
     strangers: int = 0
     foreign: int = 0
     rewritten: int = 0
@@ -48,7 +47,7 @@ class Hole:
             before anything that `sock` still yields.
         leads: Exactly one of the two sides leads.
         role: What the peer joins the hole to.
-        traits: What the peer will not send or receive.
+        traits: What the peer's hello says of it besides the role.
         waited: Seconds from the start of the punch.
         counts: What happened on the way.
         keys: What seals the link; None on a plain one.

@@ -85,15 +85,24 @@ def side_of(options: Options) -> Side:
     )
 
 
+def check_secret(options: Options) -> None:
+    """Check that a secret is not given where none can be used.
+
+    Raises:
+        UsageError: It is.
+    """
+    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
+    if options.plain and given:
+        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
+
+
 def find_secret(options: Options, report: words.Report) -> bytes:
     """Return the shared secret, or b"" if there is none."""
 
     def warn(reason: str) -> None:
         report("warning", reason=reason)
 
-    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
-    if options.plain and given:
-        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
+    check_secret(options)
     ask = None
     if options.ask_secret:
         ask = _ask
@@ -114,7 +123,9 @@ def _ask() -> str:
         # Without a terminal getpass would read the tunnel's stdin.
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         return getpass.getpass(words.PROMPT)
-    except (OSError, EOFError) as error:
+    except EOFError as error:
+        raise UsageError(usage.NOTHING_TYPED) from error
+    except OSError as error:
         raise UsageError(usage.NOBODY_TO_ASK) from error
     except KeyboardInterrupt as error:
         raise SignalError(signal.SIGINT) from error
@@ -134,12 +145,13 @@ def _traits(options: Options) -> Trait:
     )
 
 
-def settings_of(options: Options, shared: bytes) -> Settings:
-    """Check what concerns the punch.
+def settings_of(options: Options) -> Settings:
+    """Check what concerns the punch, and return it without the secret.
 
     Raises:
         UsageError: Something is wrong or contradicts something else.
     """
+    _check_contradictions(options)
     if options.ipv4 and options.ipv6:
         raise UsageError(usage.BOTH_FAMILIES)
     waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
@@ -164,21 +176,26 @@ def settings_of(options: Options, shared: bytes) -> Settings:
         clock_offset=options.clock_offset,
         role=_role(options),
         traits=_traits(options),
-        secret=shared,
     )
 
 
 def _role(options: Options) -> Role:
-    """Return the role that the options ask for.
+    """Return the role that the options ask for."""
+    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
+    return role or Role.STDIO
+
+
+def _check_contradictions(options: Options) -> None:
+    """Check what cannot be meant together.
 
     Raises:
-        UsageError: They contradict each other.
+        UsageError: It is given.
     """
-    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
+    ports = not options.is_stdio
     sends_nothing = not options.reads_stdin
     if options.check and (options.keep or options.progress):
         raise UsageError(usage.CHECK_ALONE)
-    if options.progress and role:
+    if options.progress and ports:
         raise UsageError(usage.PROGRESS_OF_PORTS)
     if options.progress and options.as_json and options.status_fd is None:
         raise UsageError(usage.PROGRESS_AND_JSON)
@@ -186,10 +203,9 @@ def _role(options: Options) -> Role:
         raise UsageError(usage.QUIET_AND_VERBOSE)
     if options.send_only and sends_nothing:
         raise UsageError(usage.NOTHING_TO_DO)
-    if role and options.stdio:
+    if ports and options.stdio:
         raise UsageError(usage.STDIO_AND_PORTS)
-    if role and (options.send_only or sends_nothing):
+    if ports and (options.send_only or sends_nothing):
         raise UsageError(usage.STDIO_OPTIONS)
-    if not role and options.keep and not sends_nothing:
+    if not ports and options.keep and not sends_nothing:
         raise UsageError(usage.KEEP_WITH_STDIN)
-    return role or Role.STDIO

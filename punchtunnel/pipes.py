@@ -35,8 +35,8 @@ def available() -> bool:
 
 
 def cannot_splice(error: OSError) -> bool:
-    """Tell whether a descriptor is of a kind that must be copied."""
-    return error.errno == errno.EINVAL
+    """Tell whether a descriptor must be copied: by its kind, or because a sandbox knows no splice(2)."""
+    return error.errno in (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
 def grow(fd: int) -> int:

@@ -117,6 +117,7 @@ class Puncher:
             limits=Tries(self._caller, rations, rng) if sealed else None,
         )
         self._sealed = sealed
+        self._loads = False
         self._loading: threading.Thread | None = None
         self._over = False
         # Made by that thread; list.append and pop are atomic.
@@ -159,11 +160,10 @@ class Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if self._loading is None and self._addresses and (self._sealed or self._meanwhile):
+            if not self._loads and self._addresses and (self._sealed or self._meanwhile):
                 # The first SYNs, if it is on us to send any, are under way.  In a thread, because it takes a
                 # slow machine a second, in which the peer would wait for our hello in vain.
-                self._loading = threading.Thread(target=self._load, name="preload")
-                self._loading.start()
+                self._start_loading()
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
@@ -175,7 +175,19 @@ class Puncher:
                     key.data()
         return self._hole
 
+    def _start_loading(self) -> None:
+        self._loads = True
+        thread = threading.Thread(target=self._load, name="preload")
+        # Without a thread, or a descriptor, things are loaded when they are needed; then it is told.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._loading = thread
+
     def _load(self) -> None:
+        with contextlib.suppress(OSError):
+            self._load_all()
+
+    def _load_all(self) -> None:
         if self._sealed:
             preload()
         # Once somebody is there, the rest is faster without a thread beside it.

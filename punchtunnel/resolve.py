@@ -26,6 +26,12 @@ REFRESH = 60.0
 MAX_ADDRESSES = 8
 
 LOOPBACK = "127.0.0.1"
+# Answers of a resolver that will be the same in a minute; anything else is its trouble.
+_LASTING = {
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY", "EAI_FAMILY")
+    if hasattr(socket, name)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ class Resolver:
                 continue
             except OSError as error:
                 failed.append(words.unresolved(peer, str(error.strerror or error)))
-                lasting = lasting and error.errno != socket.EAI_AGAIN
+                lasting = lasting and error.errno in _LASTING
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
         return Answer(tuple(found)[:MAX_ADDRESSES], tuple(failed), lasting)

@@ -73,7 +73,8 @@ def close_with_reset(sock: socket.socket) -> None:
 def share_port(sock: socket.socket) -> None:
     """Let other sockets of this user bind the same port, if they ask for it too."""
     if hasattr(socket, "SO_REUSEPORT"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def send_at_once(sock: socket.socket) -> None:
@@ -143,27 +144,33 @@ def ignore_expiry(sock: socket.socket, ignore: bool) -> bool:
     """
     if sys.platform != "linux":
         return False
-    if sock.family == socket.AF_INET:
+    # A sandbox may know neither of them; then its holds die sooner.
+    with contextlib.suppress(OSError):
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, 255 if ignore else 0)
+            return ignore
         sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _SMALLEST_TTL if ignore else 0)
-        return False
-    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, 255 if ignore else 0)
-    return ignore
+    return False
 
 
 def state(sock: socket.socket) -> int:
     """Return the connection's state as linux/tcp_states.h numbers it; 0 where unknown."""
     if sys.platform != "linux":
         return 0
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    with contextlib.suppress(OSError):
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return 0
 
 
 def is_stopped_here(sock: socket.socket) -> bool:
     """Tell whether a dial's SYNs do not leave this machine, as far as its second one tells."""
     if sys.platform != "linux":
         return False
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-    (under_way,) = struct.unpack_from("=I", info, _TCP_INFO_RETRANS)
-    return info[0] == SYN_SENT and info[_TCP_INFO_RETRANSMITS] > 0 and not under_way
+    with contextlib.suppress(OSError):
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        (under_way,) = struct.unpack_from("=I", info, _TCP_INFO_RETRANS)
+        return info[0] == SYN_SENT and info[_TCP_INFO_RETRANSMITS] > 0 and not under_way
+    return False
 
 
 def has_route(family: socket.AddressFamily, address: tuple[object, ...]) -> bool:

@@ -67,6 +67,9 @@ BAD_PEERS = [
     "1.2.3.4:22",
     "home:22",
     "[::1]:22",
+    "fe80::1",
+    "fe80::1%0",
+    "22",
     "[::1",
     "::1]",
     "2001:db8::7::1",
@@ -207,12 +210,16 @@ def test_a_sentence_never_holds_control_characters_of_the_argument(text: str) ->
     assert_one_sentence(caught.value)
 
 
-@pytest.mark.parametrize(("text", "bind"), [("192.0.2.1", "192.0.2.1"), ("[::1]", "::1"), ("0.0.0.0", "0.0.0.0")])
+@pytest.mark.parametrize(
+    ("text", "bind"), [("192.0.2.1", "192.0.2.1"), ("[::1]", "::1"), ("fe80::1%eth0", "fe80::1%eth0")]
+)
 def test_a_bind_address_is_a_literal(text: str, bind: str) -> None:
     assert parse_bind(text) == bind
 
 
-@pytest.mark.parametrize("text", ["", "home", "localhost", "1.2.3.4:5", "1.2.3", "eth0", "::1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "home", "localhost", "1.2.3.4:5", "1.2.3", "eth0", "::1\n", "0.0.0.0", "ff02::1", "fe80::1"]
+)
 def test_a_bind_address_that_is_no_literal_gets_one_sentence(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_bind(text)
@@ -227,6 +234,12 @@ def test_any_text_gives_a_value_or_one_sentence(parse: Callable[[str], object], 
         parse(text)
     except UsageError as error:
         assert_one_sentence(error)
+
+
+@pytest.mark.parametrize("text", ["2222:localhost:22", "2222:22", "2222:10.0.0.1:22"])
+def test_the_habits_of_ssh_are_answered(text: str) -> None:
+    with pytest.raises(UsageError, match="--to on the other side"):
+        parse_listen(text)
 
 
 @pytest.mark.parametrize("text", ["0x7f000001", "1.2.3.0x4", "10.1", "[home]"])
@@ -246,7 +259,8 @@ def test_an_address_survives_parsing_in_every_spelling(address: ipaddress.IPv4Ad
         canonical = parse_peer(str(address))
     except UsageError:
         plain = (address.ipv4_mapped if address.version == 6 else None) or address
-        assert plain.is_unspecified or plain.is_multicast or str(plain) == "255.255.255.255"
+        local = plain.version == 6 and plain.is_link_local
+        assert local or plain.is_unspecified or plain.is_multicast or str(plain) == "255.255.255.255"
         return
     mapped = address.ipv4_mapped if address.version == 6 else None
     assert canonical == str(mapped or address)

@@ -185,11 +185,18 @@ def test_a_terminal_that_goes_away_ends_no_transfer(terminal: Terminal) -> None:
 
 
 def test_a_check_clears_its_line_for_what_it_prints_on_stdout(terminal: Terminal) -> None:
-    display = terminal.display(Shows(states=True, check=True))
-    play(display, *punching(1.0), HOLE, SEALED, LINK_UP)
+    display = terminal.display(STATES)
+    play(display, *punching(1.0), HOLE, SEALED, ("path", {}))
     assert terminal.rows == [""]
     play(display, traffic(1.0, 0, 0), ENDED)
     assert terminal.rows == [""]
+
+
+def test_while_a_name_is_looked_up_no_ports_are_told(terminal: Terminal) -> None:
+    """It said "punching towards  on 0 ports"."""
+    display = terminal.display(STATES)
+    play(display, ("waiting", {"waited_s": 1.0, "dials": 0}))
+    assert terminal.rows[0].startswith("looking up the peer's address since ")
 
 
 def test_the_first_syns_go_before_the_first_line(terminal: Terminal) -> None:

@@ -355,7 +355,6 @@ def test_busy_local_ports_are_skipped(two: ThreadPoolExecutor, channel: str) -> 
             lambda: open_hole(settings(B, A, channel), clock=lambda: now),
             lambda: open_hole(settings(A, B, channel), clock=lambda: now),
         )
-        assert one.counts.busy_ports == len(taken)
         check_pair(one, other)
 
 

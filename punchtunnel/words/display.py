@@ -47,9 +47,9 @@ def punching(state: State, now: float, clock: Part | None) -> list[Part]:
         clock: What is known about it.
     """
     since = f" since {utc(now - state.waited_s)} ({duration(state.waited_s)})"
+    where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
     parts = [
-        Part(f"punching towards {state.peer}", 0),
-        Part(f" on {state.ports} ports", 3),
+        *(where if state.peer else [Part("looking up the peer's address", 0)]),
         Part(since, 2),
         Part(f"it is {utc(now)} UTC here", 1),
     ]

@@ -61,6 +61,7 @@ EVENTS: dict[str, tuple[Level, str]] = {
 
 # What a service manager is told of an event (notify.py).
 NOTICES = {
+    "unresolved": "STATUS={reason}",
     "punching": f"STATUS={EVENTS['punching'][1]}",
     "hole": "STATUS=connected, {local} to {remote}",
     "link_up": "READY=1",
