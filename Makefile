@@ -1,7 +1,7 @@
 # make demo   the main job on this machine, in half a minute
 # make test   everything that must pass
 # make check  format, lint, types, tests
-# make docs   the man page and the completions; make pictures: the pictures, from real runs
+# make docs   the man page and fish's completions; make pictures: the pictures, from real runs
 # make lab    the network laboratory: every router behaviour, as a table
 # make bench  the tool beside its peers, in half an hour: docs/bench.*
 # make fuzz   ten minutes of garbage for every decoder
@@ -9,7 +9,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SHELLS := bash zsh fish
 SOURCES := punchtunnel tests bench docs
 
 .PHONY: demo test check format lint types docs pictures man completions lab bench fuzz clean
@@ -51,9 +50,7 @@ man: $(VENV)/ready
 	$(BIN)/python docs/man.py > docs/punchtunnel.1
 
 completions: $(VENV)/ready
-	for shell in $(SHELLS); do \
-	  _PUNCHTUNNEL_COMPLETE=source_$$shell $(BIN)/punchtunnel | sed '/./,$$!d' > completions/punchtunnel.$$shell || exit 1; \
-	done
+	_PUNCHTUNNEL_COMPLETE=source_fish $(BIN)/punchtunnel | sed '/./,$$!d' > completions/punchtunnel.fish
 
 # The published algorithm first: its failures are the point of the comparison.
 lab: $(VENV)/ready

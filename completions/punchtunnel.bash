@@ -1,11 +1,17 @@
 _punchtunnel_completion() {
-    local IFS=$'
-'
-    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" \
-                   COMP_CWORD=$COMP_CWORD \
-                   _PUNCHTUNNEL_COMPLETE=complete_bash $1 ) )
+    local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} word begun
+    COMPREPLY=( $( env _TYPER_COMPLETE_ARGS="$line" _TYPER_COMPLETE_FISH_ACTION=get-args \
+                   _PUNCHTUNNEL_COMPLETE=complete_fish $1 ) )
+    COMPREPLY=( "${COMPREPLY[@]%%$'\t'*}" )
+    # An address that ends with a colon still needs its port: no space behind it.
+    [[ "${COMPREPLY[*]}" != *: ]] || compopt -o nospace
+    # Readline replaces only what stands behind the last colon, unless it is quoted.
+    word=${line##*[[:space:]]}
+    if [[ $COMP_WORDBREAKS == *:* && $word == *:* && $word != [\"\']* ]]; then
+        begun=${word%"${word##*:}"}
+        COMPREPLY=( "${COMPREPLY[@]#"$begun"}" )
+    fi
     return 0
 }
 
 complete -o default -F _punchtunnel_completion punchtunnel
-

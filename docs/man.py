@@ -55,7 +55,7 @@ A file, or anything else that a pipe can carry:
 
 SSH to the machine behind the other router, again and again, with a secret that both have:
 
-    home$   punchtunnel --new-secret > secret
+    home$   (umask 077; punchtunnel --new-secret > secret)
     home$   punchtunnel 203.0.113.9 -k --to 22 --secret-file secret
     laptop$ punchtunnel 198.51.100.7 -L 2222 --secret-file secret
     laptop$ ssh -p 2222 me@localhost
@@ -84,8 +84,9 @@ this off.
 A secret is never an argument, because every user of the machine can list those.
 """,
     "NOTES": """
-No hole can be punched where both routers choose random ports, or both drop every bare SYN from outside; one side with
-a public address, a mapped port or IPv6 is enough for either. punchtunnel is no relay: it then says why, and exits with
+No hole can be punched where one router chooses random ports and the other side lets in only what it expects, or where
+both drop every bare SYN from outside. One side with a public address or mapped ports is enough for either, and so is
+IPv6 on both. punchtunnel is no relay: it then says why, and exits with
 status 3.
 """,
     "SEE ALSO": """

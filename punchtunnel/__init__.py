@@ -4,7 +4,7 @@ The life of a run, in six steps:
 
     1. cli.py       options become values
     2. schedule.py  the clock and the channel become ports
-    3. puncher.py   every port listens and dials, until connections open
+    3. puncher.py   every port is dialled, and some listen, until connections open
     4. election.py  both sides agree on one connection, the hole
     5. link.py      the hole becomes a link that carries many streams (mux.py)
     6. bridge.py    each stream is joined to stdio, a local client or a target

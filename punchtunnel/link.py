@@ -208,7 +208,7 @@ class Link:
 
     @property
     def said_at(self) -> float:
-        """Monotonic time at which something was sent last."""
+        """Monotonic time at which something was sent, or the hole was found full."""
         return self._outgoing.said_at
 
     @property

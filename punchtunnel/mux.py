@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from punchtunnel.errors import PeerError
+from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import (
     ACK,
     DATA,
@@ -216,10 +216,10 @@ class Mux:
         """Open a stream and return its number.
 
         Raises:
-            PeerError: Two billion streams have been opened; make a new link.
+            LinkError: Two billion streams have been opened; make a new link.
         """
         if self._next_stream > LAST_STREAM:
-            raise PeerError(words.NO_NUMBERS_LEFT)
+            raise LinkError(words.NO_NUMBERS_LEFT)
         number = self._next_stream
         self._next_stream += 2
         self._add(number, now)

@@ -195,7 +195,7 @@ class Outgoing:
             self.send(self._frame[begin : PREFIX + self._loaded])
 
     def close(self) -> None:
-        """Give the pipe back; the hole belongs to the caller."""
+        """Close the pipe; the hole belongs to the caller."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None

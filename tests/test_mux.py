@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from punchtunnel.errors import PeerError
+from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import HEADER, MAX_SIZE, Data, Flag, Header, Kind
 from punchtunnel.mux import (
     INITIAL_WINDOW,
@@ -378,7 +378,7 @@ def test_stream_numbers_run_out_with_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("punchtunnel.mux.LAST_STREAM", 3)
     mux = Mux(leads=True)
     assert [mux.open(0.0), mux.open(0.0)] == [1, 3]
-    with pytest.raises(PeerError):
+    with pytest.raises(LinkError):
         mux.open(0.0)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -46,7 +47,9 @@ async def receive(folder: str, reader: asyncio.StreamReader, writer: asyncio.Str
     os.makedirs(folder, exist_ok=True)
     tar = await asyncio.create_subprocess_exec("tar", "-C", folder, "-x", stdin=subprocess.PIPE)
     assert tar.stdin is not None
-    await pump(reader, tar.stdin)
+    # A tar that has ended says why itself.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await pump(reader, tar.stdin)
     tar.stdin.close()
     if await tar.wait():
         sys.exit("tar could not unpack everything")

@@ -24,7 +24,11 @@ import punchtunnel
 
 def find(root: Path, target: str) -> Path | None:
     """Return the file that a request asks for; nothing outside `root` is one."""
-    path = (root / unquote(urlsplit(target).path).lstrip("/")).resolve()
+    try:
+        path = (root / unquote(urlsplit(target).path).lstrip("/")).resolve()
+    except RuntimeError:
+        # A link that leads to itself.
+        return None
     if path.is_dir():
         path /= "index.html"
     return path if path.is_relative_to(root) and path.is_file() else None
