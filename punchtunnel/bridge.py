@@ -27,7 +27,7 @@ from collections.abc import Callable
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.election import Role, Trait
-from punchtunnel.ends import End, SocketEnd, StdioEnd
+from punchtunnel.ends import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.guard import GuardedLoop
 from punchtunnel.hole import Hole
@@ -270,8 +270,10 @@ class Session:
         elif self._plan.target is not None:
             if self._single:
                 self._only = number
-            self._queued[number] = None
-            self._reach_queued()
+            if len(self._dialling) < MAX_DIALLING:
+                self._reach_target(number, self._plan.target)
+            else:
+                self._queued[number] = None
         else:
             self._link.refuse(number, Reason.NOT_EXPECTED)
 
@@ -294,6 +296,7 @@ class Session:
         self._queued.pop(number, None)
         if (reach := self._dialling.pop(number, None)) is not None:
             reach.cancel()
+        if self._queued:
             self._reach_queued()
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
@@ -371,7 +374,7 @@ class Session:
                     self._later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
-                number = self.open(SocketEnd(client))
+                number = self.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
                 self._report("stream_opened", stream=number, what=words.LOCAL_CLIENT)
             # Edge-triggered: those that are still waiting are not told again.
             self._later(name, 0, accept)
@@ -387,7 +390,8 @@ class Session:
     def _reach_target(self, number: int, target: AnyPlace) -> None:
         def reached(result: socket.socket | OSError) -> None:
             del self._dialling[number]
-            self._reach_queued()
+            if self._queued:
+                self._reach_queued()
             if isinstance(result, OSError):
                 self._not_reached(number, target, result)
                 return

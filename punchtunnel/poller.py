@@ -69,10 +69,16 @@ class Poller:
         self._kernel.close()
 
     def _on_events(self) -> None:
-        callbacks = self._callbacks
+        callbacks, batch = self._callbacks, self._kernel.poll()
+        if len(batch) == 1:
+            # As it mostly is.
+            ((fd, events),) = batch
+            if (callback := callbacks.get(fd)) is not None:
+                callback(events)
+            return
         # Whose events they are, before the first one is told: a callback may close a descriptor, and the next
         # socket gets its number.
-        for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in self._kernel.poll()]:
+        for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in batch]:
             if callback is not None and callbacks.get(fd) is callback:
                 callback(events)
 

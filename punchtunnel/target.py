@@ -113,6 +113,7 @@ class Reach:
         self._target = target
         self._seconds = seconds
         self._done: Done | None = done
+        self._is_asking = False
         self._ways: list[_Way] = []
         self._sock: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -130,6 +131,7 @@ class Reach:
                 self._loop.call_soon(self._fail, error)
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
+            self._is_asking = True
             self._look_up.ask(target, self._try_all)
 
     def cancel(self) -> None:
@@ -198,7 +200,9 @@ class Reach:
             done(error)
 
     def _stop_waiting(self) -> None:
-        self._look_up.forget(self._try_all)
+        if self._is_asking:
+            self._is_asking = False
+            self._look_up.forget(self._try_all)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.address import Place, UnixPlace
-from punchtunnel.ends import SocketEnd, StdioEnd, listen
+from punchtunnel.ends import ACCEPTED_INHERIT, SocketEnd, StdioEnd, listen
 from punchtunnel.errors import LocalError
 
 
@@ -247,3 +247,12 @@ def test_ordinary_file_is_not_removed_for_a_unix_socket(tmp_path: Path) -> None:
     with pytest.raises(LocalError):
         listen(UnixPlace(str(path)))
     assert path.read_text() == "data"
+
+
+@pytest.mark.skipif(not ACCEPTED_INHERIT, reason="each accepted socket is told itself")
+def test_an_accepted_socket_has_what_its_listener_was_told() -> None:
+    with listen(Place("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
