@@ -8,12 +8,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import punchtunnel
 from punchtunnel import cli
-from punchtunnel.errors import Exit
+from punchtunnel.election import NO_TRAITS
+from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.hole import Settings
+from punchtunnel.plan import Outcome
 from punchtunnel.words.events import SCHEMA
 
 from .test_events import check
@@ -38,6 +43,12 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "-L", "ssh"], "port number"),
     ([PEER, "-L", "::1:22"], "brackets"),
     ([PEER, "-L", "::1:\n22"], "brackets"),
+    ([PEER, "-L", "2222:localhost:22"], "--to on the other side"),
+    ([PEER, "22"], "a port belongs to -L"),
+    (["fe80::1"], "needs its interface"),
+    ([PEER, "--bind", "0.0.0.0"], "leave it out"),
+    ([PEER, "--bind", "fe80::1"], "needs its interface"),
+    ([PEER, "--plain", "--secret-file", "/nowhere", "--show"], "proves nothing"),
     ([PEER, "-L", "unix:"], "no path"),
     ([PEER, "-L", "2222", "-L", "x"], "port number"),
     ([PEER, "--to", "0"], "outside 1–65535"),
@@ -200,3 +211,29 @@ def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], 
         assert_one_sentence(done.stderr)
         file.seek(0)
         assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
+
+
+@pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError])
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_a_service_outlives_what_is_gone_for_a_while(
+    error: type[PunchtunnelError], sessions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--bind's address, a name, a peer; but what was wrong from the start ends it, except the peer's mistake."""
+    punches: list[object] = [*[SimpleNamespace(traits=NO_TRAITS)] * sessions, error("gone"), SignalError(15)]
+    told: list[str] = []
+
+    def open_hole(*_: object, **__: object) -> object:
+        if isinstance(result := punches.pop(0), BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(cli, "open_hole", open_hole)
+    monkeypatch.setattr(cli, "_plan", lambda *_: None)
+    monkeypatch.setattr(cli, "_bridge", lambda *_: Outcome(Exit.LOST, "link lost"))
+    options: Any = SimpleNamespace(keep=True, check=False, as_json=False)
+    signals: Any = SimpleNamespace(sleep=lambda seconds: told.append("pause"))
+    status: Any = lambda event, **fields: None  # noqa: E731 - a words.Report
+    survives = sessions or error is RejectedError
+    with pytest.raises(SignalError if survives else error):
+        cli._run(options, Settings([PEER]), [], status, signals)
+    assert told == ["pause"] * bool(survives)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import selectors
 import socket
@@ -11,13 +13,15 @@ from collections.abc import Iterator
 import pytest
 
 from punchtunnel import schedule
-from punchtunnel.dialling import MEETING, Dial, Dialler
+from punchtunnel.dialling import HOLD_LIFE, MEETING, Dial, Dialler
+from punchtunnel.errors import LocalError
 from punchtunnel.hole import Counts
 from punchtunnel.resolve import Address
 from punchtunnel.words import unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
-CHANNEL = "dialling"
+# Two workers of pytest must not take each other's ports.
+CHANNEL = f"dialling {os.environ.get('PYTEST_XDIST_WORKER')}"
 NOW = 1e9
 PORTS = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), schedule.Plan())
 LONG = 30.0
@@ -153,3 +157,69 @@ def test_refused_dials_wait_where_many_were_made(table: Table) -> None:
         waits.append(dial.due - table.now)
     assert 0 < waits[0] < 0.1
     assert 0 < waits[1] - (schedule.SYNS_SPAN - 5.0) < 0.1, "with its jitter, or all would go at once"
+
+
+@pytest.mark.parametrize("table", [True], indirect=True)
+def test_captured_holds_become_patient_like_other_dials(table: Table, silent_port: int) -> None:
+    """They were made anew every 0.9 s for as long as the punch lasted: 20 SYNs a second for months."""
+    assert silent_port in PORTS
+    table.begin()
+    table.settle(1)
+    (pending,) = (dial for dial in table.dialler._dials.values() if dial.sock is not None)
+    table.dialler.capture()
+    table.now = HOLD_LIFE
+    table.dialler.start_due()
+    made_anew: socket.socket | None = pending.sock
+    assert made_anew is not None, "at once, at first"
+    table.settle(1)
+    table.now = schedule.PATIENT_AFTER + LONG
+    pending.started = table.now - HOLD_LIFE
+    for dial in table.dialler._dials.values():
+        dial.due = max(dial.due, table.now + 1)
+    table.dialler.start_due()
+    assert table.dialler.outcomes["pending"] == 0
+    assert schedule.PATIENT_WAIT / 2 <= pending.due - table.now <= schedule.PATIENT_WAIT * 1.5
+
+
+def test_starting_over_forgets_what_other_routers_did(table: Table) -> None:
+    table.begin()
+    table.settle(0)
+    table.dialler.capture()
+    table.dialler._mortal.add(socket.AF_INET)
+    table.dialler.start_over()
+    assert not table.dialler._captured
+    assert not table.dialler._mortal
+
+
+def dialler_bound_to(bind: str, selector: selectors.BaseSelector) -> Dialler:
+    return Dialler(
+        selector, CHANNEL, bind, lambda: 0.0, random.Random(1), Counts(), unreported, lambda *_: None
+    )  # fmt: skip
+
+
+def test_a_link_local_address_is_bound_with_its_interface() -> None:
+    """Python's bind() takes a scope of 0 where there is none, and the kernel then refuses the address."""
+    with selectors.DefaultSelector() as selector:
+        dialler = dialler_bound_to("fe80::1%lo", selector)
+        assert dialler._place(socket.AF_INET6, 9, own=False) == ("fe80::1", 9, 0, socket.if_nametoindex("lo"))
+        assert dialler_bound_to("fe80::1%7", selector)._place(socket.AF_INET6, 9, own=False) == ("fe80::1", 9, 0, 7)
+
+
+@pytest.mark.parametrize("bind", ["fe80::1%nosuch", "fe80::1%lo"])
+def test_an_address_that_is_gone_is_no_other_punchtunnel(bind: str) -> None:
+    with selectors.DefaultSelector() as selector:
+        dialler = dialler_bound_to(bind, selector)
+        with pytest.raises(LocalError, match="not an address of this machine"):
+            dialler.plan((Address(socket.AF_INET6, "fe80::2", 1),), NOW)
+
+
+def test_another_error_than_a_port_in_use_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Dialler, *arguments: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Dialler, "_place", refuse)
+    with selectors.DefaultSelector() as selector:
+        dialler = dialler_bound_to(A, selector)
+        dialler.plan((Address(socket.AF_INET, B),), NOW)
+        with pytest.raises(LocalError, match="cannot bind a port: Permission denied"):
+            dialler.start_due()

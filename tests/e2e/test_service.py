@@ -62,6 +62,20 @@ def test_manager_hears_that_it_punches_is_ready_punches_again_and_stops(lab: Lab
     assert left.status() == 143
 
 
+def test_a_checked_path_is_not_ready(lab: Lab) -> None:
+    """A unit was "started" for a peer that only looked, and what waits for it as well."""
+    sock = manager(lab)
+    left = start_service(lab, "--to", str(lab.serve(echo)))
+    assert lab.start_right("-z").status() == 0
+    left.wait_for("checked")
+    right = lab.start_right("-L", "0")
+    said: list[str] = []
+    while not said or said[-1] != "READY=1":
+        said.append(sock.recv(4096).decode())
+    assert sum(line.startswith("STATUS=connected") for line in said) == 2
+    assert_works(right.port)
+
+
 def test_hang_up_makes_a_service_dial_at_once_and_leaves_a_good_link_alone(lab: Lab) -> None:
     left = lab.start_left("-k", "--to", str(lab.serve(echo)))
     left.wait_for("punching")
