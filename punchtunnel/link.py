@@ -1,9 +1,9 @@
 """One hole as a link: socket below, multiplexer in the middle, ends above.
 
                         ring, credit
-    end (source) -----------------------------> outgoing.py --> hole
+    end (source) --> supply.py ---------------> outgoing.py --> hole
                                                                   |
-    end (sink) <-- pipe, backlog <-- mux.receive <-- incoming.py -+
+    end (sink) <-- delivery.py <-- mux.receive <-- incoming.py ---+
                  consumed = credit
 
 On a plain link long frames are spliced (pipes.py): of those only the header
@@ -61,8 +61,9 @@ from punchtunnel.mux import (
 )
 from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.pipes import WORTH_SPLICING
-from punchtunnel.poller import ERROR, HANG_UP, READ, URGENT, WRITE, Poller
+from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
+from punchtunnel.supply import Supply
 
 # Frames and receives in one turn of the loop, and seconds, so that timers,
 # signals and new connections get theirs; frames can be very small.
@@ -70,8 +71,6 @@ STEPS_PER_TURN = 16
 LONGEST_TURN = 0.02
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
-# Bytes.  A stream that sends less at a time waits for no other's frame but one.
-SPARSE = 4096
 # Seconds for which the hole stays unread because a stream's pipe is full.  A sink
 # that was only waiting for its time slice has taken much of it by then.
 PATIENCE = 0.005
@@ -121,20 +120,9 @@ class _Stream:
     end: End | None
     # What was received, on its way to the sink.
     delivery: Delivery
-    # The source ends where it has nothing more at once.
-    ending: bool = False
-    source_open: bool = True
-    source_ready: bool = True
-    # Something else than bytes lies ahead: a short read is not the last.
-    source_hung_up: bool = False
-    # TCP's urgent mark, which cannot be spliced past.
-    urgent: bool = False
+    # What the source gives, on its way to the hole.
+    supply: Supply
     in_ring: bool = False
-    # Where to splice from; None: copy.
-    spliced_source: int | None = None
-    # The source gives so much at a time that splicing it pays.
-    bulk: bool = False
-    sparse: bool = True
 
 
 class Link:
@@ -259,10 +247,10 @@ class Link:
             drain: What the source holds already is sent before it.
         """
         stream = self._streams.get(number)
-        if stream is None or not stream.source_open:
+        if stream is None or not stream.supply.is_open:
             return
         if drain:
-            stream.source_ready = stream.ending = True
+            stream.supply.ready = stream.supply.ending = True
             self._take_turn(stream)
         else:
             self._on_source_eof(stream)
@@ -307,12 +295,10 @@ class Link:
             # Also behind EOF, where nobody would read any more.
             self._fail(stream, Broken(error, reading=True))
             self._work()
-        elif events & READ and stream.source_open:
-            stream.source_ready = True
-            stream.source_hung_up = bool(events & (HANG_UP | URGENT))
-            stream.urgent = bool(events & URGENT)
+        elif events & READ and stream.supply.is_open:
+            stream.supply.tell(events)
             self._take_turn(stream)
-            if stream.sparse and self._ring and self._ring[-1] is stream:
+            if stream.supply.sparse and self._ring and self._ring[-1] is stream:
                 # Once for every time that it had nothing to send.
                 self._ring.rotate(1)
             self._work()
@@ -525,7 +511,7 @@ class Link:
 
     def _take_turn(self, stream: _Stream) -> None:
         """Put a stream into the ring of those that may have something to send."""
-        if stream.source_ready and stream.source_open and stream.end is not None and not stream.in_ring:
+        if stream.supply.ready and stream.supply.is_open and stream.end is not None and not stream.in_ring:
             stream.in_ring = True
             self._ring.append(stream)
 
@@ -546,7 +532,7 @@ class Link:
             if count or is_crowded or self._mux.is_urgent:
                 control = self._mux.take_control(LONGEST_FRAME)
             if count:
-                ends, failure = not stream.source_open, outgoing.failure
+                ends, failure = not stream.supply.is_open, outgoing.failure
                 header = self._mux.data_header(stream.number, count, last=ends and failure is None)
                 outgoing.send_loaded(control + header)
                 if ends and failure is not None:
@@ -560,52 +546,27 @@ class Link:
 
     def _load(self, stream: _Stream) -> int:
         """Read one frame's payload from a stream's source; 0 if there is none now."""
-        credit = self._mux.credit(stream.number)
-        longest = self._outgoing.frame_limit
-        needed = min(WORTH_SPLICING, longest) if stream.bulk else 1
-        if stream.end is None or not stream.source_open or credit < needed:
-            # Credited will bring it back; bulk waits for enough to be worth a frame.
+        supply, credit = stream.supply, self._mux.credit(stream.number)
+        if not supply.is_worth(credit, self._outgoing.frame_limit):
+            # Credited will bring it back.
             return 0
-        splices = stream.bulk and self._outgoing.splices and not stream.urgent
-        source = stream.spliced_source if splices else None
-        limit = min(credit, longest) if source is not None else min(credit, longest, LONGEST_FRAME)
         try:
-            if source is None:
-                count = self._outgoing.load_copied(stream.end, limit, to_end=stream.source_hung_up)
-            else:
-                count = self._outgoing.load_spliced(source, limit)
+            count = supply.load(self._outgoing, credit)
         except OSError as error:
-            if source is not None and pipes.cannot_splice(error):
-                stream.spliced_source = None
-                self._take_turn(stream)
-            else:
-                self._fail(stream, Broken(error, reading=True))
+            self._fail(stream, Broken(error, reading=True))
             return 0
-        if count is None and not stream.ending:
-            stream.source_ready = False
-        elif not count and source is not None:
-            # Only the end's own read knows whether that is meant as one.
-            stream.bulk = False
-            self._take_turn(stream)
-        elif not count:
-            self._on_source_eof(stream)
-        else:
+        if count:
             self.payload_at = time.monotonic()
             self.bytes_out += count
-            stream.bulk = count >= WORTH_SPLICING
-            # Twice: the short rest of what was long is no small message.
-            if stream.sparse and count <= SPARSE and self._ring:
+            if supply.talks and self._ring:
                 self._outgoing.shared_at = self.payload_at
-            stream.sparse = count <= SPARSE
-            dry = source is None and count < limit and stream.end.short_is_dry
-            stream.source_ready = stream.source_hung_up or not dry
-            # FIN goes with the last payload: alone it would cost as much again.
-            stream.source_open = source is not None or not self._outgoing.found_end
-            self._take_turn(stream)
-        return count or 0
+        elif not supply.is_open:
+            self._on_source_eof(stream)
+        self._take_turn(stream)
+        return count
 
     def _on_source_eof(self, stream: _Stream) -> None:
-        stream.source_open = False
+        stream.supply.is_open = False
         if stream.end is not None and stream.end.source_fd != stream.end.sink_fd:
             self._unwatch(stream.end.source_fd)
         self._mux.finish(stream.number)
@@ -614,14 +575,13 @@ class Link:
     # ---- streams come and go
 
     def _add(self, number: int) -> _Stream:
-        self._streams[number] = stream = _Stream(number, None, Delivery(self._pool))
+        self._streams[number] = stream = _Stream(number, None, Delivery(self._pool), Supply())
         return stream
 
     def _attach(self, stream: _Stream, end: End) -> None:
         stream.end = end
         stream.delivery.join(end, splice=self._splices)
-        if self._splices:
-            stream.spliced_source = end.spliced_source
+        stream.supply.join(end, splice=self._splices)
         source, sink = end.source_fd, end.sink_fd
         if source is not None and source == sink:
 
@@ -650,7 +610,7 @@ class Link:
         self._tell_if_ended()
 
     def _close_if_done(self, stream: _Stream) -> None:
-        if stream.source_open or not stream.delivery.is_over or stream.end is None:
+        if stream.supply.is_open or not stream.delivery.is_over or stream.end is None:
             return
         del self._streams[stream.number]
         self._unwatch(stream.end.source_fd)
@@ -662,7 +622,7 @@ class Link:
     def _remove(self, number: int) -> None:
         """Forget a stream and abort its end."""
         stream = self._streams.pop(number)
-        stream.source_open = False
+        stream.supply.is_open = False
         if stream.in_ring:
             # Nothing takes it out while the hole takes nothing, and the peer may open and reset for ever.
             stream.in_ring = False
@@ -683,7 +643,7 @@ class Link:
         self._close_hole(reset=False)
         for stream in list(self._streams.values()):
             if stream.delivery.ends and not stream.delivery.is_over and stream.end is not None:
-                stream.source_open = False
+                stream.supply.is_open = False
             else:
                 self.cut = True
                 self._remove(stream.number)

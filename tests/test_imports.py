@@ -25,6 +25,7 @@ LAYERS = [
     {"hole", "pacing", "pipes", "plan", "poller", "tries"},
     {"display", "ends", "show"},
     {"delivery", "incoming", "outgoing", "streams", "target"},
+    {"supply"},
     {"dialling", "link"},
     {"puncher"},
     {"punch"},
@@ -63,7 +64,7 @@ EDGES_OF_THE_SYSTEM = {
 PUNCH_SIDE = {"hole", "punch", "puncher", "dialling", "resolve", "schedule"}
 LOOP_SIDE = {
     *("bridge", "delivery", "link", "ends", "guard", "incoming", "outgoing", "pipes", "poller", "streams"),
-    "target",
+    *("supply", "target"),
 }
 
 

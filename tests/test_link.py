@@ -23,11 +23,12 @@ from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.frames import Flag, Header, Kind
 from punchtunnel.incoming import RECEIVE_SIZE, Incoming
-from punchtunnel.link import SPARSE, Broken, Link
+from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
 from punchtunnel.outgoing import FIRST_FRAME
 from punchtunnel.pipes import Pipe
 from punchtunnel.poller import Poller
+from punchtunnel.supply import SPARSE
 
 from .conftest import Unspliceable
 
