@@ -26,10 +26,10 @@ from collections.abc import Callable
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
-from punchtunnel.election import Role, Trait
 from punchtunnel.ends import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.guard import GuardedLoop
+from punchtunnel.hello import Role, Trait
 from punchtunnel.hole import Hole
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import Goodbye, Reason, Reset

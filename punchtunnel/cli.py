@@ -18,9 +18,9 @@ import typer
 import punchtunnel
 from punchtunnel import notify, secret, words
 from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
-from punchtunnel.election import Role, Trait
 from punchtunnel.errors import NO_RESOURCES, Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.frames import MAX_SIZE
+from punchtunnel.hello import Role, Trait
 from punchtunnel.hole import Hole, Settings
 from punchtunnel.options import Options, check_secret, find_secret, settings_of, side_of
 from punchtunnel.plan import Outcome, Plan, RoundTrips

@@ -145,6 +145,8 @@ class Dialler:
         self._on_open = on_open
         self._started = monotonic()
         self._captured = False
+        # Who was met, the last time when.
+        self._met: set[bool] = set()
         self._met_at: float | None = None
         self.open_to_all = False
         # Families in which ICMP ends our holds: there they last no longer than
@@ -221,10 +223,15 @@ class Dialler:
             due += [dial.started + HOLD_LIFE for dial in self._dials.values() if dial.held]
         return min(due, default=float("inf"))
 
-    def meet(self) -> None:
-        """Take note that the peer is here: dial every port plainly at once, as it does (rule 7)."""
-        if self._met_at is not None:
+    def meet(self, *, known: bool = True) -> None:
+        """Take note that the peer is here: dial every port plainly at once, as it does (rule 7).
+
+        Args:
+            known: It speaks from an address of the peer.  Others may be strangers, who must not use it up.
+        """
+        if known in self._met:
             return
+        self._met.add(known)
         self._met_at = self._monotonic()
         for dial in list(self._dials.values()):
             if dial.held and dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
@@ -255,6 +262,7 @@ class Dialler:
         that are under way will never be answered.
         """
         self._started = now = self._monotonic()
+        self._met.clear()
         self._met_at = None
         # Another network has other routers.
         self._captured = False

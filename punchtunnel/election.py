@@ -38,93 +38,29 @@ No sockets and no clock: puncher.py owns both and performs the actions.
 from __future__ import annotations
 
 import hmac
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntFlag
+from enum import Enum
 
 from punchtunnel.errors import PeerError
+from punchtunnel.hello import (
+    HELLO_SIZE,
+    MAGIC,
+    VERSION,
+    Hello,
+    Role,
+    Trait,
+    decode_hello,
+    roles_fit,
+)
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
 from punchtunnel.words import protocol as words
 
-# The first byte is not ASCII and the last two are a line end, so that neither
-# a text protocol nor a transfer that mends line ends can pass for a hello.
-MAGIC = b"\xf0PUNCH\r\n"
-VERSION = 1
-_HELLO = struct.Struct("!8sBBBx8s16s")
-HELLO_SIZE = _HELLO.size
-NONCE_SIZE = 16
 # Parties that did not answer a PICK; a flood of them forgets the oldest.
 FAILURES_REMEMBERED = 64
 PICK = b"PICK"
 ACCEPT = b"ACPT"
-
-
-class Role(IntFlag):
-    """What a side joins the hole to.  LISTEN and TO go together, the others stand alone."""
-
-    STDIO = 1
-    LISTEN = 2
-    TO = 4
-    # A program that took the bare socket through the library.
-    RAW = 8
-
-
-class Trait(IntFlag):
-    """What else a side tells about itself."""
-
-    # It discards whatever it would receive (--send-only).
-    NO_RECEIVE = 1
-    # It does not seal (--plain); both sides must say so.
-    PLAIN = 2
-    # Its processor has AES instructions; without them ChaCha20 is faster.
-    FAST_AES = 4
-    # It only checks the path (-z): no stream is opened, and every role fits.
-    CHECK = 8
-
-
-NO_TRAITS = Trait(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The first HELLO_SIZE bytes that each side sends on each connection."""
-
-    nonce: bytes
-    channel_tag: bytes
-    role: Role
-    traits: Trait = NO_TRAITS
-
-    def encode(self) -> bytes:
-        """Return the HELLO_SIZE bytes of docs/PROTOCOL.md, "Hello"."""
-        return _HELLO.pack(MAGIC, VERSION, self.role, self.traits, self.channel_tag, self.nonce)
-
-
-def decode_hello(data: bytes) -> Hello:
-    """Decode HELLO_SIZE bytes.
-
-    Unknown role and trait bits are ignored: they are for later versions.
-
-    Raises:
-        PeerError: Wrong length, magic or version.
-    """
-    if len(data) != HELLO_SIZE:
-        raise PeerError(words.HELLO_LENGTH.format(size=HELLO_SIZE, length=len(data)))
-    magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
-    if magic != MAGIC or version != VERSION:
-        raise PeerError(words.NO_HELLO.format(version=VERSION))
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 15))
-
-
-def roles_fit(mine: Role, theirs: Role) -> bool:
-    """Tell whether two roles make a tunnel; symmetric."""
-    if Role.RAW in mine | theirs:
-        return mine == theirs
-    if Role.STDIO in mine | theirs:
-        other = theirs if mine == Role.STDIO else mine
-        return Role.STDIO in (mine, theirs) and other in (Role.STDIO, Role.LISTEN, Role.TO)
-    return bool(mine) and bool(theirs) and mine | theirs == Role.LISTEN | Role.TO
 
 
 class Why(Enum):
@@ -320,7 +256,7 @@ class Election:
 
     def _read_message(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
         """Read what follows the hello: PICK or ACCEPT, and the proof that follows those."""
-        leads = self.mine.nonce > hello.nonce
+        leads = self._leads(hello.nonce)
         if connection.keys is not None:
             return self._read_proof(conn, connection, hello, b"")
         expected, size = (ACCEPT, TAG_SIZE) if leads else (PICK, 0)
@@ -341,9 +277,13 @@ class Election:
             actions += self._drop(conn, Why.STRANGER)
         return actions
 
+    def _leads(self, nonce: bytes) -> bool:
+        """Tell whether it is on this side to pick, where the other one has this nonce."""
+        return self.mine.nonce > nonce
+
     def _answer(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
         """Go on from a whole PICK or ACCEPT in the buffer."""
-        leads = self.mine.nonce > hello.nonce
+        leads = self._leads(hello.nonce)
         if leads or self._agree is None:
             # If the answer cannot be sent, the connection is lost like any picked one.
             self.picked = conn
@@ -386,7 +326,7 @@ class Election:
         if not self._fits(hello):
             return replies + self._reject(conn, Reject(conn, VERSION, hello, proved=True))
         connection.won = True
-        leads = self.mine.nonce > hello.nonce
+        leads = self._leads(hello.nonce)
         return [*replies, Won(conn, bytes(connection.buffer), leads, hello, keys)]
 
     def retry(self) -> list[Action]:
@@ -417,7 +357,7 @@ class Election:
         }
         if free:
             # Whoever did not answer before comes last: it may never do.
-            led = [conn for conn, nonce in heard.items() if self.mine.nonce > nonce]
+            led = [conn for conn, nonce in heard.items() if self._leads(nonce)]
             led.sort(key=lambda conn: heard[conn] in self._failed_nonces)
             waiting.update((conn, heard[conn]) for conn in led)
         return waiting

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from punchtunnel.election import NO_TRAITS, Role, Trait
+from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.secure import Keys
 
 DEFAULT_WAIT = 120.0

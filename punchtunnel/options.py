@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from punchtunnel import secret, words
 from punchtunnel.address import parse_bind, parse_peer, parse_target
-from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.errors import SignalError, UsageError
+from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.hole import DEFAULT_WAIT, Settings
 from punchtunnel.punch import has_fast_aes
 from punchtunnel.words import usage

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from punchtunnel.address import AnyPlace
-from punchtunnel.election import Role
 from punchtunnel.errors import Exit
+from punchtunnel.hello import Role
 
 if TYPE_CHECKING:
     import socket

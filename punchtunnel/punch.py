@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from punchtunnel import words
 from punchtunnel.address import parse_bind, parse_peer
-from punchtunnel.election import Role, Trait
 from punchtunnel.errors import UsageError
+from punchtunnel.hello import Role, Trait
 from punchtunnel.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.puncher import Puncher
 from punchtunnel.signals import Wake

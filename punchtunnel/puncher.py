@@ -24,19 +24,9 @@ from dataclasses import dataclass, replace
 
 from punchtunnel import schedule, tcp, words
 from punchtunnel.dialling import Dial, Dialler
-from punchtunnel.election import (
-    NONCE_SIZE,
-    Action,
-    Drop,
-    Election,
-    Hello,
-    Reject,
-    Send,
-    Trait,
-    Why,
-    Won,
-)
+from punchtunnel.election import Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
+from punchtunnel.hello import NONCE_SIZE, Hello, Trait
 from punchtunnel.hole import Counts, Hole, Settings
 from punchtunnel.resolve import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
 from punchtunnel.secure import Agreement, preload
@@ -306,9 +296,9 @@ class Puncher:
         if data:
             candidate.answered = max(self._monotonic() - candidate.picked, 0.0)
             actions = self._election.received(conn, data)
-            if self._election.has_hello(conn) and self._is_known(conn):
+            if self._election.has_hello(conn):
                 # Before our next word: what we dial now must be there before it.
-                self._dialler.meet()
+                self._dialler.meet(known=self._is_known(conn))
             self._perform(actions)
         else:
             self._drop(conn)

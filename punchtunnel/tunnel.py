@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from punchtunnel import secret as secrets
 from punchtunnel import words
 from punchtunnel.bridge import Session
-from punchtunnel.election import NO_TRAITS, Role, Trait
 from punchtunnel.ends import End
 from punchtunnel.errors import Exit, LinkError, SignalError
+from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.plan import Outcome, Plan
 from punchtunnel.punch import check, has_fast_aes, open_hole

@@ -28,9 +28,10 @@ from punchtunnel.address import parse_bind, parse_listen, parse_peer, parse_targ
 from punchtunnel.doctor import sntp, stun
 from punchtunnel.doctor.firewall import Packet, fate
 from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
-from punchtunnel.election import ACCEPT, MAGIC, PICK, Drop, Election, Reject, Send, Trait, Won, decode_hello
+from punchtunnel.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
 from punchtunnel.errors import PeerError, UsageError
 from punchtunnel.frames import Decoder, Flag, Header, Kind
+from punchtunnel.hello import MAGIC, Trait, decode_hello
 from punchtunnel.incoming import SHORT_RECORDS, Incoming
 from punchtunnel.mux import Mux
 from punchtunnel.secure import HEADER, OVERHEAD, Agreement, Opener, Sealer
@@ -119,7 +120,7 @@ def mux(draw: st.DataObject) -> None:
 
 
 def hello(draw: st.DataObject) -> None:
-    """election.decode_hello: a hello, or PeerError."""
+    """hello.decode_hello: a hello, or PeerError."""
     with contextlib.suppress(PeerError):
         decode_hello(draw.draw(damaged(PIECE)))
 

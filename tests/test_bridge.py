@@ -8,9 +8,9 @@ import pytest
 
 from punchtunnel import bridge
 from punchtunnel.address import parse_target
-from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit
 from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.hello import Role, Trait
 from punchtunnel.hole import Counts, Hole
 from punchtunnel.mux import Goodbye
 from punchtunnel.plan import Plan

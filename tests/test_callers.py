@@ -15,7 +15,8 @@ from dataclasses import replace
 import pytest
 
 from punchtunnel import schedule
-from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role, Trait
+from punchtunnel.election import ACCEPT, PICK
+from punchtunnel.hello import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.punch import open_hole
 from punchtunnel.puncher import MAX_HALFWAY, MOST_UNPROVED
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement

@@ -15,8 +15,8 @@ import pytest
 
 import punchtunnel
 from punchtunnel import cli
-from punchtunnel.election import NO_TRAITS
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.hello import NO_TRAITS
 from punchtunnel.hole import Settings
 from punchtunnel.plan import Outcome
 from punchtunnel.words.events import SCHEMA

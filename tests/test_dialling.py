@@ -127,6 +127,17 @@ def test_peer_is_met_only_once(table: Table) -> None:
     assert table.counts.dials == dials
 
 
+def test_strangers_do_not_use_up_the_meeting(table: Table) -> None:
+    table.begin()
+    table.settle(0)
+    for _ in range(2):
+        table.dialler.meet(known=False)
+        table.settle(0)
+    dials = table.counts.dials
+    table.dialler.meet()
+    assert table.counts.dials == dials + len(PORTS)
+
+
 def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(table: Table) -> None:
     table.begin()
     table.settle(0)

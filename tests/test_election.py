@@ -10,27 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from punchtunnel.election import (
-    ACCEPT,
-    HELLO_SIZE,
-    MAGIC,
-    NO_TRAITS,
-    PICK,
-    VERSION,
-    Action,
-    Drop,
-    Election,
-    Hello,
-    Reject,
-    Role,
-    Send,
-    Trait,
-    Why,
-    Won,
-    decode_hello,
-    roles_fit,
-)
+from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.errors import PeerError
+from punchtunnel.hello import HELLO_SIZE, MAGIC, NO_TRAITS, VERSION, Hello, Role, Trait, decode_hello, roles_fit
 
 TAG = bytes.fromhex("fcc196b49cd34045")
 LOW = Hello(b"\x01" * 16, TAG, Role.STDIO)

@@ -10,17 +10,8 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from punchtunnel.election import (
-    HELLO_SIZE,
-    Action,
-    Drop,
-    Election,
-    Hello,
-    Reject,
-    Role,
-    Send,
-    Won,
-)
+from punchtunnel.election import Action, Drop, Election, Reject, Send, Won
+from punchtunnel.hello import HELLO_SIZE, Hello, Role
 
 TAG = bytes(8)
 

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from punchtunnel import cli, schedule
-from punchtunnel.election import ACCEPT, HELLO_SIZE, PICK, Hello, Role
+from punchtunnel.election import ACCEPT, PICK
 from punchtunnel.errors import Exit, NoHoleError, RejectedError
+from punchtunnel.hello import HELLO_SIZE, Hello, Role
 from punchtunnel.hole import Hole, Settings
 from punchtunnel.punch import open_hole
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement

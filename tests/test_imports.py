@@ -20,7 +20,7 @@ LAYERS = [
     {"words", "words.show"},
     {"words.doctor"},
     {"errors"},
-    {"address", "clock", "schedule", "secure", "frames", "state"},
+    {"address", "clock", "hello", "schedule", "secure", "frames", "state"},
     {"election", "secret", "mux", "parting", "status", "resolve", "signals", "tcp", "notify", "interfaces", "guard"},
     {"hole", "pacing", "pipes", "plan", "poller", "tries"},
     {"display", "ends", "show"},
@@ -43,7 +43,7 @@ LAYERS = [
 ]
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
 
-PURE = ["errors", "address", "schedule", "secure", "election", "tries", "frames", "mux", "parting"]
+PURE = ["errors", "address", "hello", "schedule", "secure", "election", "tries", "frames", "mux", "parting"]
 PURE += [
     "pacing",
     "state",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from punchtunnel import schedule
-from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, VERSION, Hello, Role, decode_hello, roles_fit
+from punchtunnel.election import ACCEPT, PICK
 from punchtunnel.frames import MAX_PAYLOAD, Flag, Header, Kind
+from punchtunnel.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, decode_hello, roles_fit
 from punchtunnel.mux import (
     GROWTH_FACTOR,
     INITIAL_WINDOW,

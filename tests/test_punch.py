@@ -21,8 +21,9 @@ import pytest
 import punchtunnel
 from punchtunnel import puncher, schedule, tcp
 from punchtunnel.dialling import Dialler
-from punchtunnel.election import ACCEPT, HELLO_SIZE, MAGIC, PICK, Hello, Role, Trait
+from punchtunnel.election import ACCEPT, PICK
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
+from punchtunnel.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
 from punchtunnel.hole import Counts, Hole, Settings
 from punchtunnel.punch import open_hole
 from punchtunnel.resolve import Address

@@ -12,24 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from punchtunnel.election import (
-    ACCEPT,
-    HELLO_SIZE,
-    MAGIC,
-    PICK,
-    VERSION,
-    Action,
-    Drop,
-    Election,
-    Hello,
-    Limits,
-    Reject,
-    Role,
-    Send,
-    Trait,
-    Why,
-    Won,
-)
+from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Limits, Reject, Send, Why, Won
+from punchtunnel.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, Trait
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
 
 TAG = bytes.fromhex("fcc196b49cd34045")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel import schedule, secure
-from punchtunnel.election import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.errors import PeerError
+from punchtunnel.hello import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.hole import Settings
 from punchtunnel.secure import (
     HEADER,

@@ -17,9 +17,9 @@ import uvloop
 from punchtunnel import bridge, words
 from punchtunnel.address import Place
 from punchtunnel.bridge import Session
-from punchtunnel.election import Role, Trait
 from punchtunnel.errors import Exit
 from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.hello import Role, Trait
 from punchtunnel.hole import Counts, Hole
 from punchtunnel.mux import Reason
 from punchtunnel.plan import Plan

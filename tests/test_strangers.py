@@ -13,7 +13,8 @@ from hashlib import sha256
 
 import pytest
 
-from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Hello, Reject, Role, Send, Won
+from punchtunnel.election import ACCEPT, PICK, Action, Drop, Election, Reject, Send, Won
+from punchtunnel.hello import Hello, Role
 from punchtunnel.puncher import CLOCK_CHECK, DECISION_TIMEOUT, PICK_TIMEOUT
 from punchtunnel.secure import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.tries import FREE_TRIES, TRY_EVERY, Caller, Rations, Tries

@@ -15,7 +15,7 @@ import pytest
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.election import NO_TRAITS, Hello, Role, Trait, roles_fit
+from punchtunnel.hello import NO_TRAITS, Hello, Role, Trait, roles_fit
 from punchtunnel.hole import Counts
 from punchtunnel.mux import Reason
 from punchtunnel.words import doctor, protocol, usage

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Protocol
 from punchtunnel.words.events import EVENTS, Level
 
 if TYPE_CHECKING:
-    from punchtunnel.election import Hello, Role, Trait
+    from punchtunnel.hello import Hello, Role, Trait
     from punchtunnel.hole import Counts
 
 
-# The bits of election.Trait; importing it here would turn the layers upside down.
+# The bits of hello.Trait; importing it here would turn the layers upside down.
 NO_RECEIVE = 1
 PLAIN = 2
 
