@@ -187,10 +187,10 @@ class Dialler:
             address, source, port = route
             if route not in self._dials:
                 self._dials[route] = Dial(address, source, port, due=now, failures=failures)
-        plan = self._plan_size()
+        counts = self._port_counts()
         for family in {address.family for address in addresses if not address.own}:
             for bucket in buckets:
-                self._listen_on_some(family, schedule.bucket_ports(self._channel, bucket, plan.ports(bucket)))
+                self._listen_on_some(family, schedule.bucket_ports(self._channel, bucket, counts.ports(bucket)))
 
     def start_due(self) -> None:
         """Begin every dial whose wait is over.
@@ -293,20 +293,20 @@ class Dialler:
     # ---- routes
 
     def _routes(self, buckets: Sequence[int]) -> dict[Route, None]:
-        plan = self._plan_size()
+        counts = self._port_counts()
         routes: dict[Route, None] = {}
         for address in self._addresses:
             if address.own:
-                pairs = schedule.port_pairs(self._channel, buckets, plan)
+                pairs = schedule.port_pairs(self._channel, buckets, counts)
                 routes.update({(address, second, first): None for first, second in pairs})
             else:
-                ports = schedule.ports_of(self._channel, buckets, plan)
+                ports = schedule.ports_of(self._channel, buckets, counts)
                 routes.update({(address, port, port): None for port in ports})
         return routes
 
-    def _plan_size(self) -> schedule.Plan:
+    def _port_counts(self) -> schedule.PortCounts:
         families = {address.family for address in self._addresses}
-        return schedule.plan_for(len(self._addresses), len(families))
+        return schedule.port_counts(len(self._addresses), len(families))
 
     def _retire(self, route: Route) -> None:
         dial = self._dials.pop(route)

@@ -52,10 +52,10 @@ def punch(
         LocalError: No port of this machine could be used.
     """
     # The caller gets the bare socket: sealing it is the caller's business.
-    return open_hole(check(peers, channel, wait, bind, family, clock_offset, Role.RAW, Trait.PLAIN))
+    return open_hole(settings_from(peers, channel, wait, bind, family, clock_offset, Role.RAW, Trait.PLAIN))
 
 
-def check(
+def settings_from(
     peers: Sequence[str],
     channel: str,
     wait: float,

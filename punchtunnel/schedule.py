@@ -78,11 +78,11 @@ PATIENT_EXPRESS_WAIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PortCounts:
     """How many ports of each kind are used; fewer when a PEER has many addresses.
 
     The first ports of every list are the ones that are used, so two sides
-    with different plans still share the smaller one.
+    with different counts still share the smaller one.
     """
 
     per_bucket: int = PORTS_PER_BUCKET
@@ -93,8 +93,8 @@ class Plan:
         return self.clock_free if bucket == CLOCK_FREE else self.per_bucket
 
 
-def plan_for(addresses: int, families: int) -> Plan:
-    """Return the largest plan that stays below MAX_SOCKETS.
+def port_counts(addresses: int, families: int) -> PortCounts:
+    """Return the largest counts that stay below MAX_SOCKETS.
 
     Args:
         addresses: Peer addresses, each of which costs one dial a port.
@@ -104,7 +104,7 @@ def plan_for(addresses: int, families: int) -> Plan:
     ports = (MAX_SOCKETS - 4 * LISTENERS_PER_BUCKET * families) // addresses
     clock_free = max(1, min(CLOCK_FREE_PORTS, ports // 5))
     per_bucket = max(1, min(PORTS_PER_BUCKET, (ports - clock_free) // 3))
-    return Plan(per_bucket, clock_free)
+    return PortCounts(per_bucket, clock_free)
 
 
 def first_bucket(t: float) -> int:
@@ -156,15 +156,15 @@ def _words(channel: str, bucket: int) -> Iterator[int]:
     raise AssertionError("a million words hold enough ports")
 
 
-def ports_of(channel: str, buckets: Iterable[int], plan: Plan) -> list[int]:
+def ports_of(channel: str, buckets: Iterable[int], counts: PortCounts) -> list[int]:
     """Return the ports of all `buckets`, each once, in the order of the buckets."""
     ports: dict[int, None] = {}
     for bucket in buckets:
-        ports.update(dict.fromkeys(bucket_ports(channel, bucket, plan.ports(bucket))))
+        ports.update(dict.fromkeys(bucket_ports(channel, bucket, counts.ports(bucket))))
     return list(ports)
 
 
-def port_pairs(channel: str, buckets: Iterable[int], plan: Plan) -> list[tuple[int, int]]:
+def port_pairs(channel: str, buckets: Iterable[int], counts: PortCounts) -> list[tuple[int, int]]:
     """Return ports in pairs, for two ends on one machine.
 
     Dialling from a port to itself on one machine connects to oneself, so each
@@ -172,7 +172,7 @@ def port_pairs(channel: str, buckets: Iterable[int], plan: Plan) -> list[tuple[i
     """
     pairs: dict[tuple[int, int], None] = {}
     for bucket in buckets:
-        count = plan.ports(bucket)
+        count = counts.ports(bucket)
         ports = bucket_ports(channel, bucket, count + count % 2)
         pairs.update(dict.fromkeys(zip(ports[::2], ports[1::2], strict=True)))
     return list(pairs)

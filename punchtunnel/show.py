@@ -80,11 +80,11 @@ def page(side: Side, now: float) -> str:
         raise UsageError(usage.NOT_A_CHANNEL) from error
     families = {":" in peer for peer in side.peers}
     # A name may have more addresses, and then fewer ports are used, the first of these.
-    plan = schedule.plan_for(max(len(side.peers), 1), max(len(families), 1))
+    counts = schedule.port_counts(max(len(side.peers), 1), max(len(families), 1))
     ports = [
         (
             None if bucket == schedule.CLOCK_FREE else bucket,
-            schedule.bucket_ports(side.channel, bucket, plan.ports(bucket)),
+            schedule.bucket_ports(side.channel, bucket, counts.ports(bucket)),
         )
         for bucket in schedule.current_buckets(now)
     ]

@@ -25,7 +25,7 @@ from punchtunnel.errors import Exit, LinkError, SignalError
 from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.plan import Outcome, Plan
-from punchtunnel.punch import check, has_fast_aes, open_hole
+from punchtunnel.punch import has_fast_aes, open_hole, settings_from
 from punchtunnel.signals import Wake
 from punchtunnel.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.tries import Rations
@@ -301,7 +301,7 @@ def _settings(
     text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
     traits = (Trait.PLAIN if plain else NO_TRAITS) | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
     shared = secrets.normal(text) if text else b""
-    return check(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
+    return settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
 
 
 async def _meet(settings: Settings) -> Hole:

@@ -23,7 +23,7 @@ A, B = "127.0.0.1", "127.0.0.2"
 # Two workers of pytest must not take each other's ports.
 CHANNEL = f"dialling {os.environ.get('PYTEST_XDIST_WORKER')}"
 NOW = 1e9
-PORTS = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), schedule.Plan())
+PORTS = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), schedule.PortCounts())
 LONG = 30.0
 
 

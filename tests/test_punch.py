@@ -229,7 +229,7 @@ def test_every_port_is_dialled_once_more_before_a_word_to_the_peer(two: ThreadPo
         # No wait ends on a clock that stands still.
         end = two.submit(open_hole, plain, lambda: 1e9, lambda: 0.0, nonce=b"a" * 16, report=report)
         sock, _ = at_once.accept()
-        for _ in range(len(schedule.ports_of(channel, schedule.current_buckets(1e9), schedule.Plan())) - 1):
+        for _ in range(len(schedule.ports_of(channel, schedule.current_buckets(1e9), schedule.PortCounts())) - 1):
             assert failed.acquire(timeout=LONG)
         with sock, socket.create_server((B, second)) as later:
             sock.sendall(Hello(b"b" * 16, schedule.channel_tag(channel), Role.RAW, Trait.PLAIN).encode() + PICK)
@@ -347,7 +347,7 @@ def test_caller_from_another_address_is_turned_away(two: ThreadPoolExecutor, cha
 
 def test_busy_local_ports_are_skipped(two: ThreadPoolExecutor, channel: str) -> None:
     now = time.time()
-    taken = schedule.ports_of(channel, schedule.current_buckets(now), schedule.Plan())[:15]
+    taken = schedule.ports_of(channel, schedule.current_buckets(now), schedule.PortCounts())[:15]
     with contextlib.ExitStack() as stack:
         for port in taken:
             stack.enter_context(socket.create_server((A, port)))
@@ -362,7 +362,7 @@ def test_busy_local_ports_are_skipped(two: ThreadPoolExecutor, channel: str) -> 
 def test_all_ports_busy_is_a_local_error_at_once(channel: str) -> None:
     now = time.time()
     with contextlib.ExitStack() as stack:
-        for port in schedule.ports_of(channel, schedule.current_buckets(now), schedule.Plan()):
+        for port in schedule.ports_of(channel, schedule.current_buckets(now), schedule.PortCounts()):
             stack.enter_context(socket.create_server((A, port)))
         with pytest.raises(LocalError, match="--channel"):
             open_hole(settings(B, A, channel), clock=lambda: now)

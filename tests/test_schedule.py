@@ -30,13 +30,13 @@ from punchtunnel.schedule import (
     SLOW_WAIT,
     SYNS_SPAN,
     WAIT_GROWTH,
-    Plan,
+    PortCounts,
     bucket_ports,
     channel_tag,
     current_buckets,
     first_bucket,
     next_change,
-    plan_for,
+    port_counts,
     port_pairs,
     ports_of,
     redial_wait,
@@ -175,32 +175,34 @@ def test_ports_are_spread_evenly() -> None:
 def test_ports_of_several_buckets_come_in_their_order_and_once(channel: str, t: float) -> None:
     buckets = current_buckets(t)
     each = [bucket_ports(channel, bucket, 4 if bucket == CLOCK_FREE else 8) for bucket in buckets]
-    assert ports_of(channel, buckets, Plan()) == list(dict.fromkeys(each[0] + each[1] + each[2]))
-    assert set(ports_of(channel, buckets, Plan(3, 2))) <= set(ports_of(channel, buckets, Plan()))
+    assert ports_of(channel, buckets, PortCounts()) == list(dict.fromkeys(each[0] + each[1] + each[2]))
+    assert set(ports_of(channel, buckets, PortCounts(3, 2))) <= set(ports_of(channel, buckets, PortCounts()))
 
 
 @given(channel=CHANNELS, other=CHANNELS, t=CLOCKS)
 def test_channels_have_their_own_ports_and_tags(channel: str, other: str, t: float) -> None:
     same = channel == other
     assert (channel_tag(channel) == channel_tag(other)) is same
-    assert (ports_of(channel, current_buckets(t), Plan()) == ports_of(other, current_buckets(t), Plan())) is same
+    assert (
+        ports_of(channel, current_buckets(t), PortCounts()) == ports_of(other, current_buckets(t), PortCounts())
+    ) is same
 
 
 # ---- pairs
 
 
-@given(channel=CHANNELS, bucket=BUCKETS, plan=st.builds(Plan, st.integers(1, 8), st.integers(1, 4)))
-def test_pairs_of_a_bucket_are_disjoint(channel: str, bucket: int, plan: Plan) -> None:
-    ports = [port for pair in port_pairs(channel, (bucket,), plan) for port in pair]
+@given(channel=CHANNELS, bucket=BUCKETS, counts=st.builds(PortCounts, st.integers(1, 8), st.integers(1, 4)))
+def test_pairs_of_a_bucket_are_disjoint(channel: str, bucket: int, counts: PortCounts) -> None:
+    ports = [port for pair in port_pairs(channel, (bucket,), counts) for port in pair]
     assert len(set(ports)) == len(ports) > 0
-    assert set(ports) >= set(ports_of(channel, (bucket,), plan))
+    assert set(ports) >= set(ports_of(channel, (bucket,), counts))
 
 
-@given(channel=CHANNELS, t=CLOCKS, plan=st.builds(Plan, st.integers(1, 8), st.integers(1, 4)))
-def test_both_ends_on_one_machine_share_pairs_whatever_their_plans(channel: str, t: float, plan: Plan) -> None:
-    full = port_pairs(channel, current_buckets(t), Plan())
-    assert set(port_pairs(channel, current_buckets(t), plan)) <= set(full)
-    assert full == port_pairs(channel, list(current_buckets(t)), Plan(8, 4))
+@given(channel=CHANNELS, t=CLOCKS, counts=st.builds(PortCounts, st.integers(1, 8), st.integers(1, 4)))
+def test_both_ends_on_one_machine_share_pairs_whatever_their_plans(channel: str, t: float, counts: PortCounts) -> None:
+    full = port_pairs(channel, current_buckets(t), PortCounts())
+    assert set(port_pairs(channel, current_buckets(t), counts)) <= set(full)
+    assert full == port_pairs(channel, list(current_buckets(t)), PortCounts(8, 4))
 
 
 # ---- plans
@@ -209,22 +211,22 @@ def test_both_ends_on_one_machine_share_pairs_whatever_their_plans(channel: str,
 @pytest.mark.parametrize("families", [1, 2])
 @pytest.mark.parametrize("addresses", range(1, 9))
 def test_no_plan_needs_more_sockets_than_are_allowed(addresses: int, families: int) -> None:
-    plan = plan_for(addresses, families)
+    counts = port_counts(addresses, families)
     # Two current buckets, one retained, and the clock-free one.
-    retained = [plan.per_bucket] * 3 + [plan.clock_free]
+    retained = [counts.per_bucket] * 3 + [counts.clock_free]
     listeners = sum(min(ports, LISTENERS_PER_BUCKET) for ports in retained)
     assert sum(retained) * addresses + listeners * families <= MAX_SOCKETS
-    assert plan.per_bucket >= 1
-    assert plan.clock_free >= 1
+    assert counts.per_bucket >= 1
+    assert counts.clock_free >= 1
 
 
 def test_a_peer_with_one_address_gets_the_full_plan() -> None:
-    assert plan_for(1, 1) == Plan(8, 4)
+    assert port_counts(1, 1) == PortCounts(8, 4)
 
 
 def test_more_addresses_never_get_more_ports() -> None:
-    plans = [plan_for(addresses, 1) for addresses in range(1, 9)]
-    assert plans == sorted(plans, key=lambda plan: (plan.per_bucket, plan.clock_free), reverse=True)
+    plans = [port_counts(addresses, 1) for addresses in range(1, 9)]
+    assert plans == sorted(plans, key=lambda counts: (counts.per_bucket, counts.clock_free), reverse=True)
 
 
 # ---- waits

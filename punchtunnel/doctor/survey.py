@@ -64,8 +64,8 @@ def facts(rng: random.Random) -> Facts:
     )
 
 
-def shared_port(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    """Return a socket on a port that others of ours may have too, as dials are.
+def shared_port(family: socket.AddressFamily, host: str, port: int, *, shared: bool = True) -> socket.socket:
+    """Return a socket on a port that others of ours may have too, as dials are, or, for now, nobody else.
 
     Raises:
         OSError: The port is taken, or may not be shared here.
@@ -73,7 +73,8 @@ def shared_port(family: socket.AddressFamily, host: str, port: int) -> socket.so
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.share_port(sock)
+        if shared:
+            tcp.share_port(sock)
         sock.bind((host, port))
     except OSError:
         sock.close()
@@ -81,7 +82,9 @@ def shared_port(family: socket.AddressFamily, host: str, port: int) -> socket.so
     return sock
 
 
-def port_of_range(family: socket.AddressFamily, rng: random.Random, host: str = "") -> socket.socket:
+def port_of_range(
+    family: socket.AddressFamily, rng: random.Random, host: str = "", *, shared: bool = True
+) -> socket.socket:
     """Return the same on some port of the punch's range.
 
     Raises:
@@ -89,8 +92,8 @@ def port_of_range(family: socket.AddressFamily, rng: random.Random, host: str = 
     """
     for _ in range(PORT_TRIES - 1):
         with contextlib.suppress(OSError):
-            return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT))
-    return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT))
+            return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT), shared=shared)
+    return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT), shared=shared)
 
 
 def _known(look: Callable[[], Seen | None]) -> Seen | None:
@@ -194,10 +197,11 @@ def _taken() -> int:
 
 
 def _why_not_shared(rng: random.Random) -> str:
-    """Try what the dialler does: a listener and a dial on one port; return why not, or ""."""
+    """Try what the dialler does: a listener on one port, and then a dial from it; return why not, or ""."""
     try:
-        with port_of_range(socket.AF_INET, rng, "127.0.0.1") as listener:
+        with port_of_range(socket.AF_INET, rng, "127.0.0.1", shared=False) as listener:
             listener.listen(1)
+            tcp.share_port(listener)
             shared_port(socket.AF_INET, *listener.getsockname()).close()
     except OSError as error:
         return error.strerror or str(error)

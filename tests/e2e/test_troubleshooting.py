@@ -49,7 +49,7 @@ def ports_busy(lab: Lab) -> End:
     now = schedule.first_bucket(time.time())
     # Those of the next minutes, too: a bucket may begin in between.
     buckets = (schedule.CLOCK_FREE, *range(now, now + 5))
-    for port in schedule.ports_of(lab.channel, buckets, schedule.Plan()):
+    for port in schedule.ports_of(lab.channel, buckets, schedule.PortCounts()):
         lab.own(socket.create_server((lab.left, port)))
     return lab.start_left()
 
