@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable
 
 from punchtunnel import words
-from punchtunnel.address import AnyPlace
 from punchtunnel.ends import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.guard import GuardedLoop
@@ -38,7 +37,7 @@ from punchtunnel.plan import Outcome, Plan, RoundTrips
 from punchtunnel.poller import Poller
 from punchtunnel.secure import Opener, Sealer
 from punchtunnel.signals import Signals
-from punchtunnel.target import LookUp, Reach, why_unreachable
+from punchtunnel.target import Connects, why_unreachable
 
 # Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
 # DEAD_AFTER: the peer, which does the same, is gone.
@@ -46,8 +45,7 @@ HEARTBEAT = 15.0
 DEAD_AFTER = 40.0
 TICK = 2.0
 SHORTEST_TICK = 0.1
-# Seconds for the target's connect, and for the peer's last word.
-TARGET_TIMEOUT = 15.0
+# Seconds for the peer's last word.
 GOODBYE_TIMEOUT = 3.0
 STOP_TIMEOUT = 1.0
 # Seconds for a sign of life when somebody has asked for one: several round
@@ -56,8 +54,6 @@ PROBE_TIMEOUT = 5.0
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
 ACCEPTS_PER_TURN = 64
-# Connects to the target that are under way; more wait.
-MAX_DIALLING = 1024
 # Pings that -z measures, and the seconds between two.  One more goes before
 # them, because a peer that is still starting answers late.
 PINGS = 10
@@ -146,10 +142,9 @@ class Session:
             seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
         self._link = Link(self._loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
-        self._dialling: dict[int, Reach] = {}
-        self._look_up = LookUp(self._loop)
-        # Streams that wait for their turn to be connected to the target.
-        self._queued: dict[int, None] = {}
+        self._connects: Connects | None = None
+        if plan.target is not None:
+            self._connects = Connects(self._loop, self._poller, plan.target, self._on_reached)
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
@@ -222,8 +217,8 @@ class Session:
         """Give everything back but the plan's listeners."""
         for timer in self._timers.values():
             timer.cancel()
-        for reach in self._dialling.values():
-            reach.cancel()
+        if self._connects is not None:
+            self._connects.close()
         self._link.close(reset=True)
         self._poller.close()
 
@@ -267,13 +262,10 @@ class Session:
             self._only = number
             self._link.join(number, self._stdio_end())
             self._after_joining_stdio(number)
-        elif self._plan.target is not None:
+        elif self._connects is not None:
             if self._single:
                 self._only = number
-            if len(self._dialling) < MAX_DIALLING:
-                self._reach_target(number, self._plan.target)
-            else:
-                self._queued[number] = None
+            self._connects.start(number)
         else:
             self._link.refuse(number, Reason.NOT_EXPECTED)
 
@@ -293,11 +285,8 @@ class Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
-        self._queued.pop(number, None)
-        if (reach := self._dialling.pop(number, None)) is not None:
-            reach.cancel()
-        if self._queued:
-            self._reach_queued()
+        if self._connects is not None:
+            self._connects.cancel(number)
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
@@ -381,32 +370,19 @@ class Session:
 
         return accept
 
-    def _reach_queued(self) -> None:
-        while self._queued and len(self._dialling) < MAX_DIALLING and self._plan.target is not None:
-            number = next(iter(self._queued))
-            del self._queued[number]
-            self._reach_target(number, self._plan.target)
+    def _on_reached(self, number: int, result: socket.socket | OSError) -> None:
+        target = str(self._plan.target)
+        if isinstance(result, OSError):
+            self._not_reached(number, target, result)
+            return
+        self._report("stream_opened", stream=number, what=words.to_target(target))
+        end = SocketEnd(result)
+        if not self._link.join(number, end):
+            end.abort()
 
-    def _reach_target(self, number: int, target: AnyPlace) -> None:
-        def reached(result: socket.socket | OSError) -> None:
-            del self._dialling[number]
-            if self._queued:
-                self._reach_queued()
-            if isinstance(result, OSError):
-                self._not_reached(number, target, result)
-                return
-            self._report("stream_opened", stream=number, what=words.to_target(str(target)))
-            end = SocketEnd(result)
-            if not self._link.join(number, end):
-                end.abort()
-
-        reach = Reach(self._loop, self._poller, self._look_up, target, TARGET_TIMEOUT, reached)
-        self._dialling[number] = reach
-        reach.start()
-
-    def _not_reached(self, number: int, target: AnyPlace, error: OSError) -> None:
+    def _not_reached(self, number: int, target: str, error: OSError) -> None:
         reason, code = why_unreachable(error)
-        text = words.target_failed(str(target), reason)
+        text = words.target_failed(target, reason, local=code == Reason.NO_RESOURCES)
         self._link.refuse(number, code)
         if self._single:
             self._cut = True
@@ -473,7 +449,7 @@ class Session:
 
     def _cut_all(self) -> None:
         """Give up what is not delivered yet, and tell the peer so."""
-        if self._link.stream_count or self._dialling:
+        if self._link.stream_count:
             self._cut = True
             self._link.refuse_all(Reason.CLOSING)
         self._say_goodbye()

@@ -1,4 +1,4 @@
-"""Reach the target of --to: each of its addresses in turn, until one answers.
+"""Connect streams to the target of --to: to each of its addresses in turn, until one answers.
 
 No task and no future: a tunnel may carry thousands of connections a second,
 and each would cost more than the connection itself.  A name is looked up once
@@ -26,6 +26,10 @@ from punchtunnel.guard import Loop
 from punchtunnel.mux import Reason
 from punchtunnel.poller import WRITE, Poller
 
+# Seconds for all addresses of the target together.
+TIMEOUT = 15.0
+# Connections that are made at the same time.
+MAX_UNDER_WAY = 1024
 # Seconds for which the answer of a look-up holds.
 KEPT = 2.0
 # Seconds before a Unix socket whose queue is full is tried again.
@@ -208,6 +212,67 @@ class Reach:
             self._timer = None
         if self._sock is not None:
             self._poller.unregister(self._sock.fileno())
+
+
+class Connects:
+    """The connections of a session to its target that are being made: so many at a time, and the others in turn.
+
+    Args:
+        loop: The running loop.
+        poller: Watches the sockets that connect.
+        target: Where to.
+        done: Told how each one ends, with the number it was started under, never before `start` has returned.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        poller: Poller,
+        target: AnyPlace,
+        done: Callable[[int, socket.socket | OSError], None],
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._target = target
+        self._done = done
+        self._look_up = LookUp(loop)
+        self._under_way: dict[int, Reach] = {}
+        self._queue: dict[int, None] = {}
+
+    def start(self, number: int) -> None:
+        """Make a connection, now or when it is its turn."""
+        if len(self._under_way) >= MAX_UNDER_WAY:
+            self._queue[number] = None
+            return
+
+        def done(result: socket.socket | OSError) -> None:
+            del self._under_way[number]
+            self._start_queued()
+            self._done(number, result)
+
+        reach = Reach(self._loop, self._poller, self._look_up, self._target, TIMEOUT, done)
+        self._under_way[number] = reach
+        reach.start()
+
+    def cancel(self, number: int) -> None:
+        """Give one up, if it is still being made; nothing is told."""
+        if self._queue:
+            self._queue.pop(number, None)
+        if (reach := self._under_way.pop(number, None)) is not None:
+            reach.cancel()
+            self._start_queued()
+
+    def close(self) -> None:
+        """Give all up."""
+        self._queue.clear()
+        for reach in self._under_way.values():
+            reach.cancel()
+
+    def _start_queued(self) -> None:
+        while self._queue and len(self._under_way) < MAX_UNDER_WAY:
+            number = next(iter(self._queue))
+            del self._queue[number]
+            self.start(number)
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from punchtunnel import bridge, words
+from punchtunnel import target as target_module
 from punchtunnel.address import Place
 from punchtunnel.bridge import Session
 from punchtunnel.errors import Exit
@@ -187,8 +188,8 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
-    """More than MAX_DIALLING came in one turn, before any connect could be seen to be done; the rest were refused."""
-    monkeypatch.setattr(bridge, "MAX_DIALLING", 2)
+    """More than MAX_UNDER_WAY came in one turn, before any connect could be seen to be done; the rest were refused."""
+    monkeypatch.setattr(target_module, "MAX_UNDER_WAY", 2)
 
     async def case() -> None:
         here, there = socket.socketpair()
@@ -212,7 +213,8 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
                 wanted = list(numbers[-1:] if gone else numbers)
                 while opened != wanted:  # noqa: ASYNC110 - the kernel sets no event
                     await asyncio.sleep(0.001)
-                assert not session._queued
+                assert session._connects is not None
+                assert not session._connects._queue
             finally:
                 session.close()
 

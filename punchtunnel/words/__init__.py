@@ -199,9 +199,10 @@ def rejected(mine: Role, traits: Trait, version: int, hello: Hello | None) -> st
     return f"{both}: pair -L with --to, or give one of the two alone to meet stdio"
 
 
-def target_failed(target: str, reason: str) -> str:
-    """Say on the --to side that its target could not be reached."""
-    return f"the target {target} cannot be reached: {reason}; start it, or correct --to"
+def target_failed(target: str, reason: str, *, local: bool = False) -> str:
+    """Say on the --to side that its target could not be reached; `local`: because of this system."""
+    advice = "raise `ulimit -n`" if local else "start it, or correct --to"
+    return f"the target {target} cannot be reached: {reason}; {advice}"
 
 
 # Why the far side reset a stream; the keys are mux.Reason.

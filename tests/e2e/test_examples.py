@@ -108,6 +108,7 @@ def test_http_server_behind_a_hole_serves_the_clients_of_a_local_port(lab: Lab) 
     root.mkdir()
     (root / "index.html").write_text("<h1>home</h1>")
     (root / "large").write_bytes(noise(5 * MIB, 1))
+    (root / "loop").symlink_to("loop")
     (lab.folder / "private").write_text("not for the laptop")
     home = start(lab, "http_server.py", "left", "{peer}", str(root), "--once")
     laptop = lab.start_right("-L", "0", shell="export PUNCHTUNNEL_SECRET='open sesame'")
@@ -117,7 +118,7 @@ def test_http_server_behind_a_hole_serves_the_clients_of_a_local_port(lab: Lab) 
         assert (page.status, page.headers["Content-Type"], page.read()) == (200, "text/html", b"<h1>home</h1>")
     with urllib.request.urlopen(f"{url}/large", timeout=WAIT) as page:
         assert page.read() == noise(5 * MIB, 1)
-    for missing in ("nothing", "../private", "%2e%2e/private"):
+    for missing in ("nothing", "../private", "%2e%2e/private", "loop"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{url}/{missing}", timeout=WAIT)
     lab.connect(laptop.port).sendall(b"no HTTP at all\r\n\r\n")
