@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # With these a session is over for good, also under -k.
 _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 
+# What --doctor takes.
+_FOR_DOCTOR = {"doctor", "stun", "ntp", "as_json", "status_fd", "verbose", "quiet"}
+
 # Seconds before a service (-k) meets a rejected peer again.
 REJECTION_PAUSE = 5.0
 # More than a busy tunnel needs, and less than makes programs slow that close
@@ -302,7 +305,7 @@ def _examine(options: Options) -> tuple[Exit, str]:
     # Imported now: only who asks pays for it.
     from punchtunnel import doctor
 
-    if options.peers or options.bind is not None or options.ipv4 or options.ipv6:
+    if any(getattr(options, name) for name in Options.__slots__ if name not in _FOR_DOCTOR):
         raise UsageError(usage.DOCTOR_ALONE)
     return doctor.examine(options.stun or [], options.ntp, options.as_json), ""
 

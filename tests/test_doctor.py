@@ -278,3 +278,19 @@ def test_this_machine_is_no_router() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         assert asking.hops(Place(*deaf.getsockname())) == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("server", "other", "may"),
+    [
+        ("192.0.2.1", "127.0.0.1", True),
+        ("1.1.1.1", "8.8.8.8", True),
+        ("1.1.1.1", "127.0.0.1", False),
+        ("1.1.1.1", "192.168.1.1", False),
+        ("2606:4700::1111", "fe80::1", False),
+        ("fe80::1%eth0", "10.0.0.1", True),
+    ],
+)
+def test_a_server_of_the_internet_names_no_machine_of_this_network(server: str, other: str, may: bool) -> None:
+    """STUN here is plain TCP: whoever is on the way could have a service on loopback asked."""
+    assert asking._may_lead(server, Place(other, 1)) is may

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from punchtunnel.doctor import survey
 from punchtunnel.doctor.facts import Facts, Route
 from punchtunnel.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.secret import VARIABLE
 
 ROUTE4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -175,3 +177,15 @@ def test_ports_that_are_taken_are_passed_over_but_not_for_ever() -> None:
 
         with pytest.raises(OSError, match="in use"):
             survey.port_of_range(socket.AF_INET, Always(), "127.0.0.1")
+
+
+def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = tmp_path / "nft"
+    spy.write_text("#!/bin/sh\nenv\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(VARIABLE, "hush")
+    shown, _ = survey._printed("nft")
+    assert shown is not None
+    assert "LC_ALL=C" in shown
+    assert "hush" not in shown

@@ -145,6 +145,17 @@ def test_unix_path_that_nobody_listens_on_any_more_is_taken_over(lab: Lab) -> No
         assert receive(client) == b"mine now"
 
 
+def test_what_has_taken_the_place_of_our_unix_socket_is_left_alone(lab: Lab) -> None:
+    path = lab.folder / "ours"
+    left = lab.start_left("-L", f"unix:{path}")
+    left.wait_for("listening")
+    path.unlink()
+    path.write_text("somebody else's")
+    left.process.terminate()
+    assert left.status() == 143
+    assert path.read_text() == "somebody else's"
+
+
 def test_unix_path_of_a_living_program_is_left_alone(lab: Lab) -> None:
     path = lab.folder / "living"
     with socket.socket(socket.AF_UNIX) as alive:
