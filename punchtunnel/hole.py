@@ -10,8 +10,11 @@ from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.secure import Keys
 
 DEFAULT_WAIT = 120.0
-# Seconds that are left to wait, at least, when a peer has only checked the path.
+# Seconds that are left to wait, at least, when a peer has only checked the path, and the
+# seconds by which that may make the whole longer: whoever checks again and again ends it.
 SHORTEST_WAIT = 1.0
+LONGEST_EXTENSION = 10.0
+LAST_WAIT = 0.1
 
 
 @dataclass(slots=True)
@@ -87,4 +90,5 @@ class Settings:
 
     def after(self, spent: float) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), SHORTEST_WAIT))
+        least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least))
