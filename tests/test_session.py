@@ -105,6 +105,13 @@ async def read_all(sock: socket.socket) -> int:
     return total
 
 
+def lose_patience_after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a session look more often, and wait less for signs of life."""
+    monkeypatch.setattr(bridge, "TICK", 0.01)
+    monkeypatch.setattr(bridge, "SHORTEST_TICK", 0.01)
+    monkeypatch.setattr(bridge, "DEAD_AFTER", seconds)
+
+
 def test_a_hole_that_has_ended_takes_no_new_client(run: Any) -> None:
     """It waits in the queue for the next session, and the one that is still served ends this one."""
 
@@ -140,9 +147,7 @@ def test_a_session_ends_with_the_last_stream_that_a_program_gives_up(run: Any, l
 
 def test_silence_of_an_ended_hole_is_not_the_peers(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow reader gets what came whole, however long ago the peer was heard."""
-    monkeypatch.setattr(bridge, "TICK", 0.01)
-    monkeypatch.setattr(bridge, "SHORTEST_TICK", 0.01)
-    monkeypatch.setattr(bridge, "DEAD_AFTER", 1.0)
+    lose_patience_after(1.0, monkeypatch)
 
     async def case(stage: Stage) -> None:
         await stage.end_the_hole()
@@ -159,9 +164,7 @@ def test_silence_of_an_ended_hole_is_not_the_peers(run: Any, monkeypatch: pytest
 
 
 def test_who_reads_nothing_does_not_keep_an_ended_hole_for_ever(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge, "TICK", 0.01)
-    monkeypatch.setattr(bridge, "SHORTEST_TICK", 0.01)
-    monkeypatch.setattr(bridge, "DEAD_AFTER", 0.3)
+    lose_patience_after(0.3, monkeypatch)
 
     async def case(stage: Stage) -> None:
         await stage.end_the_hole()
