@@ -331,7 +331,7 @@ class Dialler:
                 missing -= self._listen(family, port, own=False)
 
     def _listen(self, family: socket.AddressFamily, port: int, own: bool) -> bool:
-        """Make sure that we, and nobody else, listen on a port."""
+        """Make sure that we, and no other user of this machine, listen on a port."""
         if (family, port) in self._listeners:
             return True
         sock = None
@@ -345,8 +345,8 @@ class Dialler:
             self._on_bind_error(error, family, port, own)
             return False
         if not own:
-            # Only now: the dials of this process may share the port, but no
-            # other process could, because it was bound without the option.
+            # Only now: the dials of this process may share the port, but no other
+            # user's process could, because it was bound without the option.
             tcp.share_port(sock)
         listener = _Listener(sock, port, own)
         self._listeners[family, port] = listener
@@ -367,7 +367,12 @@ class Dialler:
         if not interface:
             return (host, port)
         try:
-            return (host, port, 0, int(interface) if interface.isdigit() else socket.if_nametoindex(interface))
+            return (
+                host,
+                port,
+                0,
+                int(interface) if interface.isascii() and interface.isdecimal() else socket.if_nametoindex(interface),
+            )
         except OSError as error:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
 

@@ -98,6 +98,7 @@ class Display:
         # A line for this punch was printed, where lines are not rewritten.
         self._told = False
         # Others use the terminal now (rule 3).
+        self._is_up = False
         self._muted = False
         self._clock_part = words.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
         self._console: Console | None = None
@@ -136,6 +137,7 @@ class Display:
                 self._show_punching()
             case "link_up":
                 self._told = False
+                self._is_up = True
                 self._show_link_up()
             case "path":
                 self.give_way()
@@ -184,8 +186,12 @@ class Display:
                 self._print(parts)
             else:
                 self._draw(parts)
-        elif not self._muted and self._drawn:
+        elif self._is_up and not self._muted and self._drawn:
             self._draw(words.traffic(self._state))
+        elif self._drawn:
+            # The path was only checked.
+            self.give_way()
+        self._is_up = False
         self.close()
 
     # ---- the terminal

@@ -387,6 +387,9 @@ class Link:
         try:
             count = delivery.fill(self._sock.fileno(), missing)
         except OSError as error:
+            if pipes.cannot_splice(error):
+                self._splices = False
+                return False
             self._end(LinkError(words.broken_link(error)))
             return True
         if count is None:
@@ -448,7 +451,8 @@ class Link:
         except PeerError as error:
             self._mux.go_away(Goodbye.PROTOCOL_ERROR)
             # If the hole takes it at once: the link is lost either way.
-            self._ring.clear()
+            while self._ring:
+                self._ring.popleft().in_ring = False
             while self._outgoing.writable and self._has_more:
                 self._send()
             self._end(error)

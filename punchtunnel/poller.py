@@ -54,8 +54,8 @@ class Poller:
 
         The first event comes at once if it is ready now.
         """
-        self._callbacks[fd] = callback
         self._kernel.register(fd)
+        self._callbacks[fd] = callback
 
     def unregister(self, fd: int) -> None:
         """Stop watching; call it before the descriptor is closed."""

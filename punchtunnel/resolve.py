@@ -10,6 +10,7 @@ something to `take()`.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -149,7 +150,9 @@ class Resolver:
 
     def _address(self, family: int, sockaddr: tuple[object, ...]) -> Address:
         host = str(sockaddr[0]).partition("%")[0]
-        scope = int(str(sockaddr[3])) if len(sockaddr) == 4 else 0
+        # Of other addresses it means nothing, and what they send comes without one.
+        local = ipaddress.ip_address(host).is_link_local
+        scope = int(str(sockaddr[3])) if len(sockaddr) == 4 and local else 0
         address = Address(socket.AddressFamily(family), host, scope)
         if self._bind in (None, host) and is_own(address):
             # Every own address is the same machine, so that 127.0.0.1 here and

@@ -43,7 +43,7 @@ class ProgramEnd(SocketEnd):
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
         count = super().read_into(view)
-        if count == 0 and self.writer is not None and not self.writer.has_ended:
+        if count == 0 and (self.writer is None or not self.writer.has_ended):
             # Its transport was aborted, or thrown away: what was written may be missing.
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return count
@@ -75,6 +75,14 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         super().__init__(end.reader)
         self._stream_end = end
 
+    def eof_received(self) -> bool | None:
+        """See asyncio.Protocol."""
+        stays = super().eof_received()
+        if not stays and self._stream_end.writer is not None:
+            # asyncio closes the transport itself, as TLS does behind the peer's end.
+            self._stream_end.writer.has_ended = True
+        return stays
+
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
         super().connection_lost(self._stream_end.error or error)
@@ -102,13 +110,17 @@ class Writer(asyncio.StreamWriter):
 
     def close(self) -> None:
         """See asyncio.StreamWriter."""
-        self.has_ended = True
+        self._end()
         super().close()
 
     def write_eof(self) -> None:
         """See asyncio.StreamWriter."""
-        self.has_ended = True
+        self._end()
         super().write_eof()
+
+    def _end(self) -> None:
+        # What was aborted before is no end any more.
+        self.has_ended = self.has_ended or not self.transport.is_closing()
 
     def refuse(self, reason: str) -> None:
         """Send EOF at once; whoever writes is told why that is of no use."""

@@ -96,8 +96,10 @@ class Tunnel:
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
-            # Whoever asks next takes it.
-            self._arrived.put_nowait(making)
+            # Whoever asks next takes it, before what has come since.
+            rest = [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
+            for one in (making, *rest):
+                self._arrived.put_nowait(one)
             raise
 
     # ---- streams

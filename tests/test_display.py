@@ -192,6 +192,14 @@ def test_a_check_clears_its_line_for_what_it_prints_on_stdout(terminal: Terminal
     assert terminal.rows == [""]
 
 
+@pytest.mark.parametrize("shows", [STATES, TUNNEL], ids=["stdio", "-L"])
+def test_a_peer_that_only_checks_leaves_no_line(shows: Shows, terminal: Terminal) -> None:
+    """It said "connected" for good, with the streams and bytes of a link that never carried any."""
+    display = terminal.display(shows)
+    play(display, *punching(1.0), HOLE, SEALED, ENDED)
+    assert terminal.rows == [""]
+
+
 def test_while_a_name_is_looked_up_no_ports_are_told(terminal: Terminal) -> None:
     """It said "punching towards  on 0 ports"."""
     display = terminal.display(STATES)

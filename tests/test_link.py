@@ -21,7 +21,7 @@ import uvloop
 from punchtunnel import link, pipes
 from punchtunnel.ends import SocketEnd, StdioEnd
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.frames import Flag, Header, Kind
+from punchtunnel.frames import HEADER, Flag, Header, Kind
 from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
@@ -567,6 +567,43 @@ def test_bytes_behind_a_passed_descriptor_are_not_held_back(run: Callable[[Case]
                     got += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 10), LONG)
                 assert got == b"abcccc"
 
+    run(case)
+
+
+def test_a_protocol_error_while_a_stream_waits_to_send_ends_the_link(run: Callable[[Case], None]) -> None:
+    """What was thrown out of the ring did not know it, and was taken out once more: a traceback, also under -k."""
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        side = Side(Poller(loop))
+        side.link = Link(loop, side.poller, here, True, side)
+        near, near_end = socket.socketpair()
+        with there, near:
+            near.send(b"something to send")
+            side.link.open(SocketEnd(near_end))
+            # Before its first turn.
+            side.link.start(b"\xff" * HEADER.size)
+            assert isinstance(await asyncio.wait_for(side.lost.get(), LONG), PeerError)
+            side.link.close(reset=True)
+            side.poller.close()
+
+    run(case)
+
+
+def test_a_sandbox_without_splice_costs_no_link(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, far = await connect(left, right)
+            with near, far:
+                data = os.urandom(3_000_000)
+                _, got = await asyncio.gather(send(near, data), receive_all(far))
+            assert got == data
+
+    monkeypatch.setattr(os, "splice", unknown)
     run(case)
 
 

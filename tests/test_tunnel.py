@@ -20,6 +20,7 @@ from punchtunnel import tunnel as tunnels
 from punchtunnel import words
 from punchtunnel.errors import LinkError, NoHoleError, RejectedError, UsageError
 from punchtunnel.mux import MAX_WINDOW, Reason
+from punchtunnel.streams import StreamProtocol
 from punchtunnel.tunnel import Stream, Tunnel, connect, open_tunnel
 
 # A test that waits so long is hung.
@@ -223,11 +224,49 @@ def test_an_aborted_transport_is_a_cut(run: Run, more: dict[str, Any]) -> None:
         left[1].transport.abort()
         with pytest.raises(LinkError):
             await right[0].read()
+        # Too late to call that an end.
+        left[1].close()
         with pytest.raises(LinkError):
             await left[1].wait_closed()
         right[1].close()
         with pytest.raises(LinkError):
             await right[1].wait_closed()
+
+    run(test())
+
+
+def test_an_end_that_asyncio_makes_is_an_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A protocol that wants no half-open transport, as that of TLS, has it closed behind the peer's end."""
+
+    async def test() -> None:
+        left, right = await both(Pair())
+        protocol = right[1].transport.get_protocol()
+        assert isinstance(protocol, StreamProtocol)
+        monkeypatch.setattr(protocol, "_over_ssl", True)
+        left[1].write(b"all")
+        left[1].close()
+        assert await right[0].read() == b"all"
+        await asyncio.gather(left[1].wait_closed(), right[1].wait_closed())
+
+    run(test())
+
+
+def test_an_open_that_is_cancelled_is_no_end(run: Run) -> None:
+    async def test() -> None:
+        async def left(tunnel: Tunnel) -> None:
+            opening = asyncio.ensure_future(tunnel.open())
+            await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait([opening])
+            assert opening.cancelled()
+
+        async def right(tunnel: Tunnel) -> None:
+            async for reader, _ in tunnel:
+                with pytest.raises(LinkError):
+                    await reader.read()
+
+        ends = await Pair().tunnels(left, right)
+        assert not isinstance(ends[1], AssertionError)
 
     run(test())
 

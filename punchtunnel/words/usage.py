@@ -40,7 +40,9 @@ KEEP_WITH_STDIN = "-k with stdin would lose what was read when a hole is lost: a
 CHECK_ALONE = "-z only checks the path, once: leave -k and --progress away"
 PROGRESS_OF_PORTS = "--progress is for stdio; with -L and --to a terminal shows the traffic by itself"
 PROGRESS_AND_JSON = "--progress and --json cannot share stderr: give the events a --status-fd"
-DOCTOR_ALONE = "--doctor looks at this machine, and all of it: only --stun, --ntp, --json and --status-fd go with it"
+DOCTOR_ALONE = (
+    "--doctor looks at this machine, and all of it: only --stun, --ntp, --json, --status-fd, -v and -q go with it"
+)
 FOR_DOCTOR = "--stun and --ntp are for --doctor"
 
 # ---- numbers
