@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from punchtunnel import secret, words
-from punchtunnel.address import parse_bind, parse_peer, parse_target
+from punchtunnel.address import is_literal, parse_bind, parse_peer, parse_target
 from punchtunnel.errors import SignalError, UsageError
 from punchtunnel.hello import NO_TRAITS, Role, Trait
 from punchtunnel.hole import DEFAULT_WAIT, Settings
@@ -164,11 +164,16 @@ def settings_of(options: Options) -> Settings:
         raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
     if not options.peers and not options.show:
         raise UsageError(usage.NO_PEER)
+    peers = [parse_peer(peer) for peer in options.peers or []]
+    if bind:
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    if family and peers and all(is_literal(peer) and (":" in peer) != (family == socket.AF_INET6) for peer in peers):
+        raise UsageError(words.NO_ADDRESS)
     wait = options.wait
     if wait is None:
         wait = 0.0 if options.keep else DEFAULT_WAIT
     return Settings(
-        peers=[parse_peer(peer) for peer in options.peers or []],
+        peers=peers,
         channel=options.channel,
         wait=wait,
         bind=bind,

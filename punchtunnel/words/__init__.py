@@ -50,7 +50,7 @@ NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides t
 # What "try now" does while punching, and while a link is up.
 DIAL_ANEW = "dialling every port anew"
 PROBE_LINK = "asking the peer for a sign of life"
-NO_ADDRESS = "no PEER has an address of the chosen family"
+NO_ADDRESS = "no PEER has an address of the family that -4, -6 or --bind asks for"
 PUNCH_AGAIN = "start both sides again, or give both -k"
 LINK_CUT = (
     "link lost: it was cut without a goodbye: the peer's process or its machine ended, or a router has forgotten it; "
