@@ -366,13 +366,10 @@ class Dialler:
         host, _, interface = host.partition("%")
         if not interface:
             return (host, port)
+        if interface.isascii() and interface.isdecimal():
+            return (host, port, 0, int(interface))
         try:
-            return (
-                host,
-                port,
-                0,
-                int(interface) if interface.isascii() and interface.isdecimal() else socket.if_nametoindex(interface),
-            )
+            return (host, port, 0, socket.if_nametoindex(interface))
         except OSError as error:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
 
@@ -426,6 +423,7 @@ class Dialler:
             self.redial(dial, "unusable")
             return
         self._busy.discard(place)
+        self._unbindable = None
         self._counts.dials += 1
         dial.held = self._rng.random() < self._hold_share(dial.address)
         dial.started = self._monotonic()

@@ -97,8 +97,9 @@ class Display:
         self._hinted = shows.hint is None
         # A line for this punch was printed, where lines are not rewritten.
         self._told = False
-        # Others use the terminal now (rule 3).
+        # The link carries streams.
         self._is_up = False
+        # Others use the terminal now (rule 3).
         self._muted = False
         self._clock_part = words.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
         self._console: Console | None = None
@@ -142,7 +143,6 @@ class Display:
             case "path":
                 self.give_way()
                 self.close()
-                self._muted = True
             case "traffic":
                 self._show_traffic()
             case "link_ended":

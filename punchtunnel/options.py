@@ -152,8 +152,6 @@ def settings_of(options: Options) -> Settings:
         UsageError: Something is wrong or contradicts something else.
     """
     _check_contradictions(options)
-    if options.ipv4 and options.ipv6:
-        raise UsageError(usage.BOTH_FAMILIES)
     waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
     for name, seconds in waits.items():
         if not 0 <= seconds < LONGEST:
@@ -198,6 +196,8 @@ def _check_contradictions(options: Options) -> None:
     """
     ports = not options.is_stdio
     sends_nothing = not options.reads_stdin
+    if options.ipv4 and options.ipv6:
+        raise UsageError(usage.BOTH_FAMILIES)
     if options.check and (options.keep or options.progress):
         raise UsageError(usage.CHECK_ALONE)
     if options.progress and ports:
