@@ -259,6 +259,8 @@ def test_an_open_that_is_cancelled_is_no_end(run: Run) -> None:
             opening.cancel()
             await asyncio.wait([opening])
             assert opening.cancelled()
+            # Leaving would reset what nobody has taken.
+            await told.wait()
 
         async def right(tunnel: Tunnel) -> None:
             reader, _ = await anext(tunnel)
@@ -266,8 +268,10 @@ def test_an_open_that_is_cancelled_is_no_end(run: Run) -> None:
                 read.append(await reader.read())
             except LinkError as error:
                 read.append(error)
+            told.set()
 
         read: list[object] = []
+        told = asyncio.Event()
         await Pair().tunnels(left, right)
         assert [type(one) for one in read] == [LinkError]
 
