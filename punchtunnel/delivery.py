@@ -31,34 +31,31 @@ class Backlog:
     """Bytes that wait, in pieces: one buffer of a whole window would be moved, and held twice, whenever it grows."""
 
     def __init__(self) -> None:
-        self._pieces: deque[bytearray] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+        self.pieces: deque[bytearray] = deque()
 
     def append(self, data: memoryview) -> None:
         """Keep data behind all that waits; however small it is, pieces are filled."""
         while data:
-            if not self._pieces or len(self._pieces[-1]) >= PIECE:
-                self._pieces.append(bytearray())
-            last = self._pieces[-1]
+            if not self.pieces or len(self.pieces[-1]) >= PIECE:
+                self.pieces.append(bytearray())
+            last = self.pieces[-1]
             part = data[: PIECE - len(last)]
             last += part
             data = data[len(part) :]
 
     def prepend(self, data: bytes) -> None:
         """Keep what is older than all that waits."""
-        self._pieces.appendleft(bytearray(data))
+        self.pieces.appendleft(bytearray(data))
 
     def write_to(self, write: Callable[[memoryview], int]) -> int:
         """Hand on the first piece, as far as it is taken; return the bytes taken."""
-        first = self._pieces[0]
+        first = self.pieces[0]
         with memoryview(first) as data:
             taken = write(data)
         # Moves nothing, and gives memory back: what has gone must not count for thousands of streams.
         del first[:taken]
         if not first:
-            self._pieces.popleft()
+            self.pieces.popleft()
         return taken
 
 
@@ -95,7 +92,7 @@ class Delivery:
     @property
     def waits(self) -> bool:
         """Something is not delivered yet."""
-        return self._pipe is not None or bool(self._backlog)
+        return self._pipe is not None or bool(self._backlog.pieces)
 
     @property
     def keeps_pace(self) -> bool:
@@ -105,12 +102,12 @@ class Delivery:
     @property
     def is_piped(self) -> bool:
         """What comes next goes into the pipe, because that is not empty."""
-        return self._pipe is not None and not self._backlog and not self._is_slow
+        return self._pipe is not None and not self._backlog.pieces and not self._is_slow
 
     @property
     def splices(self) -> bool:
         """Long frames may come by `fill`."""
-        return self._spliced_sink is not None and not (self._backlog or self._is_slow or self.is_over)
+        return self._spliced_sink is not None and not (self._backlog.pieces or self._is_slow or self.is_over)
 
     def deliver(self, data: memoryview) -> int:
         """Write what the sink takes now, and keep the rest; return the bytes taken.
@@ -118,7 +115,9 @@ class Delivery:
         Raises:
             OSError: The sink is broken.
         """
-        taken = 0 if self.waits or self._end is None else self._write(self._end, data)
+        taken = 0
+        if self._end is not None and self._pipe is None and not self._backlog.pieces:
+            taken = self._write(self._end, data)
         if taken < len(data):
             self._backlog.append(data[taken:])
         return taken
@@ -153,7 +152,7 @@ class Delivery:
         taken = 0 if self._pipe is None else self._drain_pipe(self._pipe)
         end = self._end
         if self._pipe is None and end is not None:
-            while self._backlog and self.ready:
+            while self._backlog.pieces and self.ready:
                 taken += self._backlog.write_to(lambda data: self._write(end, data))
         return taken
 

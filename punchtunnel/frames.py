@@ -88,14 +88,14 @@ class Data(NamedTuple):
     data: memoryview
 
 
-def decode_header(data: bytes | memoryview) -> Header:
-    """Decode HEADER.size bytes.
+def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Header:
+    """Decode the HEADER.size bytes that begin there.
 
     Raises:
         PeerError: Unknown version, type or flag, a payload above MAX_PAYLOAD,
             or a stream number where it must not be or is missing.
     """
-    version, kind, flags, stream, length = HEADER.unpack(data)
+    version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
     if kind == SIZE:
         flags, length = 0, flags << 32 | length
     if version != VERSION or kind > SIZE or flags > _ALL_FLAGS:
@@ -108,12 +108,16 @@ def decode_header(data: bytes | memoryview) -> Header:
 
 
 class Decoder:
-    """Cuts a byte stream into headers and pieces of payload without copying the payload."""
+    """Cuts a byte stream into headers and pieces of payload without copying the payload.
+
+    Attributes:
+        stream: The one whose payload comes next, or came last.
+        missing: The bytes of it that have not come yet.
+    """
 
     def __init__(self) -> None:
         self._partial = bytearray()
-        self._stream = 0
-        self._missing = 0
+        self.stream = self.missing = 0
 
     def feed(self, data: memoryview) -> Iterator[Header | Data]:
         """Yield what `data` holds, in wire order.
@@ -127,16 +131,16 @@ class Decoder:
             PeerError: See `decode_header`.  The position in the stream is
                 lost for good: close the link.
         """
-        position = 0
-        while position < len(data):
-            if self._missing:
-                piece = data[position : position + self._missing]
-                self._missing -= len(piece)
+        position, end = 0, len(data)
+        while position < end:
+            if self.missing:
+                piece = data[position : position + self.missing]
+                self.missing -= len(piece)
                 position += len(piece)
-                yield Data(self._stream, piece)
+                yield Data(self.stream, piece)
                 continue
-            if not self._partial and len(data) - position >= HEADER.size:
-                raw: bytes | memoryview = data[position : position + HEADER.size]
+            if not self._partial and end - position >= HEADER.size:
+                header = decode_header(data, position)
                 position += HEADER.size
             else:
                 taken = data[position : position + HEADER.size - len(self._partial)]
@@ -144,23 +148,17 @@ class Decoder:
                 position += len(taken)
                 if len(self._partial) < HEADER.size:
                     return
-                raw = bytes(self._partial)
+                header = decode_header(self._partial)
                 self._partial.clear()
-            header = decode_header(raw)
             if header.kind == DATA:
-                self._stream, self._missing = header.stream, header.length
+                self.stream, self.missing = header.stream, header.length
             yield header
-
-    @property
-    def expected(self) -> tuple[int, int]:
-        """The stream whose payload comes next, and the bytes that are missing of it, or 0."""
-        return self._stream, self._missing
 
     def skip(self, length: int) -> None:
         """Take note of `length` expected bytes of payload that went another way."""
-        self._missing -= length
+        self.missing -= length
 
     @property
     def between_frames(self) -> bool:
         """True where a frame may begin: the only place where the link may end."""
-        return not self._partial and not self._missing
+        return not self._partial and not self.missing

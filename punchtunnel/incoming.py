@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from punchtunnel import tcp
 from punchtunnel.secure import HEADER, MAX_RECORD, Opener
@@ -66,16 +66,12 @@ class Incoming:
         """True where the hole may end without cutting a record."""
         return not self._held
 
-    def begin(self, unread: bytes) -> Iterator[memoryview]:
-        """Yield what came with the hole, before anything that it still yields itself.
-
-        Raises:
-            PeerError: A record is not the one that was sealed.
-        """
+    def begin(self, unread: bytes) -> Iterable[memoryview]:
+        """Return what came with the hole, before anything that it still yields itself; like `receive`."""
         self._buffer[: len(unread)] = unread
-        return self._take(len(unread))
+        return (self._buffer[: len(unread)],) if self._opener is None else self._open(self._opener, len(unread))
 
-    def receive(self, limit: int = RECEIVE_SIZE) -> Iterator[memoryview] | None:
+    def receive(self, limit: int = RECEIVE_SIZE) -> Iterable[memoryview] | None:
         """Read the hole once and return bytes of frames, each view valid until the next.
 
         None when nothing was there.
@@ -97,7 +93,10 @@ class Incoming:
         self.ended = not count
         # A stream socket that gives less has no more; what comes later is told anew.
         self.readable = count == wanted or self.hung_up
-        return self._take(count)
+        if self._opener is None:
+            self.heard_at = time.monotonic()
+            return (self._buffer[:count],)
+        return self._open(self._opener, count)
 
     def has_more(self) -> bool:
         """Tell whether the hole has something to read, or has ended, without reading it."""
@@ -119,17 +118,13 @@ class Incoming:
             return self._size + HEADER.size - self._held
         return SHORT_RECORDS + HEADER.size - self._held
 
-    def _take(self, count: int) -> Iterator[memoryview]:
-        if self._opener is None:
-            self.heard_at = time.monotonic()
-            yield self._buffer[:count]
-            return
+    def _open(self, opener: Opener, count: int) -> Iterator[memoryview]:
         begin, end, self._size = 0, self._held + count, 0
         while end - begin >= HEADER.size:
-            self._size = self._opener.record_size(self._buffer[begin : begin + HEADER.size])
+            self._size = opener.record_size(self._buffer[begin : begin + HEADER.size])
             if end - begin < self._size:
                 break
-            plaintext = self._opener.open(self._buffer[begin : begin + self._size])
+            plaintext = opener.open(self._buffer[begin : begin + self._size])
             self.heard_at = time.monotonic()
             begin, self._size = begin + self._size, 0
             yield plaintext

@@ -35,7 +35,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -297,16 +297,16 @@ class Link:
             self._work()
         elif events & READ and stream.supply.is_open:
             stream.supply.tell(events)
-            self._take_turn(stream)
-            if stream.supply.sparse and self._ring and self._ring[-1] is stream:
-                # Once for every time that it had nothing to send.
-                self._ring.rotate(1)
+            # Once for every time that it had nothing to send.
+            self._take_turn(stream, first=stream.supply.sparse)
             self._work()
 
     def _on_sink(self, stream: _Stream, events: int) -> None:
-        if events & WRITE:
-            stream.delivery.ready = True
-            if stream.delivery.waits:
+        delivery = stream.delivery
+        # What is ready has nothing that waits for it.
+        if events & WRITE and not delivery.ready:
+            delivery.ready = True
+            if delivery.waits:
                 self._drain(stream)
                 self._work()
 
@@ -321,20 +321,22 @@ class Link:
 
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
-        incoming, outgoing = self._incoming, self._outgoing
-        began = time.monotonic()
+        incoming, outgoing, mux, ring = self._incoming, self._outgoing, self._mux, self._ring
+        began = 0.0
         for _ in range(STEPS_PER_TURN):
             if self._ended or self._closed:
                 return
             if receives := incoming.readable:
                 self._receive()
-            if outgoing.writable and self._has_more:
+            if outgoing.writable and (ring or mux.is_urgent or outgoing.waits):
                 self._send()
             elif not receives:
-                if outgoing.writable and self._mux.has_control and self._delay is None:
+                if mux.control and self._delay is None and outgoing.writable:
                     self._delay = self._loop.call_later(ACK_DELAY, self._send_delayed)
                 return
-            if time.monotonic() - began > LONGEST_TURN:
+            now = time.monotonic()
+            began = began or now
+            if now - began > LONGEST_TURN:
                 break
         self._schedule()
 
@@ -343,28 +345,24 @@ class Link:
         self._mux.hurry()
         self._work()
 
-    @property
-    def _has_more(self) -> bool:
-        return bool(self._ring) or self._mux.is_urgent or self._outgoing.waits
-
     # ---- hole -> ends
 
     def _receive(self) -> None:
         """Read the hole once."""
-        incoming = self._incoming
-        number, missing = self._mux.expected
-        if missing and self._splices:
-            stream = self._streams[number]
-            # The short rest of a frame goes the same way if it has to wait behind the beginning.
-            if (missing >= WORTH_SPLICING or stream.delivery.is_piped) and self._receive_spliced(stream, missing):
-                return
-        limit = RECEIVE_SIZE
-        if self._bulk_in and (missing or self._mux.between_frames):
-            # Exactly up to what can be spliced again.
-            limit = min(missing + HEADER.size, RECEIVE_SIZE)
-        elif self._splices:
-            # So much at once might go on for ever past the beginnings of long frames.
-            limit = min(max(missing, 2 * WORTH_SPLICING), RECEIVE_SIZE)
+        incoming, limit, missing = self._incoming, RECEIVE_SIZE, 0
+        if self._splices:
+            number, missing = self._mux.expected
+            if missing:
+                stream = self._streams[number]
+                # The short rest of a frame goes the same way if it has to wait behind the beginning.
+                if (missing >= WORTH_SPLICING or stream.delivery.is_piped) and self._receive_spliced(stream, missing):
+                    return
+            if self._bulk_in and (missing or self._mux.between_frames):
+                # Exactly up to what can be spliced again.
+                limit = min(missing + HEADER.size, RECEIVE_SIZE)
+            else:
+                # So much at once might go on for ever past the beginnings of long frames.
+                limit = min(max(missing, 2 * WORTH_SPLICING), RECEIVE_SIZE)
         try:
             pieces = incoming.receive(limit)
         except OSError as error:
@@ -428,24 +426,26 @@ class Link:
             self._patience.cancel()
             self._patience = None
 
-    def _take_in(self, pieces: Iterator[memoryview]) -> bool:
+    def _take_in(self, pieces: Iterable[memoryview]) -> bool:
         """Act on bytes of the hole; False if the link is over."""
-        while not (self._ended or self._closed):
-            try:
-                piece = next(pieces, None)
-            except PeerError as error:
-                # Whoever has no key is told nothing.
-                self._end(error)
-                return False
-            if piece is None:
-                return True
-            self._take_frames(piece, self._incoming.heard_at)
-        return False
+        try:
+            for piece in pieces:
+                self._take_frames(piece, self._incoming.heard_at)
+                if self._ended or self._closed:
+                    return False
+        except PeerError as error:
+            # Whoever has no key is told nothing.
+            self._end(error)
+            return False
+        return True
 
     def _take_frames(self, data: memoryview, now: float) -> None:
         try:
             for event in self._mux.receive(data, now):
-                self._on_event(event, now)
+                if isinstance(event, Data):
+                    self._deliver(self._streams[event.stream], event.data, now)
+                else:
+                    self._on_event(event, now)
                 if self._ended or self._closed:
                     return
         except PeerError as error:
@@ -453,16 +453,12 @@ class Link:
             # If the hole takes it at once: the link is lost either way.
             while self._ring:
                 self._ring.popleft().in_ring = False
-            while self._outgoing.writable and self._has_more:
+            while self._outgoing.writable and (self._mux.control or self._outgoing.waits):
                 self._send()
             self._end(error)
 
     def _on_event(self, event: Event, now: float) -> None:
         match event:
-            case Data(number, data):
-                self.payload_at = now
-                self.bytes_in += len(data)
-                self._deliver(self._streams[number], data, now)
             case Credited(number):
                 self._take_turn(self._streams[number])
             case Finished(number):
@@ -483,6 +479,8 @@ class Link:
                 self._owner.gone_away(code)
 
     def _deliver(self, stream: _Stream, data: memoryview, now: float) -> None:
+        self.payload_at = now
+        self.bytes_in += len(data)
         try:
             taken = stream.delivery.deliver(data)
         except OSError as error:
@@ -513,32 +511,36 @@ class Link:
 
     # ---- ends -> hole
 
-    def _take_turn(self, stream: _Stream) -> None:
+    def _take_turn(self, stream: _Stream, *, first: bool = False) -> None:
         """Put a stream into the ring of those that may have something to send."""
         if stream.supply.ready and stream.supply.is_open and stream.end is not None and not stream.in_ring:
             stream.in_ring = True
-            self._ring.append(stream)
+            if first:
+                self._ring.appendleft(stream)
+            else:
+                self._ring.append(stream)
 
     def _send(self) -> None:
         """Send what is most urgent: what waits, or control frames, with one stream's frame behind them."""
-        outgoing = self._outgoing
+        outgoing, mux = self._outgoing, self._mux
         try:
             if outgoing.waits:
                 outgoing.send_on()
                 return
-            count, is_crowded = 0, self._mux.control_size > PREFIX - HEADER.size
+            count, is_crowded = 0, len(mux.control) > PREFIX - HEADER.size
             if self._ring and not is_crowded:
                 stream = self._ring.popleft()
                 stream.in_ring = False
                 count = self._load(stream)
             # What is not urgent goes only where something else does.
             control = b""
-            if count or is_crowded or self._mux.is_urgent:
-                control = self._mux.take_control(LONGEST_FRAME)
+            if mux.control and (count or is_crowded or mux.is_urgent):
+                control = mux.take_control(LONGEST_FRAME)
             if count:
                 ends, failure = not stream.supply.is_open, outgoing.failure
-                header = self._mux.data_header(stream.number, count, last=ends and failure is None)
+                header = mux.data_header(stream.number, count, last=ends and failure is None)
                 outgoing.send_loaded(control + header)
+                self.payload_at = outgoing.said_at
                 if ends and failure is not None:
                     self._fail(stream, Broken(failure, reading=True))
                 elif ends:
@@ -560,13 +562,13 @@ class Link:
             self._fail(stream, Broken(error, reading=True))
             return 0
         if count:
-            self.payload_at = time.monotonic()
             self.bytes_out += count
             if supply.talks and self._ring:
-                self._outgoing.shared_at = self.payload_at
+                self._outgoing.shared_at = time.monotonic()
         elif not supply.is_open:
             self._on_source_eof(stream)
-        self._take_turn(stream)
+        if supply.ready:
+            self._take_turn(stream)
         return count
 
     def _on_source_eof(self, stream: _Stream) -> None:
@@ -590,8 +592,10 @@ class Link:
         if source is not None and source == sink:
 
             def on_both(events: int) -> None:
-                self._on_source(stream, events)
-                self._on_sink(stream, events)
+                if events & (READ | ERROR):
+                    self._on_source(stream, events)
+                if events & WRITE:
+                    self._on_sink(stream, events)
 
             self._poller.register(source, on_both)
         else:

@@ -194,8 +194,10 @@ class Mux:
     def __init__(self, leads: bool) -> None:
         self._streams: dict[int, _Stream] = {}
         self._decoder = Decoder()
-        self._control = bytearray()
-        self._urgent = False
+        # Frames that wait to be sent, whole; `take_control` takes them.
+        self.control = bytearray()
+        # Some of them are worth a segment of their own; the others can wait a little for company.
+        self.is_urgent = False
         self._answers = 0
         self._next_stream = 1 if leads else 2
         self._their_parity = 0 if leads else 1
@@ -300,33 +302,16 @@ class Mux:
 
     def take_control(self, limit: int = LAST_STREAM) -> bytes:
         """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
-        if not self._control:
-            return b""
-        size = min(len(self._control), limit - limit % HEADER.size)
-        control = bytes(self._control[:size])
-        del self._control[:size]
-        self._answers = min(self._answers, len(self._control))
-        self._urgent = self._urgent and bool(self._control)
+        size = min(len(self.control), limit - limit % HEADER.size)
+        control = bytes(self.control[:size])
+        del self.control[:size]
+        self._answers = min(self._answers, len(self.control))
+        self.is_urgent = self.is_urgent and bool(self.control)
         return control
-
-    @property
-    def has_control(self) -> bool:
-        """Control frames wait to be sent."""
-        return bool(self._control)
-
-    @property
-    def control_size(self) -> int:
-        """Bytes of control frames that wait to be sent."""
-        return len(self._control)
-
-    @property
-    def is_urgent(self) -> bool:
-        """Some of them are worth a segment of their own; the others can wait a little for company."""
-        return self._urgent
 
     def hurry(self) -> None:
         """Whatever waits has waited long enough."""
-        self._urgent = bool(self._control)
+        self.is_urgent = bool(self.control)
 
     @property
     def between_frames(self) -> bool:
@@ -372,8 +357,8 @@ class Mux:
 
         0 also where the payload is to be skipped.
         """
-        number, missing = self._decoder.expected
-        return number, 0 if self._skipping or number not in self._streams else missing
+        number, missing = self._decoder.stream, self._decoder.missing
+        return number, 0 if not missing or self._skipping or number not in self._streams else missing
 
     def spliced(self, length: int) -> Iterator[Event]:
         """Take in `length` expected bytes that went from the link to the stream's end unseen."""
@@ -487,7 +472,7 @@ class Mux:
         share = INITIAL_WINDOW + (stream.window - INITIAL_WINDOW + free) // 2
         grown = min(stream.window * GROWTH_FACTOR, MAX_WINDOW, share)
         # Of what the reader does not take, more need not be under way.
-        keeps_pace = stream.unread <= self._decoder.expected[1]
+        keeps_pace = stream.unread <= self._decoder.missing
         if limits and keeps_pace and grown > stream.window:
             stream.owed += grown - stream.window
             self._windows += grown - stream.window
@@ -504,10 +489,11 @@ class Mux:
     def _send(
         self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False, urgent: bool = True
     ) -> None:
-        frame = Header(kind, flags, stream, length).encode()
-        self._control += frame
-        self._urgent = self._urgent or urgent
-        self._answers += len(frame) * answer
+        self.control += Header(kind, flags, stream, length).encode()
+        if urgent:
+            self.is_urgent = True
+        if answer:
+            self._answers += HEADER.size
 
     def _is_theirs(self, number: int) -> bool:
         return number % 2 == self._their_parity

@@ -84,6 +84,8 @@ class Outgoing:
         self._pipe = pipe
         # What the hole has not taken yet; what the pipe holds goes behind it.
         self._unsent = self._frame[:0]
+        # Part of a frame waits for room.
+        self.waits = False
         # Bytes of payload in the frame, behind the room for the prefix.
         self._loaded = 0
         # The source ends behind it, well or with this failure.
@@ -109,11 +111,6 @@ class Outgoing:
         """Frames may go by way of a pipe."""
         return self._pipe is not None
 
-    @property
-    def waits(self) -> bool:
-        """Part of a frame waits for room."""
-        return bool(self._unsent) or (self._pipe is not None and self._pipe.held > 0)
-
     def send(self, frames: memoryview) -> None:
         """Send whole frames, at most MAX_PLAINTEXT bytes, when nothing waits.
 
@@ -131,18 +128,25 @@ class Outgoing:
         Raises:
             OSError: The hole is broken.
         """
-        pipe = self._pipe if self._pipe is not None and self._pipe.held else None
-        sent = 0
+        pipe, sent = self._pipe, 0
+        spliced = pipe is not None and pipe.held > 0
         try:
             if self._unsent:
-                sent = self._sock.send(self._unsent, 0 if pipe is None else socket.MSG_MORE)
+                sent = self._sock.send(self._unsent, socket.MSG_MORE if spliced else 0)
                 self._unsent = self._unsent[sent:]
-            if pipe is not None and not self._unsent:
+            if pipe is not None and spliced and not self._unsent:
                 sent += pipe.drain(self._sock.fileno())
+                spliced = pipe.held > 0
         except BlockingIOError:
             pass
+        self.waits = spliced or len(self._unsent) > 0
         self.writable = sent > 0
-        self._measure(sent)
+        self._bytes += sent
+        self.said_at = now = self._monotonic()
+        if self.waits:
+            self._was_full = True
+        if now - self._began >= INTERVAL:
+            self._measure(now)
 
     def load_copied(self, end: End, limit: int, *, to_end: bool = False) -> int | None:
         """Read up to `limit` bytes of payload from an end, when nothing waits.
@@ -158,11 +162,13 @@ class Outgoing:
         Raises:
             OSError: The source is broken.
         """
-        self._loaded, self.found_end, self.failure = 0, False, None
+        self.found_end, self.failure = False, None
         count = end.read_into(self._frame[PREFIX : PREFIX + limit])
         self._loaded = count or 0
+        if not to_end:
+            return count
         try:
-            while to_end and count and self._loaded < limit:
+            while count and self._loaded < limit:
                 count = end.read_into(self._frame[PREFIX + self._loaded : PREFIX + limit])
                 self._loaded += count or 0
                 self.found_end = count == 0
@@ -200,16 +206,11 @@ class Outgoing:
             self._pipe.close()
             self._pipe = None
         self._unsent = self._frame[:0]
-        self.writable = False
+        self.waits = self.writable = False
 
-    def _measure(self, sent: int) -> None:
+    def _measure(self, now: float) -> None:
         """Fit the length of frames, and the rate, to the rate at which the hole takes them."""
-        self.said_at = now = self._monotonic()
-        self._bytes += sent
-        self._was_full = self._was_full or self.waits
         elapsed = now - self._began
-        if elapsed < INTERVAL:
-            return
         if elapsed < LONGEST_INTERVAL:
             self._rates.append(self._bytes / elapsed)
             limit = int(max(self._rates) * FRAME_TIME)

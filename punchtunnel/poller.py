@@ -16,17 +16,23 @@ from __future__ import annotations
 import select
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from punchtunnel.guard import Loop
 
-READ = 1
-WRITE = 2
-# The connection was reset, or the reader of a pipe has gone.
-ERROR = 4
-# The peer has ended its half, or everything has: EOF comes behind what can be read.
-HANG_UP = 8
-# TCP's urgent mark lies ahead: a read ends there, and splice(2) does not pass it.
-URGENT = 16
+# Each is a mask: `events & READ`.  What a kernel tells is passed on as it is, for
+# a translation would cost as much as the call that asks.
+if sys.platform == "linux":
+    # The connection was reset, or the reader of a pipe has gone.
+    ERROR = select.EPOLLERR
+    # The peer has ended its half, or everything has: EOF comes behind what can be read.
+    HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | ERROR
+    # TCP's urgent mark lies ahead: a read ends there, and splice(2) does not pass it.
+    URGENT = select.EPOLLPRI
+    READ = select.EPOLLIN | URGENT | HANG_UP
+    WRITE = select.EPOLLOUT | select.EPOLLHUP | ERROR
+else:
+    READ, WRITE, ERROR, HANG_UP, URGENT = 1, 2, 4, 8, 16
 # Events taken in one turn of the loop.
 MAX_EVENTS = 256
 
@@ -72,7 +78,7 @@ class Poller:
         callbacks, batch = self._callbacks, self._kernel.poll()
         if len(batch) == 1:
             # As it mostly is.
-            ((fd, events),) = batch
+            fd, events = batch[0]
             if (callback := callbacks.get(fd)) is not None:
                 callback(events)
             return
@@ -91,28 +97,12 @@ if sys.platform == "linux":
             self.fileno = self._epoll.fileno
             self.close = self._epoll.close
             self.unregister = self._epoll.unregister
+            self.poll = partial(self._epoll.poll, 0, MAX_EVENTS)
 
         def register(self, fd: int) -> None:
             self._epoll.register(fd, _WATCHED)
 
-        def poll(self) -> list[tuple[int, int]]:
-            return [(fd, _MEANING.get(mask) or _meaning(mask)) for fd, mask in self._epoll.poll(0, MAX_EVENTS)]
-
     _WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
-    # Every mask that has come, in our words: there are few.
-    _MEANING: dict[int, int] = {}
-
-    def _meaning(mask: int) -> int:
-        hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-        events = (
-            (READ if mask & (select.EPOLLIN | select.EPOLLPRI | hung_up) else 0)
-            | (WRITE if mask & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR) else 0)
-            | (ERROR if mask & select.EPOLLERR else 0)
-            | (HANG_UP if mask & hung_up else 0)
-            | (URGENT if mask & select.EPOLLPRI else 0)
-        )
-        _MEANING[mask] = events
-        return events
 
 else:
 

@@ -54,6 +54,8 @@ MAX_PLAINTEXT = 256 * 1024
 HEADER = struct.Struct("!I")
 AEAD_TAG_SIZE = 16
 OVERHEAD = HEADER.size + AEAD_TAG_SIZE
+# Four zero bytes and the number of the record under its key.
+_NONCE = struct.Struct("!4xQ")
 MAX_RECORD = MAX_PLAINTEXT + OVERHEAD
 # The one type of record there is; what the bytes mean is the multiplexer's
 # business, also its EOF.
@@ -149,25 +151,26 @@ class _Direction:
         self._key = key
         self._count = 0
         self._bytes = 0
-        self.cipher = self._make()
+        self._cipher = self._make()
 
     def _make(self) -> AESGCM | ChaCha20Poly1305:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
         return AESGCM(self._key) if self._hardware_aes else ChaCha20Poly1305(self._key)
 
-    def nonce(self) -> bytes:
-        """Return the nonce of the next record."""
-        return struct.pack("!4xQ", self._count)
+    def next(self, length: int) -> tuple[AESGCM | ChaCha20Poly1305, bytes]:
+        """Return the cipher and the nonce of the next record, which has `length` bytes, and count it.
 
-    def passed(self, length: int) -> None:
-        """Count a record; both sides change the key behind the same one."""
+        Both sides change the key behind the same record.
+        """
+        cipher, nonce = self._cipher, _NONCE.pack(self._count)
         self._count += 1
         self._bytes += length
         if self._bytes >= REKEY_AFTER:
             self._key = _hkdf(self._key, b"rekey", 32)
             self._count = self._bytes = 0
-            self.cipher = self._make()
+            self._cipher = self._make()
+        return cipher, nonce
 
 
 class Sealer:
@@ -184,9 +187,8 @@ class Sealer:
         header = HEADER.pack(DATA << 24 | len(plaintext))
         record[: HEADER.size] = header
         end = OVERHEAD + len(plaintext)
-        direction = self._direction
-        direction.cipher.encrypt_into(direction.nonce(), plaintext, header, record[HEADER.size : end])
-        direction.passed(len(plaintext))
+        cipher, nonce = self._direction.next(len(plaintext))
+        cipher.encrypt_into(nonce, plaintext, header, record[HEADER.size : end])
         return end
 
 
@@ -194,6 +196,9 @@ class Opener:
     """Opens records, in order, from bytes that come in any pieces."""
 
     def __init__(self, key: bytes, hardware_aes: bool) -> None:
+        from cryptography.exceptions import InvalidTag
+
+        self._invalid = InvalidTag
         self._direction = _Direction(key, hardware_aes)
         self._plaintext = memoryview(bytearray(MAX_PLAINTEXT))
 
@@ -216,16 +221,11 @@ class Opener:
         Raises:
             PeerError: The record is not the one that was sealed in this place.
         """
-        from cryptography.exceptions import InvalidTag
-
         length = len(record) - OVERHEAD
         plaintext = self._plaintext[:length]
-        direction = self._direction
+        cipher, nonce = self._direction.next(length)
         try:
-            direction.cipher.decrypt_into(
-                direction.nonce(), record[HEADER.size :], bytes(record[: HEADER.size]), plaintext
-            )
-        except InvalidTag as error:
+            cipher.decrypt_into(nonce, record[HEADER.size :], record[: HEADER.size], plaintext)
+        except self._invalid as error:
             raise PeerError(words.CHANGED_RECORD) from error
-        direction.passed(length)
         return plaintext

@@ -76,10 +76,10 @@ def test_backlog_gives_back_what_it_was_given(steps: list[bytes | int]) -> None:
             kept[len(found) : len(found)] = older
         else:
             room = -step
-            while backlog and room:
+            while backlog.pieces and room:
                 room -= backlog.write_to(take)
     room = len(kept)
-    while backlog:
+    while backlog.pieces:
         backlog.write_to(take)
     assert found == kept
 

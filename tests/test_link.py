@@ -11,7 +11,7 @@ import random
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -359,7 +359,7 @@ def test_short_frames_behind_a_long_one_are_read_many_at_a_time(
     reads: list[int] = []
     real = Incoming.receive
 
-    def counted(self: Incoming, limit: int = RECEIVE_SIZE) -> Iterator[memoryview] | None:
+    def counted(self: Incoming, limit: int = RECEIVE_SIZE) -> Iterable[memoryview] | None:
         reads.append(limit)
         return real(self, limit)
 

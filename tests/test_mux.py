@@ -169,11 +169,11 @@ def test_eof_can_go_with_the_last_payload() -> None:
 def test_an_ack_can_wait_for_company_and_nothing_else_does() -> None:
     mux = follower_with(1)
     mux.accept(1)
-    assert (mux.has_control, mux.is_urgent) == (True, False)
+    assert (bool(mux.control), mux.is_urgent) == (True, False)
     mux.ping(0.0)
     assert mux.is_urgent
     assert mux.take_control() == window(1, 0, Flag.ACK) + bytes.fromhex("000200010000000000000001")
-    assert (mux.has_control, mux.is_urgent) == (False, False)
+    assert (bool(mux.control), mux.is_urgent) == (False, False)
     mux.hurry()
     assert not mux.is_urgent
 
@@ -335,7 +335,7 @@ def test_a_flood_of_streams_without_reading_ends_the_link_at_a_bound(end: str) -
 
     with pytest.raises(PeerError, match="does not read"):
         for_ever()
-    assert MAX_ANSWERS < mux.control_size <= MAX_ANSWERS + 3 * HEADER.size
+    assert MAX_ANSWERS < len(mux.control) <= MAX_ANSWERS + 3 * HEADER.size
 
 
 def test_a_goodbye_can_be_said_behind_a_flood() -> None:

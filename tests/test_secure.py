@@ -170,7 +170,7 @@ def test_a_hello_that_was_changed_on_the_way_changes_every_key() -> None:
 def test_two_sessions_with_one_secret_share_no_message_no_key_and_no_nonce_under_a_key() -> None:
     messages: set[bytes] = set()
     seen: set[bytes] = set()
-    pairs: set[tuple[bytes, bytes]] = set()
+    pairs: set[tuple[bytes, int]] = set()
     for _ in range(8):
         leader, follower = Agreement(SECRET, TAG, os.urandom), Agreement(SECRET, TAG, os.urandom)
         keys = leader.finish(follower.message, True, LEADER, FOLLOWER)
@@ -185,11 +185,11 @@ def test_two_sessions_with_one_secret_share_no_message_no_key_and_no_nonce_under
             pairs |= used
 
 
-def nonces(sealer: Sealer, count: int) -> set[tuple[bytes, bytes]]:
-    """Return the (key, nonce) pairs of the next records."""
+def nonces(sealer: Sealer, count: int) -> set[tuple[bytes, int]]:
+    """Return the (key, number) pairs of the next records; the number is the nonce."""
     pairs = set()
     for _ in range(count):
-        pairs.add((sealer._direction._key, sealer._direction.nonce()))
+        pairs.add((sealer._direction._key, sealer._direction._count))
         sealed(sealer, b"x")
     return pairs
 
@@ -428,7 +428,7 @@ def test_both_sides_change_the_key_behind_the_same_record(monkeypatch: pytest.Mo
     keys, pairs = [], set()
     for number in range(100):
         keys.append(sealer._direction._key)
-        pairs.add((sealer._direction._key, sealer._direction.nonce()))
+        pairs.add((sealer._direction._key, sealer._direction._count))
         plaintext = os.urandom(number)
         assert opened(opener, sealed(sealer, plaintext)) == ([plaintext], False)
     assert len(pairs) == 100, "a nonce came twice under one key"

@@ -18,6 +18,8 @@ from punchtunnel.supply import SPARSE, Supply
 from .conftest import Unspliceable
 
 CREDIT = 1 << 20
+# Bytes, and nothing else.
+READABLE = READ & ~(HANG_UP | URGENT)
 
 
 class Place:
@@ -62,7 +64,7 @@ def test_a_source_is_ready_until_it_gives_less_than_it_could(place: Place) -> No
     place.feeder.send(b"hello")
     assert place.load() == 5
     assert not place.supply.ready
-    place.supply.tell(READ)
+    place.supply.tell(READABLE)
     assert place.load() == 0
     assert not place.supply.ready
     assert place.supply.is_open
@@ -71,7 +73,7 @@ def test_a_source_is_ready_until_it_gives_less_than_it_could(place: Place) -> No
 @pytest.mark.parametrize("ahead", [HANG_UP, URGENT])
 def test_where_something_lies_ahead_a_short_read_is_not_the_last(place: Place, ahead: int) -> None:
     place.feeder.send(b"hello")
-    place.supply.tell(READ | ahead)
+    place.supply.tell(READABLE | ahead)
     assert place.load() == 5
     assert place.supply.ready
 
@@ -79,7 +81,7 @@ def test_where_something_lies_ahead_a_short_read_is_not_the_last(place: Place, a
 def test_the_end_is_found_with_the_last_bytes(place: Place) -> None:
     place.feeder.send(b"hello")
     place.feeder.shutdown(socket.SHUT_WR)
-    place.supply.tell(READ | HANG_UP)
+    place.supply.tell(READABLE | HANG_UP)
     assert place.load() == 5
     assert not place.supply.is_open
 
@@ -88,7 +90,7 @@ def test_the_end_of_bulk_is_told_by_a_read(place: Place) -> None:
     """An end of file that splice(2) sees may be a transport that was aborted; only the end knows."""
     place.feeder.send(bytes(WORTH_SPLICING))
     assert place.load() == WORTH_SPLICING
-    place.supply.tell(READ)
+    place.supply.tell(READABLE)
     place.feeder.shutdown(socket.SHUT_WR)
     reads = 0
     real = place.end.read_into
@@ -120,7 +122,7 @@ def test_two_small_messages_in_a_row_are_talk(place: Place) -> None:
     talks = []
     for size in (1, SPARSE + 1, 1, 1, SPARSE, SPARSE + 1):
         place.feeder.send(bytes(size))
-        place.supply.tell(READ)
+        place.supply.tell(READABLE)
         assert place.load() == size
         talks.append(place.supply.talks)
     assert talks == [True, False, False, True, True, False]
