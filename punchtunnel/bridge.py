@@ -133,7 +133,8 @@ class Session:
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._single = Role.STDIO in plan.role | hole.role
         try:
-            self._poller = Poller(self._loop)
+            # A program's loop is not ours to hold up.
+            self._poller = Poller(self._loop, spins=plan.ends is None)
         except OSError:
             hole.sock.close()
             raise

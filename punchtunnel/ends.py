@@ -107,24 +107,14 @@ class SocketEnd:
 
     def __init__(self, sock: socket.socket, *, tuned: bool = False) -> None:
         sock.setblocking(False)
+        is_tcp = sock.family != socket.AF_UNIX
         # A read of a Unix socket ends before a message that has descriptors with it.
-        self.short_is_dry = sock.family != socket.AF_UNIX
-        if not tuned:
+        self.short_is_dry = is_tcp
+        if is_tcp and not tuned:
             _tune(sock)
         self._sock = sock
-
-    @property
-    def source_fd(self) -> int | None:
-        """See End."""
-        return self._sock.fileno()
-
-    @property
-    def sink_fd(self) -> int | None:
-        """See End."""
-        return self._sock.fileno()
-
-    spliced_source = source_fd
-    spliced_sink = sink_fd
+        # The link's and the poller's own, and never asked for behind `close`.
+        self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
 
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
@@ -343,9 +333,8 @@ def system_reason(error: OSError) -> str:
 
 
 def _tune(sock: socket.socket) -> None:
-    if sock.family != socket.AF_UNIX:
-        tcp.send_at_once(sock)
-        tcp.keep_urgent_bytes(sock)
+    tcp.send_at_once(sock)
+    tcp.keep_urgent_bytes(sock)
 
 
 def listen(place: AnyPlace) -> socket.socket:

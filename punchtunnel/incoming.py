@@ -121,7 +121,7 @@ class Incoming:
     def _open(self, opener: Opener, count: int) -> Iterator[memoryview]:
         begin, end, self._size = 0, self._held + count, 0
         while end - begin >= HEADER.size:
-            self._size = opener.record_size(self._buffer[begin : begin + HEADER.size])
+            self._size = opener.record_size(self._buffer, begin)
             if end - begin < self._size:
                 break
             plaintext = opener.open(self._buffer[begin : begin + self._size])

@@ -63,7 +63,7 @@ from punchtunnel.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.pipes import WORTH_SPLICING
 from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
-from punchtunnel.supply import Supply
+from punchtunnel.supply import SPARSE, Supply
 
 # Frames and receives in one turn of the loop, and seconds, so that timers,
 # signals and new connections get theirs; frames can be very small.
@@ -481,6 +481,7 @@ class Link:
     def _deliver(self, stream: _Stream, data: memoryview, now: float) -> None:
         self.payload_at = now
         self.bytes_in += len(data)
+        self._poller.is_chatty = len(data) <= SPARSE
         try:
             taken = stream.delivery.deliver(data)
         except OSError as error:
@@ -563,6 +564,7 @@ class Link:
             return 0
         if count:
             self.bytes_out += count
+            self._poller.is_chatty = count <= SPARSE
             if supply.talks and self._ring:
                 self._outgoing.shared_at = time.monotonic()
         elif not supply.is_open:
@@ -610,6 +612,12 @@ class Link:
         if fd is not None:
             self._poller.unregister(fd)
 
+    def _forget(self, end: End) -> None:
+        source, sink = end.source_fd, end.sink_fd
+        self._unwatch(source)
+        if sink != source:
+            self._unwatch(sink)
+
     def _fail(self, stream: _Stream, broken: Broken) -> None:
         """A stream's own end broke: the peer sees RST."""
         self._mux.reset(stream.number)
@@ -621,8 +629,7 @@ class Link:
         if stream.supply.is_open or not stream.delivery.is_over or stream.end is None:
             return
         del self._streams[stream.number]
-        self._unwatch(stream.end.source_fd)
-        self._unwatch(stream.end.sink_fd)
+        self._forget(stream.end)
         stream.end.close()
         self._owner.stream_ended(stream.number, None)
         self._tell_if_ended()
@@ -638,8 +645,7 @@ class Link:
         stream.delivery.close()
         self._read_on(stream)
         if stream.end is not None:
-            self._unwatch(stream.end.source_fd)
-            self._unwatch(stream.end.sink_fd)
+            self._forget(stream.end)
             stream.end.abort()
 
     def _end(self, error: LinkError | None) -> None:

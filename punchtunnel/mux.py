@@ -258,7 +258,8 @@ class Mux:
     def announce(self, number: int, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
         if number in self._streams:
-            self._send(SIZE, 0, number, size)
+            self.control += Header(SIZE, 0, number, size).encode()
+            self.is_urgent = True
 
     def finish(self, number: int) -> None:
         """Half-close: nothing more will be sent on this stream."""
@@ -489,7 +490,7 @@ class Mux:
     def _send(
         self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False, urgent: bool = True
     ) -> None:
-        self.control += Header(kind, flags, stream, length).encode()
+        self.control += HEADER.pack(VERSION, kind, flags, stream, length)
         if urgent:
             self.is_urgent = True
         if answer:

@@ -203,13 +203,13 @@ class Opener:
         self._plaintext = memoryview(bytearray(MAX_PLAINTEXT))
 
     @staticmethod
-    def record_size(header: memoryview | bytes) -> int:
-        """Return the size of the record that begins with these HEADER.size bytes.
+    def record_size(data: memoryview | bytes, begin: int = 0) -> int:
+        """Return the size of the record of which HEADER.size bytes, or more, begin there.
 
         Raises:
             PeerError: No record begins like that.
         """
-        (value,) = HEADER.unpack(header)
+        (value,) = HEADER.unpack_from(data, begin)
         length = value & 0xFFFFFF
         if value >> 24 != DATA or length > MAX_PLAINTEXT:
             raise PeerError(words.IMPOSSIBLE_RECORD)

@@ -191,16 +191,20 @@ class Status:
         text = words.sentence(event, fields) if shown else ""
         if text and (left_out := self._flood.take_left_out(event)):
             text += words.left_out(left_out)
-        # A log that cannot be written must not end a transfer.
-        with contextlib.suppress(OSError, ValueError):
-            if self._display is not None:
-                self._display.take(event, fields)
-            if event == "exit":
-                self.close()
-            if text:
-                self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
+        if text or self._display is not None:
+            # A log that cannot be written must not end a transfer.
+            with contextlib.suppress(OSError, ValueError):
+                self._tell_people(event, fields, text)
         if self._manager is not None:
             self._manager(event, fields)
+
+    def _tell_people(self, event: str, fields: dict[str, object], text: str) -> None:
+        if self._display is not None:
+            self._display.take(event, fields)
+        if event == "exit":
+            self.close()
+        if text:
+            self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if event == "exit" else PATIENCE)
 
     @property
     def traffic_every(self) -> float:

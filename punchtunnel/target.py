@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import threading
@@ -129,7 +130,7 @@ class Reach:
             self._try_all([(socket.AF_UNIX, target.path)])
         elif is_literal(target.host):
             try:
-                self._try_all(_ways(target, socket.AI_NUMERICHOST))
+                self._try_all(_literal_ways(target))
             except OSError as error:
                 # Its interface is gone.
                 self._loop.call_soon(self._fail, error)
@@ -273,6 +274,16 @@ class Connects:
             number = next(iter(self._queue))
             del self._queue[number]
             self.start(number)
+
+
+def _literal_ways(target: Place) -> Sequence[_Way]:
+    # An interface that comes back has another number.
+    return _ways(target, socket.AI_NUMERICHOST) if "%" in target.host else _fixed_ways(target)
+
+
+@functools.lru_cache(maxsize=1)
+def _fixed_ways(target: Place) -> Sequence[_Way]:
+    return tuple(_ways(target, socket.AI_NUMERICHOST))
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -8,11 +8,16 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from punchtunnel.ends import SocketEnd
 
 # asm-generic/socket.h
 SO_MAX_PACING_RATE = 47
+
+# A machine that is busy with something else makes no test fail.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 # A shell starts what it has put behind `&` with SIGINT ignored, nohup with SIGHUP;
 # the tool respects that, and every process of a test would inherit it.
@@ -26,15 +31,7 @@ class Unspliceable(SocketEnd):
 
     def __init__(self, sock: socket.socket, other: int) -> None:
         super().__init__(sock)
-        self._other = other
-
-    @property
-    def spliced_source(self) -> int | None:
-        return self._other
-
-    @property
-    def spliced_sink(self) -> int | None:
-        return self._other
+        self.spliced_source = self.spliced_sink = other
 
 
 @pytest.fixture

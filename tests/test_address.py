@@ -227,7 +227,7 @@ def test_a_bind_address_that_is_no_literal_gets_one_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(st.characters()) | st.text(st.sampled_from("0123456789abcdef.:[]%-_ünix:/\n\udc80")))
 def test_any_text_gives_a_value_or_one_sentence(parse: Callable[[str], object], text: str) -> None:
     try:

@@ -10,7 +10,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from punchtunnel.delivery import PIECE, Backlog, Delivery
@@ -53,7 +53,6 @@ def came(theirs: socket.socket) -> bytes:
         found += piece
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=9), st.integers(-3 * PIECE, 0)), max_size=30))
 def test_backlog_gives_back_what_it_was_given(steps: list[bytes | int]) -> None:
     """Bytes are kept; a negative number is how many a sink takes then, and with 0 something older comes."""

@@ -244,7 +244,7 @@ def outcome(election: Election, conn: int, pieces: Sequence[bytes]) -> list[Acti
     return actions
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @example(data=HIGHEST.encode() + PICK + b"link", cuts=[HELLO_SIZE + 4], waiting=True)
 @given(data=PEER_BYTES, cuts=st.lists(st.integers(0, 60), max_size=6), waiting=st.booleans())
 def test_any_split_of_the_stream_gives_the_same_result(data: bytes, cuts: list[int], waiting: bool) -> None:
@@ -260,7 +260,7 @@ def test_any_split_of_the_stream_gives_the_same_result(data: bytes, cuts: list[i
     assert results[0] == results[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pieces=st.lists(st.binary(max_size=50) | TALK, max_size=12))
 def test_garbage_gives_drop_or_reject_or_nothing_and_costs_only_its_connection(pieces: list[bytes]) -> None:
     election = met(LOW)

@@ -124,7 +124,7 @@ class Net:
             happen(*place)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rng=st.randoms(use_true_random=False), connections=st.integers(1, 5))
 def test_without_losses_two_machines_win_the_same_connection_and_lose_no_byte(
     rng: random.Random, connections: int
@@ -139,7 +139,7 @@ def test_without_losses_two_machines_win_the_same_connection_and_lose_no_byte(
     assert (one.link, other.link) == (b"link of 1", b"link of 0")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(rng=st.randoms(use_true_random=False), connections=st.integers(1, 5), losses=st.integers(1, 8))
 def test_with_losses_two_machines_never_both_win_different_connections(
     rng: random.Random, connections: int, losses: int
@@ -152,7 +152,7 @@ def test_with_losses_two_machines_never_both_win_different_connections(
     assert not any(won and won.leads for won in (one, other)) or (one and other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rng=st.randoms(use_true_random=False), parties=st.integers(3, 5), connections=st.integers(1, 3))
 def test_three_and_more_parties_do_not_wait_in_a_circle(rng: random.Random, parties: int, connections: int) -> None:
     net = Net(rng, parties, connections)

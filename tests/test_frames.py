@@ -133,7 +133,7 @@ def test_a_frame_without_payload_is_followed_by_the_next_header() -> None:
     assert decode([raw])[0] == [Header(Kind.DATA, Flag.FIN, 1, 0), Header(Kind.PING, Flag.SYN, 0, 1)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames=st.lists(FRAMES | ALMOST_FRAMES, max_size=6), cuts=st.lists(st.integers(0, 300), max_size=12))
 def test_any_split_of_the_stream_gives_the_same_frames(frames: list[bytes], cuts: list[int]) -> None:
     data = b"".join(frames)
@@ -145,7 +145,7 @@ def test_any_split_of_the_stream_gives_the_same_frames(frames: list[bytes], cuts
     assert whole_failed or one.between_frames is other.between_frames
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(FRAMES, max_size=6))
 def test_byte_by_byte_gives_the_same_frames(frames: list[bytes]) -> None:
     data = b"".join(frames)
@@ -155,7 +155,7 @@ def test_byte_by_byte_gives_the_same_frames(frames: list[bytes]) -> None:
     assert joined(items) == joined(decode(frames)[0])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=50) | FRAMES | ALMOST_FRAMES, max_size=8))
 def test_garbage_gives_frames_or_peer_error_and_nothing_else(garbage: list[bytes]) -> None:
     items, _, _ = decode(garbage)

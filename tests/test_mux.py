@@ -417,7 +417,7 @@ def talk(pieces: Iterable[bytes]) -> tuple[list[Event | bytes], str, bytes]:
     return events, error, mux.take_control()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames=st.lists(FRAMES, max_size=12), cuts=st.lists(st.integers(0, 300), max_size=12))
 def test_any_split_of_the_stream_gives_the_same_events(frames: list[bytes], cuts: list[int]) -> None:
     raw = b"".join(frames)
@@ -425,7 +425,7 @@ def test_any_split_of_the_stream_gives_the_same_events(frames: list[bytes], cuts
     assert talk(raw[start:end] for start, end in pairwise(borders)) == talk([raw])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(FRAMES | st.binary(max_size=40), max_size=20))
 def test_garbage_gives_events_or_peer_error_and_nothing_else(garbage: list[bytes]) -> None:
     talk(garbage)

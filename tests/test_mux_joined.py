@@ -122,7 +122,7 @@ class Pair:
         assert not any(side.incoming for side in self.sides)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 300))
 def test_two_machines_deliver_every_byte_in_order_whatever_happens_when(seed: int, steps: int) -> None:
     rng = random.Random(seed)

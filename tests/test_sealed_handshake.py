@@ -452,7 +452,7 @@ def test_every_byte_of_the_handshake_is_guarded(kind: str, towards_follower: boo
         assert_man_in_the_middle_wins_nothing(towards_follower, CHANGES[kind](place), strict)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.integers(0, HANDSHAKE_SIZE - 1)), max_size=4),
     towards_follower=st.booleans(),
@@ -551,7 +551,7 @@ STREAMS = {True: whole_stream(True), False: whole_stream(False)}
 SEEDS = {True: b"follower", False: b"leader"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(to_follower=True, cuts=list(range(1, HANDSHAKE_SIZE + 6)), flipped=None, strict=True)
 @example(to_follower=False, cuts=list(range(1, HANDSHAKE_SIZE + 6)), flipped=None, strict=True)
 @given(
@@ -580,7 +580,7 @@ TALK = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     pieces=st.lists(st.binary(max_size=80) | TALK, max_size=8),
     hello=st.sampled_from([b"", LEADER.encode(), FOLLOWER.encode(), replace(LEADER, role=Role.TO).encode()]),
@@ -599,7 +599,7 @@ def test_garbage_gives_drop_or_reject_and_never_a_win(
     assert all(isinstance(action, Drop | Reject) for action in decided)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(message=st.binary(min_size=MESSAGE_SIZE, max_size=MESSAGE_SIZE), leads=st.booleans())
 def test_a_garbled_message_of_the_real_agreement_costs_only_its_connection(message: bytes, leads: bool) -> None:
     mine, theirs = (LEADER, FOLLOWER) if leads else (FOLLOWER, LEADER)

@@ -251,14 +251,14 @@ def test_our_own_message_sent_back_is_a_peer_error(side: bytes) -> None:
         agreement.finish(side + agreement.message[1:], True, LEADER, FOLLOWER)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=40) | st.binary(min_size=32, max_size=32).map(b"S".__add__))
 def test_garbage_gives_keys_or_peer_error_and_nothing_else(garbage: bytes) -> None:
     refused(garbage)
 
 
 @given(entropy=st.binary(min_size=64, max_size=64))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_randomness_gives_a_message_of_one_size(entropy: bytes) -> None:
     message = Agreement(SECRET, TAG, lambda count: entropy[:count]).message
     assert len(message) == MESSAGE_SIZE
@@ -318,7 +318,6 @@ def test_records_of_any_size_come_out_as_they_went_in(hardware_aes: bool, size: 
     assert size < 8 or plaintexts[0] not in stream
 
 
-@settings(deadline=None)
 @given(plaintexts=st.lists(st.binary(max_size=300), max_size=8), hardware_aes=st.booleans())
 def test_any_records_come_out_in_order(plaintexts: list[bytes], hardware_aes: bool) -> None:
     stream = b"".join(records(hardware_aes, plaintexts))
@@ -389,7 +388,7 @@ def test_records_of_the_other_direction_session_or_cipher_do_not_open() -> None:
         assert opened(Opener(key, hardware_aes), b"".join(records(True))) == ([], True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(garbage=st.binary(max_size=200) | st.binary(max_size=200).map(b"\x01\0\0".__add__), hardware_aes=st.booleans())
 def test_garbage_opens_nothing(garbage: bytes, hardware_aes: bool) -> None:
     assert opened(Opener(KEY, hardware_aes), garbage + FILLER) == ([], True)

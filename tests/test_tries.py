@@ -196,7 +196,7 @@ def test_a_port_is_expected_once_and_a_nonce_twice() -> None:
     assert table.tries.choose({6: b"new", 5: b"stranger"}) == 6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rng=st.randoms(use_true_random=False),
     steps=st.lists(st.tuples(st.integers(1, 40), st.floats(0, 12), st.booleans(), st.booleans()), max_size=40),
