@@ -106,7 +106,8 @@ class SocketEnd:
     """
 
     def __init__(self, sock: socket.socket, *, tuned: bool = False) -> None:
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         is_tcp = sock.family != socket.AF_UNIX
         # A read of a Unix socket ends before a message that has descriptors with it.
         self.short_is_dry = is_tcp

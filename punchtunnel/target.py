@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
+import ipaddress
 import os
 import socket
 import threading
@@ -130,7 +130,7 @@ class Reach:
             self._try_all([(socket.AF_UNIX, target.path)])
         elif is_literal(target.host):
             try:
-                self._try_all(_literal_ways(target))
+                self._try_all(_ways(target, socket.AI_NUMERICHOST))
             except OSError as error:
                 # Its interface is gone.
                 self._loop.call_soon(self._fail, error)
@@ -222,7 +222,7 @@ class Connects:
         loop: The running loop.
         poller: Watches the sockets that connect.
         target: Where to.
-        done: Told how each one ends, with the number it was started under, never before `start` has returned.
+        done: Told how each one ends, with the number it was started under; of success maybe within `start`.
     """
 
     def __init__(
@@ -235,6 +235,7 @@ class Connects:
         self._loop = loop
         self._poller = poller
         self._target = target
+        self._way_within = _way_within(target)
         self._done = done
         self._look_up = LookUp(loop)
         self._under_way: dict[int, Reach] = {}
@@ -244,6 +245,9 @@ class Connects:
         """Make a connection, now or when it is its turn."""
         if len(self._under_way) >= MAX_UNDER_WAY:
             self._queue[number] = None
+            return
+        if self._way_within is not None and (sock := _connected(self._way_within)) is not None:
+            self._done(number, sock)
             return
 
         def done(result: socket.socket | OSError) -> None:
@@ -276,14 +280,30 @@ class Connects:
             self.start(number)
 
 
-def _literal_ways(target: Place) -> Sequence[_Way]:
-    # An interface that comes back has another number.
-    return _ways(target, socket.AI_NUMERICHOST) if "%" in target.host else _fixed_ways(target)
+def _way_within(target: AnyPlace) -> _Way | None:
+    """Return the way to a target that is a literal address of this machine's own, or a Unix socket."""
+    if isinstance(target, UnixPlace):
+        return socket.AF_UNIX, target.path
+    if is_literal(target.host) and ipaddress.ip_address(target.host).is_loopback:
+        with contextlib.suppress(OSError):
+            return _ways(target, socket.AI_NUMERICHOST)[0]
+    return None
 
 
-@functools.lru_cache(maxsize=1)
-def _fixed_ways(target: Place) -> Sequence[_Way]:
-    return tuple(_ways(target, socket.AI_NUMERICHOST))
+def _connected(way: _Way) -> socket.socket | None:
+    """Connect within this machine, where the handshake is over when the call returns; None: it is not."""
+    family, address = way
+    with contextlib.suppress(OSError), contextlib.ExitStack() as unless_connected:
+        sock = unless_connected.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            # What it says without blocking, however it went; the second time tells.
+            code = sock.connect_ex(address)
+        if code in (0, errno.EISCONN):
+            unless_connected.pop_all()
+            return sock
+    return None
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -193,6 +193,8 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
 def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
     """More than MAX_UNDER_WAY came in one turn, before any connect could be seen to be done; the rest were refused."""
     monkeypatch.setattr(target_module, "MAX_UNDER_WAY", 2)
+    # As if it were another machine: here a connect is done at once.
+    monkeypatch.setattr(target_module, "_way_within", lambda _: None)
 
     async def case() -> None:
         here, there = socket.socketpair()

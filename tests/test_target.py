@@ -19,7 +19,7 @@ from punchtunnel import target as module
 from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.mux import Reason
 from punchtunnel.poller import Poller
-from punchtunnel.target import LookUp, Reach, why_unreachable
+from punchtunnel.target import Connects, LookUp, Reach, why_unreachable
 
 LONG = 30.0
 
@@ -59,6 +59,52 @@ def test_literal_address_is_reached(run: Any, listener: socket.socket) -> None:
         with result, listener.accept()[0] as accepted:
             assert result.getsockname() == accepted.getpeername()
             assert not result.getblocking()
+
+    run(case())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_a_target_within_this_machine_is_reached_within_the_call(
+    run: Any, listener: socket.socket, tmp_path: Path, family: socket.AddressFamily
+) -> None:
+    async def case() -> None:
+        poller, told = Poller(asyncio.get_running_loop()), list[tuple[int, Any]]()
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(tmp_path / "socket"))
+            unix.listen()
+            near: AnyPlace = Place("127.0.0.1", listener.getsockname()[1])
+            if family == socket.AF_UNIX:
+                near = UnixPlace(str(tmp_path / "socket"))
+            connects = Connects(
+                asyncio.get_running_loop(), poller, near, lambda number, result: told.append((number, result))
+            )
+            connects.start(2)
+            ((number, result),) = told
+            assert number == 2
+            with result, (unix if family == socket.AF_UNIX else listener).accept()[0] as accepted:
+                result.send(b"!")
+                assert accepted.recv(10) == b"!"
+                assert not result.getblocking()
+        connects.close()
+        poller.close()
+
+    run(case())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_target_that_is_gone_is_told_behind_the_call(run: Any, listener: socket.socket, host: str) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller, ended = Poller(loop), loop.create_future()
+        connects = Connects(loop, poller, Place(host, port), lambda _, result: ended.set_result(result))
+        connects.start(2)
+        assert not ended.done()
+        assert isinstance(await ended, OSError)
+        connects.close()
+        poller.close()
 
     run(case())
 
