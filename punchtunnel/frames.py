@@ -27,8 +27,8 @@ from punchtunnel.words import protocol as words
 
 HEADER = struct.Struct("!BBHII")
 VERSION = 0
-# What a spliced frame can have (outgoing.py); nobody needs longer ones to be
-# fast, and they would delay other streams, so they are a mistake.
+# A little more than a spliced frame has (outgoing.py); nobody needs longer ones to
+# be fast, and they would delay other streams, so they are a mistake.
 MAX_PAYLOAD = 1024 * 1024
 # What a SIZE can say.
 MAX_SIZE = 2**48 - 1
