@@ -98,6 +98,12 @@ def _go_private(congestion_control: str) -> bool:
     try:
         # The kernel loads the module, if it has one.
         machine.CONGESTION_CONTROL.write_text(congestion_control)
+    except PermissionError:
+        # In a namespace of its own even root may choose only among those that everybody may.
+        sys.exit(
+            f"this machine does not let everybody use the congestion control {congestion_control!r}: "
+            f"add it to the others of `sysctl net.ipv4.tcp_allowed_congestion_control`"
+        )
     except OSError as error:
         sys.exit(f"this kernel does not have the congestion control {congestion_control!r}: {error.strerror}")
     return True

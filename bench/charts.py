@@ -132,7 +132,7 @@ def _cpu(results: Sequence[Result]) -> Iterator[str]:
         for result in results
         if result.row.chart == (STREAMS, 1)
         for label in result.values
-        if (median := result.median(label, CPU)) is not None
+        if label in COLOURS and (median := result.median(label, CPU)) is not None
     }
     yield _text(LEFT, 20, "Processor seconds per GiB, both hops, one stream", weight="bold")
     longest = max(bars.values(), default=1.0)

@@ -160,6 +160,15 @@ def stunnel(stage: Stage, target: int) -> Forwarder:
     return _two_hops(stage, target, hop)
 
 
+def bare(stage: Stage, target: int) -> Forwarder:
+    """Start a loop of recv, AES-GCM and send at either end, with nothing around it."""
+
+    def hop(role: str, _name: str, listen: str, towards: str) -> list[str]:
+        return [sys.executable, "-m", "bench.bare", role, listen, towards]
+
+    return _two_hops(stage, target, hop)
+
+
 # ---- ssh
 
 

@@ -36,6 +36,8 @@ SOCAT, SOCAT_LARGE = "socat", f"socat {SOCAT_BUFFER}"
 HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED = "haproxy", "haproxy, splice", "haproxy, splice, 1 MiB pipes"
 SSH, STUNNEL, NCAT = "ssh, aes128-gcm", "stunnel, aes128-gcm", "ncat"
 IPERF, DIRECT = "iperf3, no forwarder", "the load, no forwarder"
+# What Python can at most; see bare.py.
+BARE = "a bare loop in Python"
 
 # How each is started for -L, and what must be installed.
 STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
@@ -49,6 +51,7 @@ STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
     SSH: (forwarders.ssh, ("ssh", "sshd")),
     STUNNEL: (forwarders.stunnel, ("stunnel",)),
     IPERF: (forwarders.iperf3, ("iperf3",)),
+    BARE: (forwarders.bare, ()),
     DIRECT: (forwarders.nothing, ()),
 }
 PIPES: dict[str, tuple[pipes.Start, tuple[str, ...]]] = {
@@ -111,7 +114,7 @@ def _throughput() -> Iterator[Row]:
         )
         yield Row(
             f"sealed, -L/--to, {words}",
-            subjects(SEALED, SSH, STUNNEL, SOCAT, HAPROXY),
+            subjects(SEALED, SSH, STUNNEL, SOCAT, HAPROXY, BARE),
             (RATE, CPU),
             (
                 Target(SEALED, RATE, 2.0, SSH),
