@@ -86,7 +86,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None) -> Outcome:
     loop = asyncio.get_running_loop()
-    session = Session(loop, hole, plan, report)
+    session = Session(loop, hole, plan, report, own_loop=True)
     guarded = GuardedLoop(loop, session.broke)
 
     def on_signal() -> None:
@@ -121,9 +121,19 @@ class _Stdio(StdioEnd):
 
 
 class Session:
-    """The policy of one session; the owner of its link, and of the hole from now on."""
+    """The policy of one session; the owner of its link, and of the hole from now on.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: words.Report) -> None:
+    Args:
+        loop: The running loop.
+        hole: The winner of a punch.
+        plan: What to join it to.
+        report: Where events go.
+        own_loop: The loop does nothing else, so it may be held up for a moment; a program's may not.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: words.Report, *, own_loop: bool = False
+    ) -> None:
         self._loop = GuardedLoop(loop, self.broke)
         self._loop_name = type(loop).__module__.partition(".")[0]
         self._plan = plan
@@ -133,8 +143,7 @@ class Session:
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._single = Role.STDIO in plan.role | hole.role
         try:
-            # A program's loop is not ours to hold up.
-            self._poller = Poller(self._loop, spins=plan.ends is None)
+            self._poller = Poller(self._loop, spins=own_loop)
         except OSError:
             hole.sock.close()
             raise

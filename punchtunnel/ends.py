@@ -114,7 +114,7 @@ class SocketEnd:
         if is_tcp and not tuned:
             _tune(sock)
         self._sock = sock
-        # The link's and the poller's own, and never asked for behind `close`.
+        # Plain numbers: they are asked for all the time, but not behind `close`.
         self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
 
     def read_into(self, view: memoryview) -> int | None:

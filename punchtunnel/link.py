@@ -65,8 +65,8 @@ from punchtunnel.poller import ERROR, HANG_UP, READ, WRITE, Poller
 from punchtunnel.secure import Opener, Sealer
 from punchtunnel.supply import SPARSE, Supply
 
-# Frames and receives in one turn of the loop, and seconds, so that timers,
-# signals and new connections get theirs; frames can be very small.
+# Frames and receives in one turn of the loop, and seconds behind the first of them,
+# so that timers, signals and new connections get theirs; frames can be very small.
 STEPS_PER_TURN = 16
 LONGEST_TURN = 0.02
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
@@ -313,6 +313,7 @@ class Link:
     def _schedule(self) -> None:
         if not self._work_scheduled and not self._closed:
             self._work_scheduled = True
+            self._poller.may_spin = False
             self._loop.call_soon(self._scheduled_work)
 
     def _scheduled_work(self) -> None:
@@ -398,6 +399,7 @@ class Link:
                 self._patience = self._loop.call_later(PATIENCE, self._lose_patience, stream)
         elif count:
             self._bulk_in = True
+            self._poller.may_spin = False
             self._incoming.spliced()
             self.payload_at = self._incoming.heard_at
             self.bytes_in += count
@@ -481,7 +483,7 @@ class Link:
     def _deliver(self, stream: _Stream, data: memoryview, now: float) -> None:
         self.payload_at = now
         self.bytes_in += len(data)
-        self._poller.is_chatty = len(data) <= SPARSE
+        self._poller.may_spin = len(data) <= SPARSE
         try:
             taken = stream.delivery.deliver(data)
         except OSError as error:
@@ -564,7 +566,7 @@ class Link:
             return 0
         if count:
             self.bytes_out += count
-            self._poller.is_chatty = count <= SPARSE
+            self._poller.may_spin = count <= SPARSE
             if supply.talks and self._ring:
                 self._outgoing.shared_at = time.monotonic()
         elif not supply.is_open:

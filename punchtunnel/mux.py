@@ -258,6 +258,7 @@ class Mux:
     def announce(self, number: int, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
         if number in self._streams:
+            # Its number is longer than `length`.
             self.control += Header(SIZE, 0, number, size).encode()
             self.is_urgent = True
 

@@ -33,9 +33,9 @@ PREFIX = 1024
 # With them the longest frame that is copied fills one record.
 LONGEST_FRAME = MAX_PLAINTEXT - PREFIX
 # One that is spliced nearly fills a pipe, because its header costs as many calls as
-# its payload.  A pipe of 1 MiB holds 256 pieces, and 64 KiB that come out of TCP are
-# 17 of them, so 15 times as much: the rest of a longer frame would cost two calls
-# more, at both ends of the hole.
+# its payload.  A pipe of 1 MiB holds 256 pieces.  64 KiB that come out of TCP are 17
+# of them, so 15 times as much fits, but for some that begin or end within a segment:
+# the rest of a longer frame would cost two calls more, at both ends of the hole.
 LONGEST_SPLICED_FRAME = 14 * 64 * 1024
 FIRST_FRAME = 64 * 1024
 SHORTEST_FRAME = 8 * 1024

@@ -49,8 +49,9 @@ SHORT_WAIT = 100e-6
 # So many short waits in a row show that the next will be as short: at most one spin
 # in so many is for nothing.
 SHORT_WAITS = 8
-# Seconds until the loop gets its turn: it has timers and signals.
-LONGEST_TURN = 0.01
+# Seconds of spins that found something, until the loop gets its turn: it has timers
+# and signals.
+LONGEST_SPIN = 0.01
 
 Callback = Callable[[int], None]
 
@@ -67,14 +68,15 @@ class Poller:
         monotonic: Any steady time in seconds.
 
     Attributes:
-        is_chatty: What passes now are small messages. Bulk is not kept waiting by a wake-up, and is not spun for.
+        may_spin: What passes now are small messages, and the loop has nothing else to do for us. Bulk is not kept
+            waiting by a wake-up, and is not spun for.
     """
 
     def __init__(self, loop: Loop, *, spins: bool = False, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
         self._spins = spins
         self._monotonic = monotonic
-        self.is_chatty = False
+        self.may_spin = False
         # Waits in a row that were short, and when the last one began.
         self._short_waits = 0
         self._left_at = float("-inf")
@@ -107,17 +109,21 @@ class Poller:
             return
         began = self._monotonic()
         self._short_waits = self._short_waits + 1 if began - self._left_at < SHORT_WAIT else 0
+        if not self.may_spin:
+            # Who is about to write more has its turn first: measured, a twentieth less processor time for bulk.
+            os.sched_yield()
         batch = self._kernel.poll()
         self._tell(batch)
-        while batch and self.is_chatty and self._short_waits >= SHORT_WAITS:
-            if self._monotonic() - began > LONGEST_TURN:
+        # Without callbacks it is closed.
+        while batch and self.may_spin and self._short_waits >= SHORT_WAITS and self._callbacks:
+            if self._monotonic() - began > LONGEST_SPIN:
                 break
             batch = self._spin()
             self._tell(batch)
         self._left_at = self._monotonic()
 
     def _spin(self) -> list[tuple[int, int]]:
-        """Wait for events without sleeping, and not for long; whoever else has something to do goes first."""
+        """Wait for events without sleeping, and not for long; other processes that have something to do go first."""
         until = self._monotonic() + SHORT_WAIT
         while self._monotonic() < until:
             if batch := self._kernel.poll():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import threading
@@ -35,6 +34,9 @@ MAX_UNDER_WAY = 1024
 KEPT = 2.0
 # Seconds before a Unix socket whose queue is full is tried again.
 QUEUE_PAUSE = 0.02
+
+# What a second connect(2) means in the words of the first.
+_MEANING = {errno.EALREADY: errno.EINPROGRESS, errno.EISCONN: 0}
 
 # Family and address of one way to the target.
 _Way = tuple[int, Any]
@@ -106,7 +108,7 @@ class Reach:
         look_up: Shared with all others of the session.
         target: Where to.
         seconds: For all addresses together; TimeoutError if none answers.
-        done: Told how it ends, never before `start` has returned the first time.
+        done: Told how it ends; of success maybe within `start`, of failure never.
     """
 
     def __init__(
@@ -170,12 +172,19 @@ class Reach:
             self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
             code = sock.connect_ex(address)
-            if code in (0, errno.EINPROGRESS):
+            if code == errno.EINPROGRESS:
+                # On this machine the handshake is mostly over by now, and only a second call tells.
+                code = _MEANING.get(again := sock.connect_ex(address), again)
+            if not code and _is_itself(sock):
+                code = errno.ECONNREFUSED
+            if code == errno.EINPROGRESS:
                 self._poller.register(sock.fileno(), self._on_event)
         except OSError as failure:
             code = failure.errno or errno.EIO
         left = deadline - time.monotonic()
-        if code in (0, errno.EINPROGRESS):
+        if not code:
+            self._succeed(sock)
+        elif code == errno.EINPROGRESS:
             self._timer = self._loop.call_later(left, self._try_next, TimeoutError())
         elif code == errno.EAGAIN and family == socket.AF_UNIX and left > 0:
             # The queue of a Unix socket is full: a connect that may block would wait there.
@@ -190,13 +199,19 @@ class Reach:
     def _on_event(self, events: int) -> None:
         if not events & WRITE or self._sock is None or self._done is None:
             return
-        if code := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and _is_itself(self._sock):
+            code = errno.ECONNREFUSED
+        if code:
             self._try_next(OSError(code, os.strerror(code)))
             return
         self._stop_waiting()
-        done, self._done = self._done, None
-        sock, self._sock = self._sock, None
-        done(sock)
+        self._succeed(self._sock)
+
+    def _succeed(self, sock: socket.socket) -> None:
+        done, self._done, self._sock = self._done, None, None
+        if done is not None:
+            done(sock)
 
     def _fail(self, error: OSError) -> None:
         self._stop_waiting()
@@ -222,7 +237,8 @@ class Connects:
         loop: The running loop.
         poller: Watches the sockets that connect.
         target: Where to.
-        done: Told how each one ends, with the number it was started under; of success maybe within `start`.
+        done: Told how each one ends, with the number it was started under; of success maybe within `start`,
+            of failure never.
     """
 
     def __init__(
@@ -235,7 +251,6 @@ class Connects:
         self._loop = loop
         self._poller = poller
         self._target = target
-        self._way_within = _way_within(target)
         self._done = done
         self._look_up = LookUp(loop)
         self._under_way: dict[int, Reach] = {}
@@ -245,9 +260,6 @@ class Connects:
         """Make a connection, now or when it is its turn."""
         if len(self._under_way) >= MAX_UNDER_WAY:
             self._queue[number] = None
-            return
-        if self._way_within is not None and (sock := _connected(self._way_within)) is not None:
-            self._done(number, sock)
             return
 
         def done(result: socket.socket | OSError) -> None:
@@ -280,30 +292,14 @@ class Connects:
             self.start(number)
 
 
-def _way_within(target: AnyPlace) -> _Way | None:
-    """Return the way to a target that is a literal address of this machine's own, or a Unix socket."""
-    if isinstance(target, UnixPlace):
-        return socket.AF_UNIX, target.path
-    if is_literal(target.host) and ipaddress.ip_address(target.host).is_loopback:
-        with contextlib.suppress(OSError):
-            return _ways(target, socket.AI_NUMERICHOST)[0]
-    return None
-
-
-def _connected(way: _Way) -> socket.socket | None:
-    """Connect within this machine, where the handshake is over when the call returns; None: it is not."""
-    family, address = way
-    with contextlib.suppress(OSError), contextlib.ExitStack() as unless_connected:
-        sock = unless_connected.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        sock.setblocking(False)
-        code = sock.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            # What it says without blocking, however it went; the second time tells.
-            code = sock.connect_ex(address)
-        if code in (0, errno.EISCONN):
-            unless_connected.pop_all()
-            return sock
-    return None
+def _is_itself(sock: socket.socket) -> bool:
+    """Tell whether a socket has connected to itself: where nobody listens on a port that it was given as its own."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    with contextlib.suppress(OSError):
+        return bool(sock.getsockname() == sock.getpeername())
+    # The peer has gone again, and reading will tell.
+    return False
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -26,8 +26,8 @@ from punchtunnel.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link import Broken, Link
 from punchtunnel.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
 from punchtunnel.outgoing import FIRST_FRAME
-from punchtunnel.pipes import Pipe
-from punchtunnel.poller import Poller
+from punchtunnel.pipes import WORTH_SPLICING, Pipe
+from punchtunnel.poller import READ, Poller
 from punchtunnel.supply import SPARSE
 
 from .conftest import Unspliceable
@@ -754,5 +754,60 @@ def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callabl
                 await received(right, count)
                 assert left.link._outgoing.shared_at > float("-inf")
                 assert right.link._outgoing.shared_at == float("-inf")
+
+    run(case)
+
+
+def test_the_poller_spins_for_small_messages_only(run: Callable[[Case], None]) -> None:
+    """Behind one message it spun for all the bulk that was spliced, and for the loop while that had work of ours."""
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, (number,)):
+            ours, theirs = socket.socketpair()
+
+            def spins() -> bool:
+                return side.poller.may_spin
+
+            with theirs:
+                theirs.setblocking(False)
+                side.link.join(number, SocketEnd(ours))
+                await loop.sock_sendall(raw, Header(Kind.DATA, Flag(0), number, 10).encode() + bytes(10))
+                await received(side, 10)
+                assert spins()
+                half = Header(Kind.DATA, Flag(0), number, 4 * WORTH_SPLICING).encode() + bytes(2 * WORTH_SPLICING)
+                await loop.sock_sendall(raw, half)
+                await received(side, 10 + 2 * WORTH_SPLICING)
+                assert not spins()
+                before = side.link.bytes_out
+                await loop.sock_sendall(theirs, b"!")
+                async with asyncio.timeout(LONG):
+                    while side.link.bytes_out == before:  # noqa: ASYNC110 - there is no event to wait for
+                        await asyncio.sleep(0)
+                assert spins()
+                side.link.announce(number, 1)
+                assert not spins()
+
+    run(case)
+
+
+def test_who_sent_little_goes_before_who_sends_much(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with opened_by_hand(3) as (side, _, numbers):
+            pairs = [socket.socketpair() for _ in numbers]
+            with contextlib.ExitStack() as stack:
+                for number, (ours, theirs) in zip(numbers, pairs, strict=True):
+                    stack.enter_context(theirs)
+                    side.link.join(number, SocketEnd(ours))
+                async with asyncio.timeout(LONG):
+                    while side.link._ring:  # noqa: ASYNC110 - there is no event to wait for
+                        await asyncio.sleep(0)
+                streams = side.link._streams
+                # No turn comes: the hole takes nothing.
+                side.link._outgoing.writable = False
+                streams[numbers[0]].supply.sparse = streams[numbers[1]].supply.sparse = False
+                for number in numbers:
+                    side.link._on_source(streams[number], READ)
+                assert [stream.number for stream in side.link._ring] == [numbers[2], *numbers[:2]]
 
     run(case)

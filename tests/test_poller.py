@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from punchtunnel.poller import HANG_UP, LONGEST_TURN, READ, SHORT_WAIT, SHORT_WAITS, URGENT, WRITE, Poller
+from punchtunnel.poller import HANG_UP, LONGEST_SPIN, READ, SHORT_WAIT, SHORT_WAITS, URGENT, WRITE, Poller
 
 READABLE, WRITABLE = READ & ~(HANG_UP | URGENT), WRITE & ~READ
 
@@ -91,10 +91,11 @@ class Chat:
         self.ours.setblocking(False)
         self.loop = ManualLoop()
         self.poller = Poller(self.loop, spins=spins, monotonic=self._tick)
-        self.poller.is_chatty = True
+        self.poller.may_spin = True
         self.told = 0
         # How many more messages come while one is being told.
         self.answers = 0
+        self.on_told: Callable[[], None] = lambda: None
         self.poller.register(self.ours.fileno(), self._on_event)
         self.turn()
 
@@ -105,6 +106,7 @@ class Chat:
     def _on_event(self, events: int) -> None:
         if events & READABLE:
             self.told += len(self.ours.recv(100))
+            self.on_told()
             if self.answers:
                 self.answers -= 1
                 self.theirs.send(b"!")
@@ -128,7 +130,8 @@ class Chat:
             self.message()
 
     def close(self) -> None:
-        self.poller.close()
+        if self.loop.callback is not None:
+            self.poller.close()
         self.ours.close()
         self.theirs.close()
 
@@ -184,7 +187,7 @@ def test_long_waits_are_slept_through(chat: Chat) -> None:
 
 
 def test_bulk_is_not_spun_for(chat: Chat) -> None:
-    chat.poller.is_chatty = False
+    chat.poller.may_spin = False
     chat.warm_up()
     assert chat.message() < SHORT_WAIT
 
@@ -192,7 +195,7 @@ def test_bulk_is_not_spun_for(chat: Chat) -> None:
 def test_a_chat_without_a_pause_leaves_the_loop_its_turns(chat: Chat) -> None:
     chat.warm_up()
     chat.answers = 10_000
-    assert LONGEST_TURN <= chat.message() < 1.1 * LONGEST_TURN
+    assert LONGEST_SPIN <= chat.message() < 1.1 * LONGEST_SPIN
     assert chat.answers
 
 
@@ -205,3 +208,10 @@ def test_a_programs_loop_is_never_held_up() -> None:
         assert chat.told - told == 1
     finally:
         chat.close()
+
+
+def test_a_poller_that_is_closed_by_what_it_tells_stops(chat: Chat) -> None:
+    """It asked the closed descriptor, and the session ended with a traceback."""
+    chat.warm_up()
+    chat.on_told = chat.poller.close
+    chat.message()

@@ -40,7 +40,7 @@ async def reach(target: AnyPlace, seconds: float = LONG) -> socket.socket | OSEr
     attempt = Reach(loop, poller, LookUp(loop), target, seconds, ended.set_result)
     try:
         attempt.start()
-        assert not ended.done(), "told within start"
+        assert not (ended.done() and isinstance(ended.result(), OSError)), "a failure was told within start"
         return await ended
     finally:
         poller.close()
@@ -105,6 +105,49 @@ def test_a_target_that_is_gone_is_told_behind_the_call(run: Any, listener: socke
         assert isinstance(await ended, OSError)
         connects.close()
         poller.close()
+
+    run(case())
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_connection_to_itself_is_no_target(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Nobody listened on a port that the kernel then gave the connecting socket: the stream heard its own echo."""
+    port = listener.getsockname()[1]
+    listener.close()
+    real = socket.socket.connect_ex
+
+    def connect_ex(self: socket.socket, address: Any) -> int:
+        with contextlib.suppress(OSError):
+            self.bind(("127.0.0.1", port))
+        return real(self, address) or (0 if at_once else errno.EALREADY)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+
+    async def case() -> None:
+        result = await reach(Place("127.0.0.1", port))
+        assert isinstance(result, OSError)
+        assert result.errno == errno.ECONNREFUSED
+
+    run(case())
+
+
+def test_a_connect_that_is_not_over_at_once_is_waited_for(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was thrown away and begun anew, and a target that accepts once had lost its client."""
+    real = socket.socket.connect_ex
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda self, address: real(self, address) or errno.EALREADY)
+    listener.setblocking(False)
+
+    async def case() -> None:
+        result = await reach(Place("127.0.0.1", listener.getsockname()[1]))
+        assert isinstance(result, socket.socket)
+        with result, listener.accept()[0]:
+            pass
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
     run(case())
 
