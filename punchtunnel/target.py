@@ -255,6 +255,7 @@ class Connects:
         self._look_up = LookUp(loop)
         self._under_way: dict[int, Reach] = {}
         self._queue: dict[int, None] = {}
+        self._is_starting = False
 
     def start(self, number: int) -> None:
         """Make a connection, now or when it is its turn."""
@@ -264,8 +265,8 @@ class Connects:
 
         def done(result: socket.socket | OSError) -> None:
             del self._under_way[number]
-            self._start_queued()
             self._done(number, result)
+            self._start_queued()
 
         reach = Reach(self._loop, self._poller, self._look_up, self._target, TIMEOUT, done)
         self._under_way[number] = reach
@@ -286,10 +287,15 @@ class Connects:
             reach.cancel()
 
     def _start_queued(self) -> None:
+        # What is connected within `start` ends up here again.
+        if self._is_starting:
+            return
+        self._is_starting = True
         while self._queue and len(self._under_way) < MAX_UNDER_WAY:
             number = next(iter(self._queue))
             del self._queue[number]
             self.start(number)
+        self._is_starting = False
 
 
 def _is_itself(sock: socket.socket) -> bool:

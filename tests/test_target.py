@@ -109,6 +109,42 @@ def test_a_target_that_is_gone_is_told_behind_the_call(run: Any, listener: socke
     run(case())
 
 
+def test_a_long_queue_that_suddenly_moves_is_no_recursion(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connect that was over within the call began the next one from within: a traceback."""
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 1)
+    real, count = socket.socket.connect_ex, 400
+
+    def slow(self: socket.socket, address: Any) -> int:
+        return real(self, address) or errno.EALREADY
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller, told = Poller(loop), list[int]()
+        all_told = loop.create_future()
+
+        def done(number: int, result: socket.socket | OSError) -> None:
+            assert isinstance(result, socket.socket)
+            result.close()
+            told.append(number)
+            if len(told) == count:
+                all_told.set_result(None)
+
+        with socket.create_server(("127.0.0.1", 0), backlog=2 * count) as listener:
+            connects = Connects(loop, poller, Place("127.0.0.1", listener.getsockname()[1]), done)
+            monkeypatch.setattr(socket.socket, "connect_ex", slow)
+            connects.start(0)
+            monkeypatch.setattr(socket.socket, "connect_ex", real)
+            for number in range(1, count):
+                connects.start(number)
+            assert not told
+            await all_told
+            assert told == list(range(count))
+        connects.close()
+        poller.close()
+
+    run(case())
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_connection_to_itself_is_no_target(
     run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, at_once: bool
