@@ -571,8 +571,7 @@ class Link:
                 self._outgoing.shared_at = time.monotonic()
         elif not supply.is_open:
             self._on_source_eof(stream)
-        if supply.ready:
-            self._take_turn(stream)
+        self._take_turn(stream)
         return count
 
     def _on_source_eof(self, stream: _Stream) -> None:
