@@ -155,6 +155,7 @@ class Session:
         self._connects: Connects | None = None
         if plan.target is not None:
             self._connects = Connects(self._loop, self._poller, plan.target, self._on_reached)
+        self._target = str(plan.target)
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None
@@ -381,18 +382,17 @@ class Session:
         return accept
 
     def _on_reached(self, number: int, result: socket.socket | OSError) -> None:
-        target = str(self._plan.target)
         if isinstance(result, OSError):
-            self._not_reached(number, target, result)
+            self._not_reached(number, result)
             return
-        self._report("stream_opened", stream=number, what=words.to_target(target))
+        self._report("stream_opened", stream=number, what=words.to_target(self._target))
         end = SocketEnd(result)
         if not self._link.join(number, end):
             end.abort()
 
-    def _not_reached(self, number: int, target: str, error: OSError) -> None:
+    def _not_reached(self, number: int, error: OSError) -> None:
         reason, code = why_unreachable(error)
-        text = words.target_failed(target, reason, local=code == Reason.NO_RESOURCES)
+        text = words.target_failed(self._target, reason, local=code == Reason.NO_RESOURCES)
         self._link.refuse(number, code)
         if self._single:
             self._cut = True

@@ -108,7 +108,7 @@ class SocketEnd:
     def __init__(self, sock: socket.socket, *, tuned: bool = False) -> None:
         if sock.gettimeout() != 0:
             sock.setblocking(False)
-        is_tcp = sock.family != socket.AF_UNIX
+        is_tcp = not tcp.is_unix(sock)
         # A read of a Unix socket ends before a message that has descriptors with it.
         self.short_is_dry = is_tcp
         if is_tcp and not tuned:

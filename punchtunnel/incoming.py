@@ -119,9 +119,9 @@ class Incoming:
         return SHORT_RECORDS + HEADER.size - self._held
 
     def _open(self, opener: Opener, count: int) -> Iterator[memoryview]:
-        begin, end, self._size = 0, self._held + count, 0
+        begin, end = 0, self._held + count
         while end - begin >= HEADER.size:
-            self._size = opener.record_size(self._buffer, begin)
+            self._size = self._size or opener.record_size(self._buffer, begin)
             if end - begin < self._size:
                 break
             plaintext = opener.open(self._buffer[begin : begin + self._size])

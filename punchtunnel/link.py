@@ -221,6 +221,8 @@ class Link:
         if stream is None or stream.end is not None:
             return False
         self._mux.accept(number)
+        # Most targets wait to be spoken to, and of the others the poller tells at once.
+        stream.supply.ready = end.source_fd is None
         self._attach(stream, end)
         self._drain(stream)
         return True

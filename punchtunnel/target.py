@@ -77,6 +77,16 @@ class LookUp:
             # The system allows no more threads.
             self._loop.call_soon(self._tell, [], OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
+    def literal(self, target: Place) -> Sequence[_Way]:
+        """Return the way to a literal address, which needs no thread.
+
+        Raises:
+            OSError: Its interface is gone.
+        """
+        if time.monotonic() - self._told_at >= KEPT:
+            self._ways, self._told_at = _ways(target, socket.AI_NUMERICHOST), time.monotonic()
+        return self._ways
+
     def forget(self, told: Told) -> None:
         """Who has asked does not wait any longer."""
         self._waiting.pop(told, None)
@@ -122,6 +132,8 @@ class Reach:
         self._done: Done | None = done
         self._is_asking = False
         self._ways: list[_Way] = []
+        # The one that is being tried.
+        self._way: _Way | None = None
         self._sock: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -132,7 +144,7 @@ class Reach:
             self._try_all([(socket.AF_UNIX, target.path)])
         elif is_literal(target.host):
             try:
-                self._try_all(_ways(target, socket.AI_NUMERICHOST))
+                self._try_all(self._look_up.literal(target))
             except OSError as error:
                 # Its interface is gone.
                 self._loop.call_soon(self._fail, error)
@@ -151,10 +163,10 @@ class Reach:
     def _try_all(self, ways: Sequence[_Way], failure: OSError | None = None) -> None:
         self._ways = list(ways)
         self._seconds /= max(len(ways), 1)
-        self._try_next(failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
+        self._try_next(failure)
 
-    def _try_next(self, error: OSError) -> None:
-        """Try the next way; there may be none after this error."""
+    def _try_next(self, error: OSError | None) -> None:
+        """Try the next way; there may be none after this error, and there may have been none at all."""
         self._stop_waiting()
         if self._sock is not None:
             self._sock.close()
@@ -162,12 +174,12 @@ class Reach:
         if self._done is None:
             return
         if not self._ways:
-            self._fail(error)
+            self._fail(error or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
             return
         self._try(self._ways.pop(0), time.monotonic() + self._seconds)
 
     def _try(self, way: _Way, deadline: float) -> None:
-        family, address = way
+        family, address = self._way = way
         try:
             self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -175,7 +187,7 @@ class Reach:
             if code == errno.EINPROGRESS:
                 # On this machine the handshake is mostly over by now, and only a second call tells.
                 code = _MEANING.get(again := sock.connect_ex(address), again)
-            if not code and _is_itself(sock):
+            if not code and _is_itself(sock, way):
                 code = errno.ECONNREFUSED
             if code == errno.EINPROGRESS:
                 self._poller.register(sock.fileno(), self._on_event)
@@ -197,10 +209,10 @@ class Reach:
             self._loop.call_soon(self._try_next, error)
 
     def _on_event(self, events: int) -> None:
-        if not events & WRITE or self._sock is None or self._done is None:
+        if not events & WRITE or self._sock is None or self._way is None or self._done is None:
             return
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code and _is_itself(self._sock):
+        if not code and _is_itself(self._sock, self._way):
             code = errno.ECONNREFUSED
         if code:
             self._try_next(OSError(code, os.strerror(code)))
@@ -298,9 +310,11 @@ class Connects:
         self._is_starting = False
 
 
-def _is_itself(sock: socket.socket) -> bool:
+def _is_itself(sock: socket.socket, way: _Way) -> bool:
     """Tell whether a socket has connected to itself: where nobody listens on a port that it was given as its own."""
-    if sock.family == socket.AF_UNIX:
+    family, address = way
+    # Of most the own port tells that they have not: one question less.
+    if family == socket.AF_UNIX or sock.getsockname()[1] != address[1]:
         return False
     with contextlib.suppress(OSError):
         return bool(sock.getsockname() == sock.getpeername())

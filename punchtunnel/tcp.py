@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from punchtunnel.address import join_host_port
@@ -40,6 +40,9 @@ _NO_RATE_LIMIT = struct.pack("@l", -1)
 SYN_SENT = 2
 # Routers quote an expired packet with the TTL that it had left: 1, or 0.
 _SMALLEST_TTL = 2
+# Not `sock.family`, which makes an enum of the number each time: half a microsecond,
+# several times for each new connection.
+_family: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 # SO_LINGER on, 0 s.
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -47,6 +50,11 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 def name_of(sockaddr: Sequence[object]) -> str:
     """Return `host:port` of what getsockname, getpeername or accept gave."""
     return join_host_port(str(sockaddr[0]), int(str(sockaddr[1])))
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Tell whether a socket is no TCP socket, but a Unix one."""
+    return _family(sock) == socket.AF_UNIX
 
 
 def abort(sock: socket.socket) -> None:

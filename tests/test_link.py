@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -308,6 +309,26 @@ def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pyte
                 ack, answer = Header(Kind.WINDOW, Flag.ACK, 2, 0), Header(Kind.DATA, 0, 2, 5)
                 expected = ack.encode() + answer.encode() + b"hello"
                 assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == expected
+
+    run(case)
+
+
+def test_a_target_that_speaks_first_is_read(run: Callable[[Case], None], tmp_path: Path) -> None:
+    """A target is read when the poller tells of it; a file, of which it tells nothing, at once."""
+    text = tmp_path / "text"
+    text.write_bytes(b"hello")
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs, text.open("rb") as file:
+            theirs.sendall(b"hello")
+            for end in (SocketEnd(ours), StdioEnd(file.fileno(), None)):
+                async with opened_by_hand(1) as (side, raw, _):
+                    side.link.join(2, end)
+                    came = b""
+                    while b"hello" not in came:
+                        came += await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG)
 
     run(case)
 

@@ -330,6 +330,28 @@ def test_an_interface_that_is_gone_costs_only_the_connection(run: Any, host: str
     run(case())
 
 
+@pytest.mark.parametrize(("kept", "looks"), [(LONG, 1), (0.0, 3)])
+def test_a_literal_is_looked_at_once_for_all_streams_of_a_moment(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, kept: float, looks: int
+) -> None:
+    asked: list[Place] = []
+
+    def ways(target: Place, _: int) -> list[Any]:
+        asked.append(target)
+        return [(socket.AF_INET, (target.host, target.port))]
+
+    monkeypatch.setattr(module, "KEPT", kept)
+    monkeypatch.setattr(module, "_ways", ways)
+
+    async def case() -> None:
+        look_up, target = LookUp(asyncio.get_running_loop()), Place("127.0.0.1", listener.getsockname()[1])
+        for _ in range(3):
+            assert look_up.literal(target) == [(socket.AF_INET, ("127.0.0.1", target.port))]
+        assert asked == [target] * looks
+
+    run(case())
+
+
 def test_no_thread_for_a_look_up_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
