@@ -47,6 +47,9 @@ FRAME_TIME = 0.005
 UNSENT_FRAMES = 4
 # Bytes, until the rate is known.
 FIRST_UNSENT = 1024 * 1024
+# The header of what is spliced waits for it, so that both travel in one segment; only
+# Linux has both.
+_MORE = getattr(socket, "MSG_MORE", 0)
 # Seconds over which the rate is taken: the kernel takes half its queue at a time.
 # After LONGEST an interval says nothing, because there were pauses in it.
 INTERVAL = 0.25
@@ -135,7 +138,7 @@ class Outgoing:
         spliced = pipe is not None and pipe.held > 0
         try:
             if self._unsent:
-                sent = self._sock.send(self._unsent, socket.MSG_MORE if spliced else 0)
+                sent = self._sock.send(self._unsent, _MORE if spliced else 0)
                 self._unsent = self._unsent[sent:]
             if pipe is not None and spliced and not self._unsent:
                 sent += pipe.drain(self._sock.fileno())

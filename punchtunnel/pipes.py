@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 
 # Set to anything, everything is copied: for tests, and to tell a kernel's fault from ours.
 VARIABLE = "PUNCHTUNNEL_NO_SPLICE"
@@ -40,7 +41,9 @@ def cannot_splice(error: OSError) -> bool:
 
 
 def grow(fd: int) -> int:
-    """Give a pipe at least CAPACITY bytes of room, where that is allowed; return what it has."""
+    """Give a pipe at least CAPACITY bytes of room, where that is allowed; return what it has, 0 where unknown."""
+    if sys.platform != "linux":
+        return 0
     capacity = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
     if capacity < CAPACITY:
         with contextlib.suppress(OSError):
@@ -49,10 +52,12 @@ def grow(fd: int) -> int:
 
 
 class Pipe:
-    """One pipe of our own; `held` tells the bytes that are in it."""
+    """One pipe of our own, for Linux; `held` tells the bytes that are in it."""
 
     def __init__(self) -> None:
-        self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._out, self._in = os.pipe()
+        for end in (self._out, self._in):
+            os.set_blocking(end, False)
         self.capacity = grow(self._in)
         self.held = 0
 
@@ -65,6 +70,8 @@ class Pipe:
         Raises:
             OSError: The source is broken, or cannot be spliced from.
         """
+        if sys.platform != "linux":
+            raise NotImplementedError
         try:
             count = os.splice(source, self._in, limit, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
@@ -78,6 +85,8 @@ class Pipe:
         Raises:
             OSError: The sink is broken, or cannot be spliced to; what was held stays.
         """
+        if sys.platform != "linux":
+            raise NotImplementedError
         try:
             count = os.splice(self._out, sink, self.held, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:

@@ -17,6 +17,7 @@ import random
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Sequence
 
@@ -139,8 +140,11 @@ def hops(server: Place) -> list[str]:
     """Return the addresses of the first routers towards a server, "" for one that does not answer; IPv4 only.
 
     A datagram whose TTL runs out at a router makes it send an ICMP error,
-    which Linux shows to whoever has sent the datagram, root or not.
+    which Linux shows to whoever has sent the datagram, root or not; other
+    systems do not.
     """
+    if sys.platform != "linux":
+        return [""] * HOPS
     found = [""] * HOPS
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         family, address = _resolve(server, socket.SOCK_DGRAM)
@@ -166,6 +170,8 @@ def hops(server: Place) -> list[str]:
 
 
 def _offender(sock: socket.socket) -> str:
+    if sys.platform != "linux":
+        return ""
     with contextlib.suppress(OSError):
         _, ancillary, _, _ = sock.recvmsg(1, RECEIVE_SIZE, socket.MSG_ERRQUEUE)
         for level, kind, data in ancillary:
