@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
+from punchtunnel import pipes
 from punchtunnel.ends import SocketEnd
+
+from .links import Case
 
 # asm-generic/socket.h
 SO_MAX_PACING_RATE = 47
@@ -24,6 +29,25 @@ settings.load_profile("shared machine")
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture(params=["spliced", "copied"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run everything with splice, and as on a system without it."""
+    if request.param == "copied":
+        monkeypatch.setenv(pipes.VARIABLE, "1")
+    return str(request.param)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
+    """Run a coroutine function on one of the two loops."""
+
+    def run(case: Case) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(case())
+
+    return run
 
 
 class Unspliceable(SocketEnd):

@@ -18,10 +18,7 @@ from punchtunnel.link import Link
 from punchtunnel.poller import Poller
 from punchtunnel.secure import HEADER, OVERHEAD, Opener, Sealer
 
-from .test_link import LONG, Case, Side, connect, receive_all, run, send
-
-# `run` is a fixture: both loops.
-__all__ = ["run"]
+from .links import LONG, Case, Side, connect, receive_all, send
 
 KEYS = bytes(range(32)), bytes(range(32, 64))
 CIPHERS = pytest.mark.parametrize("hardware_aes", [True, False], ids=["AES", "ChaCha20"])
