@@ -365,8 +365,11 @@ class Session:
                     return
                 try:
                     client, _remote = listener.accept()
-                except (BlockingIOError, ConnectionAbortedError):
+                except BlockingIOError:
                     return
+                except ConnectionAbortedError:
+                    # Of those behind it nobody is told again.
+                    continue
                 except OSError as error:
                     if not told:
                         self._report("warning", reason=words.cannot(words.ACCEPT, error))

@@ -112,9 +112,13 @@ class Delivery:
     def deliver(self, data: memoryview) -> int:
         """Write what the sink takes now, and keep the rest; return the bytes taken.
 
+        All, and nowhere, when it is closed.
+
         Raises:
             OSError: The sink is broken.
         """
+        if self.is_over:
+            return len(data)
         taken = 0
         if self._end is not None and self._pipe is None and not self._backlog.pieces:
             taken = self._write(self._end, data)

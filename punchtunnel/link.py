@@ -293,14 +293,16 @@ class Link:
         self._work()
 
     def _on_source(self, stream: _Stream, events: int) -> None:
-        if events & ERROR and stream.end is not None and (error := stream.end.failure()) is not None:
-            # Also behind EOF, where nobody would read any more.
+        if stream.supply.is_open:
+            # An error is found by reading, behind what came before it.
+            if events & READ:
+                stream.supply.tell(events)
+                # Once for every time that it had nothing to send.
+                self._take_turn(stream, first=stream.supply.sparse)
+                self._work()
+        elif events & ERROR and stream.end is not None and (error := stream.end.failure()) is not None:
+            # Behind EOF, where nobody would read any more.
             self._fail(stream, Broken(error, reading=True))
-            self._work()
-        elif events & READ and stream.supply.is_open:
-            stream.supply.tell(events)
-            # Once for every time that it had nothing to send.
-            self._take_turn(stream, first=stream.supply.sparse)
             self._work()
 
     def _on_sink(self, stream: _Stream, events: int) -> None:
@@ -489,7 +491,7 @@ class Link:
         try:
             taken = stream.delivery.deliver(data)
         except OSError as error:
-            self._fail(stream, Broken(error, reading=False))
+            self._on_broken_sink(stream, error)
             return
         self._mux.consumed(stream.number, taken, now)
 
@@ -510,9 +512,21 @@ class Link:
                 self._unwatch(stream.end.sink_fd)
             stream.end.finish_writing()
         except OSError as error:
-            self._fail(stream, Broken(error, reading=False))
+            self._on_broken_sink(stream, error)
         else:
             self._close_if_done(stream)
+
+    def _on_broken_sink(self, stream: _Stream, error: OSError) -> None:
+        """Nothing more can be written.  What a socket sent before it was reset is still there to be read."""
+        end = stream.end
+        if end is None or end.source_fd is None or end.source_fd != end.sink_fd or not stream.supply.is_open:
+            self._fail(stream, Broken(error, reading=False))
+            return
+        stream.delivery.close()
+        self._read_on(stream)
+        stream.supply.fail(error)
+        self._take_turn(stream)
+        self._schedule()
 
     # ---- ends -> hole
 
@@ -660,6 +674,7 @@ class Link:
         self._close_hole(reset=False)
         for stream in list(self._streams.values()):
             if stream.delivery.ends and not stream.delivery.is_over and stream.end is not None:
+                self.cut = self.cut or stream.supply.is_open
                 stream.supply.is_open = False
             else:
                 self.cut = True

@@ -51,7 +51,8 @@ FIRST_UNSENT = 1024 * 1024
 # Linux has both.
 _MORE = getattr(socket, "MSG_MORE", 0)
 # Seconds over which the rate is taken: the kernel takes half its queue at a time.
-# After LONGEST an interval says nothing, because there were pauses in it.
+# After LONGEST an interval says nothing, because there were pauses in it; unless the
+# hole was full to its end, as slow ones are: there the kernel takes that long.
 INTERVAL = 0.25
 LONGEST_INTERVAL = 1.0
 # The best of so many intervals counts.  TCP that starts slowly, or has lost
@@ -134,7 +135,7 @@ class Outgoing:
         Raises:
             OSError: The hole is broken.
         """
-        pipe, sent = self._pipe, 0
+        pipe, sent, was_full = self._pipe, 0, self.waits
         spliced = pipe is not None and pipe.held > 0
         try:
             if self._unsent:
@@ -152,7 +153,7 @@ class Outgoing:
         if self.waits:
             self._was_full = True
         if now - self._began >= INTERVAL:
-            self._measure(now)
+            self._measure(now, paused=not was_full and now - self._began >= LONGEST_INTERVAL)
 
     def load_copied(self, end: End, limit: int, *, to_end: bool = False) -> int | None:
         """Read up to `limit` bytes of payload from an end, when nothing waits.
@@ -214,10 +215,10 @@ class Outgoing:
         self._unsent = self._frame[:0]
         self.waits = self.writable = False
 
-    def _measure(self, now: float) -> None:
+    def _measure(self, now: float, *, paused: bool) -> None:
         """Fit the length of frames, and the rate, to the rate at which the hole takes them."""
         elapsed = now - self._began
-        if elapsed < LONGEST_INTERVAL:
+        if not paused:
             self._rates.append(self._bytes / elapsed)
             limit = int(max(self._rates) * FRAME_TIME)
             if len(self._rates) < INTERVALS or not self._was_full:

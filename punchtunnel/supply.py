@@ -34,8 +34,9 @@ class Supply:
         self._urgent = False
         # The source gives so much at a time that splicing it pays.
         self._bulk = False
-        # It ends where it has nothing more at once.
+        # It ends where it has nothing more at once; well, or with this failure.
         self.ending = False
+        self._failure: OSError | None = None
         self.is_open = True
         self.ready = True
         # It sent little the last time, and twice in a row: the short rest of what was long is no message.
@@ -52,6 +53,11 @@ class Supply:
         self.ready = True
         self._hung_up = bool(events & (HANG_UP | URGENT))
         self._urgent = bool(events & URGENT)
+
+    def fail(self, error: OSError) -> None:
+        """The source has broken: what it holds already goes first, and then `load` raises this."""
+        self.ready = self.ending = self._hung_up = True
+        self._failure = error
 
     def is_worth(self, credit: int, longest: int) -> bool:
         """Tell whether a frame with this credit, and this long at most, is one: bulk waits for enough."""
@@ -76,6 +82,10 @@ class Supply:
             self._bulk = count >= WORTH_SPLICING
             self.talks = self.sparse and count <= SPARSE
             self.sparse = count <= SPARSE
+        if self._failure is not None and not self.is_open:
+            if not count:
+                raise self._failure
+            outgoing.failure = self._failure
         return count
 
     def _copy(self, outgoing: Outgoing, end: End, limit: int) -> int:

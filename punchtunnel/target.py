@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from punchtunnel import words
+from punchtunnel import tcp, words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.ends import system_reason
 from punchtunnel.errors import NO_RESOURCES
@@ -169,7 +169,8 @@ class Reach:
         """Try the next way; there may be none after this error, and there may have been none at all."""
         self._stop_waiting()
         if self._sock is not None:
-            self._sock.close()
+            # One that has connected to itself would keep the target's port in TIME_WAIT, and the target from it.
+            tcp.abort(self._sock)
             self._sock = None
         if self._done is None:
             return

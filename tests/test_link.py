@@ -132,6 +132,58 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
     run(case)
 
 
+class Cut(SocketEnd):
+    """A target that answers, and resets its connection, when something is written to it."""
+
+    def __init__(self, sock: socket.socket, target: socket.socket) -> None:
+        super().__init__(sock)
+        self._target = target
+
+    def write(self, data: memoryview) -> int:
+        self._target.sendall(ANSWER)
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+ANSWER = bytes(range(256)) * 10
+
+
+@pytest.mark.parametrize("found", ["by reading", "by writing"])
+def test_what_was_sent_before_a_reset_arrives_before_it(run: Callable[[Case], None], found: str) -> None:
+    """A server that answers and closes before it has read all resets the connection: its answer was thrown away."""
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with two_sides() as (left, right):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                near = socket.create_connection(server.getsockname())
+                near_end, _ = server.accept()
+                target = socket.create_connection(server.getsockname())
+                target_end, _ = server.accept()
+            with near, target:
+                near.setblocking(False)
+                left.link.open(SocketEnd(near_end))
+                number = await asyncio.wait_for(right.opened.get(), LONG)
+                end = SocketEnd(target_end) if found == "by reading" else Cut(target_end, target)
+                right.link.join(number, end)
+                await loop.sock_sendall(near, b"request")
+                if found == "by reading":
+                    target.setblocking(False)
+                    assert await asyncio.wait_for(loop.sock_recv(target, 1), LONG) == b"r"
+                    target.sendall(ANSWER)
+                    target.close()
+                answer = b""
+                while len(answer) < len(ANSWER):
+                    answer += await asyncio.wait_for(loop.sock_recv(near, 1 << 16), LONG)
+                assert answer == ANSWER
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.wait_for(loop.sock_recv(near, 1), LONG)
+                _, failure = await asyncio.wait_for(right.ended.get(), LONG)
+                assert isinstance(failure, Broken)
+                assert failure.error.errno == errno.ECONNRESET
+
+    run(case)
+
+
 def test_refused_stream_ends_with_its_reason(run: Callable[[Case], None]) -> None:
     async def case() -> None:
         async with two_sides() as (left, right):

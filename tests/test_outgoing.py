@@ -18,7 +18,9 @@ from punchtunnel.outgoing import (
     COMPANY,
     FIRST_FRAME,
     FRAME_TIME,
+    INTERVALS,
     LONGEST_FRAME,
+    LONGEST_INTERVAL,
     PREFIX,
     SETTLED,
     SHORTEST_FRAME,
@@ -54,6 +56,19 @@ def source() -> Iterator[tuple[SocketEnd, socket.socket]]:
     with theirs:
         yield end, theirs
     end.close()
+
+
+def fill(outgoing: Outgoing) -> None:
+    """Send until the hole takes no more."""
+    while not outgoing.waits:
+        outgoing.send(memoryview(bytes(FIRST_FRAME)))
+
+
+def empty(outgoing: Outgoing, far: socket.socket) -> None:
+    """Receive until nothing waits to be sent."""
+    while outgoing.waits:
+        far.recv(1 << 20)
+        outgoing.send_on()
 
 
 def everything(outgoing: Outgoing, far: socket.socket, size: int) -> bytes:
@@ -223,13 +238,32 @@ def test_bursts_with_pauses_between_them_do_not_shorten_the_frames(hole: tuple[s
     outgoing.close()
 
 
-def test_a_pause_says_nothing_about_the_rate(hole: tuple[socket.socket, socket.socket]) -> None:
+def test_frames_of_a_very_slow_hole_are_short_too(hole: tuple[socket.socket, socket.socket]) -> None:
+    """Of 64 kB/s the kernel takes nothing for seconds: that was taken for pauses, and frames stayed a second long."""
+    near, far = hole
     clock = Clock()
-    outgoing = Outgoing(hole[0], None, None, clock)
-    while not outgoing.waits:
-        outgoing.send(memoryview(bytes(FIRST_FRAME)))
-    clock.now += 60
-    outgoing.send_on()
+    outgoing = Outgoing(near, None, None, clock)
+    for _ in range(INTERVALS + 1):
+        fill(outgoing)
+        clock.now += 2 * LONGEST_INTERVAL
+        left = 2 * 64_000
+        with contextlib.suppress(BlockingIOError):
+            while left:
+                left -= len(far.recv(left))
+        outgoing.send_on()
+    assert outgoing.frame_limit == SHORTEST_FRAME
+    outgoing.close()
+
+
+def test_a_pause_says_nothing_about_the_rate(hole: tuple[socket.socket, socket.socket]) -> None:
+    near, far = hole
+    clock = Clock()
+    outgoing = Outgoing(near, None, None, clock)
+    for _ in range(INTERVALS + 1):
+        fill(outgoing)
+        empty(outgoing, far)
+        clock.now += 2 * LONGEST_INTERVAL
+        outgoing.send(memoryview(bytes(10)))
     assert outgoing.frame_limit == FIRST_FRAME
     outgoing.close()
 

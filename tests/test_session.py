@@ -287,6 +287,29 @@ def test_that_no_descriptor_is_left_is_told_once(run: Any, monkeypatch: pytest.M
     run(case)
 
 
+def test_a_connection_that_was_aborted_keeps_no_other_waiting(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was behind it in the queue waited for the next client."""
+    real = socket.socket.accept
+
+    async def case(stage: Stage) -> None:
+        aborted = 0
+
+        def accept(self: socket.socket) -> tuple[socket.socket, Any]:
+            nonlocal aborted
+            aborted += 1
+            if aborted == 1:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "aborted")
+            return real(self)
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        with socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(stage.listener.getsockname())
+            await stage.until(lambda: len(stage.named("stream_opened")) == 2)
+
+    run(case)
+
+
 def test_refused_streams_are_reset(run: Any) -> None:
     async def case(stage: Stage) -> None:
         reset = Header(Kind.WINDOW, Flag.RST, 1, Reason.REFUSED).encode()

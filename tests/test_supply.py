@@ -86,6 +86,30 @@ def test_the_end_is_found_with_the_last_bytes(place: Place) -> None:
     assert not place.supply.is_open
 
 
+@pytest.mark.parametrize("more", [b"", bytes(4 * WORTH_SPLICING)])
+def test_what_a_broken_source_holds_goes_before_its_failure(place: Place, more: bytes) -> None:
+    place.feeder.send(b"hello")
+    assert place.load() == 5
+    place.feeder.send(b"last" + more)
+    place.supply.fail(ConnectionResetError())
+    count = len(b"last" + more)
+    while count:
+        assert place.supply.is_open
+        count -= place.load()
+    with pytest.raises(ConnectionResetError):
+        place.load()
+
+
+def test_the_failure_goes_with_the_last_bytes_where_the_end_is_seen(place: Place) -> None:
+    place.feeder.send(b"last")
+    place.feeder.close()
+    failure = ConnectionResetError()
+    place.supply.fail(failure)
+    assert place.load() == 4
+    assert not place.supply.is_open
+    assert place.outgoing.failure is failure
+
+
 def test_the_end_of_bulk_is_told_by_a_read(place: Place) -> None:
     """An end of file that splice(2) sees may be a transport that was aborted; only the end knows."""
     place.feeder.send(bytes(WORTH_SPLICING))

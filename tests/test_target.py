@@ -165,6 +165,9 @@ def test_a_connection_to_itself_is_no_target(
         result = await reach(Place("127.0.0.1", port))
         assert isinstance(result, OSError)
         assert result.errno == errno.ECONNREFUSED
+        # The service can come back: nothing of it is left in TIME_WAIT.
+        with socket.socket() as service:
+            service.bind(("127.0.0.1", port))
 
     run(case())
 
