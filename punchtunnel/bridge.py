@@ -153,9 +153,10 @@ class Session:
         self._link = Link(self._loop, self._poller, hole.sock, hole.leads, self, seals)
         self._parting = Parting(hole.leads)
         self._connects: Connects | None = None
+        self._target = ""
         if plan.target is not None:
             self._connects = Connects(self._loop, self._poller, plan.target, self._on_reached)
-        self._target = str(plan.target)
+            self._target = str(plan.target)
         self._stdio: StdioEnd | None = None
         # The only stream of a session with stdio on one side.
         self._only: int | None = None

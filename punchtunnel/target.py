@@ -314,11 +314,12 @@ class Connects:
 def _is_itself(sock: socket.socket, way: _Way) -> bool:
     """Tell whether a socket has connected to itself: where nobody listens on a port that it was given as its own."""
     family, address = way
-    # Of most the own port tells that they have not: one question less.
-    if family == socket.AF_UNIX or sock.getsockname()[1] != address[1]:
+    if family == socket.AF_UNIX:
         return False
     with contextlib.suppress(OSError):
-        return bool(sock.getsockname() == sock.getpeername())
+        own = sock.getsockname()
+        # Of most the port tells that they have not: one question less.
+        return bool(own[1] == address[1] and own == sock.getpeername())
     # The peer has gone again, and reading will tell.
     return False
 
