@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import typer.main
 
 import punchtunnel
-from punchtunnel import cli
+from punchtunnel.cli import command as cli
 
 # Of the last change that a reader of the page would notice.
 DATE = "2026-11-21"

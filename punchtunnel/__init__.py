@@ -2,13 +2,13 @@
 
 The life of a run, in six steps:
 
-    1. cli.py       options become values
+    1. command.py       options become values
     2. schedule.py  the clock and the channel become ports
     3. puncher.py   every port is dialled, and some listen, until connections open
     4. election.py  both sides agree on one connection, the hole
     5. link.py      the hole becomes a link that carries many streams (mux.py)
-    6. bridge.py    each stream is joined to stdio, a local client or a target
-                    (ends.py), until both directions have ended
+    6. session.py    each stream is joined to stdio, a local client or a target
+                    (stdio.py), until both directions have ended
 
 doctor/ looks at one machine without any of this (--doctor).
 
@@ -30,11 +30,11 @@ from punchtunnel.errors import (
     RejectedError,
     UsageError,
 )
-from punchtunnel.hole import Hole
-from punchtunnel.punch import punch
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.punch import punch
 
 if TYPE_CHECKING:
-    from punchtunnel.tunnel import Tunnel, connect, open_tunnel
+    from punchtunnel.library.tunnel import Tunnel, connect, open_tunnel
 
 __version__ = "0.1.0"
 
@@ -61,6 +61,6 @@ _LATE = ("Tunnel", "connect", "open_tunnel")
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from punchtunnel import tunnel
+    from punchtunnel.library import tunnel
 
     return getattr(tunnel, name)

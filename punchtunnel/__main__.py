@@ -10,7 +10,7 @@ def main() -> NoReturn:
     # without a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from punchtunnel.cli import main as run
+    from punchtunnel.cli.command import main as run
 
     run()
 

@@ -12,10 +12,10 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
-from punchtunnel import pipes
-from punchtunnel.ends import SocketEnd
+from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.system import pipes
 
-from .links import Case
+from .link.links import Case
 
 # asm-generic/socket.h
 SO_MAX_PACING_RATE = 47

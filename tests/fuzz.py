@@ -23,20 +23,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from punchtunnel import secret
 from punchtunnel.address import parse_bind, parse_listen, parse_peer, parse_target
-from punchtunnel.doctor import sntp, stun
+from punchtunnel.doctor import sntp
 from punchtunnel.doctor.firewall import Packet, fate
 from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
-from punchtunnel.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
 from punchtunnel.errors import PeerError, UsageError
-from punchtunnel.frames import Decoder, Flag, Header, Kind
-from punchtunnel.hello import MAGIC, Trait, decode_hello
-from punchtunnel.incoming import SHORT_RECORDS, Incoming
-from punchtunnel.mux import Mux
-from punchtunnel.secure import HEADER, OVERHEAD, Agreement, Opener, Sealer
+from punchtunnel.link.incoming import SHORT_RECORDS, Incoming
+from punchtunnel.protocol import secret
+from punchtunnel.protocol.agreement import HEADER, OVERHEAD, Agreement, Opener, Sealer
+from punchtunnel.protocol.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.frames import Decoder, Flag, Header, Kind
+from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
+from punchtunnel.protocol.mux import Mux
+from punchtunnel.reach import stun
 
-from .test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
+from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
 
 CORPUS = Path(__file__).resolve().parent.parent / ".hypothesis" / "fuzz"
 # Examples between two looks at the clock.

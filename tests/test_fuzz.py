@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from punchtunnel.hello import decode_hello
+from punchtunnel.protocol.hello import decode_hello
 
 from .fuzz import TARGETS, fuzz
 

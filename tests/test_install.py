@@ -187,7 +187,7 @@ def test_sdist_has_what_the_tests_and_the_docs_need_and_nothing_else(built: Buil
         "Makefile",
         "docs/punchtunnel.1",
         "docs/man.py",
-        "tests/test_man.py",
+        "tests/cli/test_man.py",
     ]
     assert names >= {*wanted, *SHARED.values()}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".egg-info"))]

@@ -15,9 +15,10 @@ import random
 from collections.abc import Iterator, Sequence
 
 from punchtunnel.address import parse_server
-from punchtunnel.doctor import asking, findings, sntp, stun, survey
+from punchtunnel.doctor import asking, findings, sntp, survey
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.errors import Exit
+from punchtunnel.reach import stun
 
 _STDOUT = 1
 

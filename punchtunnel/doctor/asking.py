@@ -21,11 +21,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from punchtunnel import tcp
 from punchtunnel.address import Place
-from punchtunnel.doctor import sntp, stun, survey
+from punchtunnel.doctor import sntp, survey
 from punchtunnel.doctor.facts import Clock, Sight
 from punchtunnel.errors import PeerError
+from punchtunnel.reach import stun
+from punchtunnel.system import tcp
 from punchtunnel.words import NO_ANSWER
 from punchtunnel.words import doctor as words
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from punchtunnel.doctor.facts import Clock, Facts, Route, Sight
 from punchtunnel.doctor.firewall import ACCEPT, DROP, Packet, fate
-from punchtunnel.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.words import doctor as words
 
 # Seconds by which a clock may be wrong, and the other one the other way

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from punchtunnel import secret, tcp
-from punchtunnel.clock import error_bound_ms
 from punchtunnel.doctor import rulesets
 from punchtunnel.doctor.facts import Clock, Facts, Route
 from punchtunnel.doctor.firewall import Table
-from punchtunnel.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.protocol import secret
+from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.system import tcp
+from punchtunnel.system.clock import error_bound_ms
 from punchtunnel.words import doctor as words
 
 PROC = Path("/proc")

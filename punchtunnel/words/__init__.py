@@ -12,7 +12,7 @@ leader, stream, credit, target, peer.
     words.show      --show
     words.doctor    --doctor
 
-Only the help of each option stands with the option (cli.py).
+Only the help of each option stands with the option (command.py).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 from punchtunnel.words.events import EVENTS, Level
 
 if TYPE_CHECKING:
-    from punchtunnel.hello import Hello, Role, Trait
-    from punchtunnel.hole import Counts
+    from punchtunnel.protocol.hello import Hello, Role, Trait
+    from punchtunnel.punching.hole import Counts
 
 
 # The bits of hello.Trait; importing it here would turn the layers upside down.

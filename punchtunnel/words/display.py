@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from punchtunnel.state import Flow, State
+    from punchtunnel.reporting.state import Flow, State
 
 
 class Part(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel import pipes
+from punchtunnel.system import pipes
 
 from .ends import Lab
 

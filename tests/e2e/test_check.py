@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.test_events import check as check_event
+from tests.reporting.test_events import check as check_event
 
 from .ends import COMMAND, DEVNULL, PIPE, ROOT, End, Lab, environment
 from .flows import WAIT, echo, receive

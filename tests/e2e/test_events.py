@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.test_events import check
+from tests.reporting.test_events import check
 
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import echo, free_port, receive

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from punchtunnel.tcp import close_with_reset
+from punchtunnel.system.tcp import close_with_reset
 
 from .ends import Lab
 from .flows import MIB, discard, echo, free_port, noise, receive, sockets

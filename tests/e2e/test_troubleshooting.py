@@ -11,14 +11,19 @@ from collections.abc import Callable
 
 import pytest
 
-from punchtunnel import schedule
+from punchtunnel.protocol import schedule
 
 from ..troubleshooting import ROWS, Row
 from .ends import End, Lab
 from .flows import free_port
 
 # Both sides as they are, but for the seconds after which silence is death.
-IMPATIENT = "from punchtunnel import bridge, cli\nbridge.DEAD_AFTER = 3.0\ncli.main()\n"
+IMPATIENT = """\
+from punchtunnel.cli import command
+from punchtunnel.session import session
+session.DEAD_AFTER = 3.0
+command.main()
+"""
 
 
 def killed(lab: Lab) -> End:

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
-from punchtunnel import schedule
+from punchtunnel.protocol import schedule
 
 from . import build, ends, internet, sandbox
 from .cells import NOBODY, Cell, Extra, Layout

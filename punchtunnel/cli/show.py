@@ -1,0 +1,123 @@
+"""The command for the other machine, and what two people compare on the phone.
+
+Nothing is sent, and no name is looked up: that would send a packet too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from punchtunnel.address import AnyPlace, Place, is_literal
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol import schedule
+from punchtunnel.punching.resolver import Address, source_towards
+from punchtunnel.system import clock
+from punchtunnel.words import display, usage
+from punchtunnel.words import show as words
+
+# A local port that stands for a privileged one of the target: 22 becomes 2222.
+FIRST_UNPRIVILEGED = 1024
+UNPRIVILEGED = 2200
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The side on this machine, as far as the other one must fit it.
+
+    Attributes:
+        peers: Checked PEERs.
+        bind: --bind.
+        channel: --channel.
+        listens: There is a -L.
+        target: Where --to leads.
+        flags: Options that both sides need, as they are written.
+        secret: There is one.
+    """
+
+    peers: Sequence[str]
+    bind: str | None = None
+    channel: str = ""
+    listens: bool = False
+    target: AnyPlace | None = None
+    flags: Sequence[str] = ()
+    secret: bool = False
+
+
+def command(side: Side) -> str:
+    """Return the line to run on the other machine, with placeholders for what is not known here."""
+    addresses = _own_addresses(side)
+    line = ["punchtunnel", *(addresses or [words.THIS_MACHINE])]
+    if side.target is not None:
+        line += ["-L", _port_for(side.target)]
+    if side.listens:
+        line += ["--to", words.ANY_TARGET]
+    if side.channel:
+        line += ["--channel", shlex.quote(side.channel)]
+    return " ".join([*line, *side.flags])
+
+
+def hint(side: Side) -> str:
+    """Return that line as a sentence."""
+    return words.hint(command(side), side.secret)
+
+
+def page(side: Side, now: float) -> str:
+    """Return what --show prints.
+
+    Args:
+        side: This one.
+        now: Unix time in seconds, corrected.
+
+    Raises:
+        UsageError: The channel's name is not UTF-8.
+    """
+    try:
+        side.channel.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(usage.NOT_A_CHANNEL) from error
+    families = {":" in peer for peer in side.peers}
+    # A name may have more addresses, and then fewer ports are used, the first of these.
+    counts = schedule.port_counts(max(len(side.peers), 1), max(len(families), 1))
+    ports = [
+        (
+            None if bucket == schedule.CLOCK_FREE else bucket,
+            schedule.bucket_ports(side.channel, bucket, counts.ports(bucket)),
+        )
+        for bucket in schedule.current_buckets(now)
+    ]
+    part = display.clock_check(clock.synchronised(), clock.error_bound_ms())
+    lines = words.other_machine(command(side), side.secret)
+    lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
+    return "\n".join(lines)
+
+
+def _port_for(target: AnyPlace) -> str:
+    """Suggest the local port that leads to a target."""
+    if not isinstance(target, Place):
+        return "0"
+    return str(target.port if target.port >= FIRST_UNPRIVILEGED else UNPRIVILEGED + target.port)
+
+
+def _own_addresses(side: Side) -> list[str]:
+    """Return the addresses under which the peer can reach this machine, if it knows them itself.
+
+    An address behind a NAT is of no use to the peer.  On one machine, or
+    between two addresses of it, loopback is what both have.
+    """
+    found: dict[str, None] = {}
+    for peer in filter(is_literal, side.peers):
+        family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+        if side.bind is not None and (":" in side.bind) == (":" in peer):
+            own: str | None = side.bind
+        else:
+            own = source_towards(Address(family, peer.partition("%")[0]))
+        if own is None:
+            continue
+        address = ipaddress.ip_address(own)
+        if address.is_global or address.is_loopback:
+            found[own] = None
+    return list(found)

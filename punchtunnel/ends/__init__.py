@@ -1,0 +1,1 @@
+"""What a stream is joined to: a socket, stdin and stdout, a listener, a target."""

@@ -1,0 +1,1 @@
+"""The calls and streams of a Python program."""

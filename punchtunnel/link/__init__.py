@@ -1,0 +1,1 @@
+"""Streams over one hole: who sends when, and what waits where."""

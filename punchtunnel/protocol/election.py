@@ -1,0 +1,378 @@
+"""Agree on one connection when a punch opens several.
+
+Both sides dial many ports at once, so several connections can open, and each
+side sees them open in its own order.  On every connection both sides say
+hello at once; the side with the greater nonce leads and decides:
+
+    leader                                follower
+      |  HELLO  --------><--------  HELLO   |    on every connection
+      |  PICK, M on connection 2 -------->  |    the first on which the leader
+      |  <----  ACCEPT, M, T on connection 2|    heard a hello
+    won 2   T ---------------------------->  won 2
+
+M is a message of the key agreement and T the proof that its sender knows the
+secret (agreement.py).  On plain links neither is sent, and the follower has won
+with its ACCEPT.
+
+Rule 1: at most one PICK is outstanding; the next follows only a loss, and goes
+        on a plain link to a party that has not failed before, if there is any.
+Rule 2: the follower never picks.  It answers a PICK at once; on a plain link,
+        unless a PICK of its own is outstanding with a third party: then that
+        one ends first.  Nonces order all parties, so such waiting never
+        closes a circle.  On a sealed link only the peer's proof decides, and
+        whoever never gives it must not keep the others waiting.
+Rule 3: one process uses one nonce on all its connections; hearing it back
+        means being connected to oneself.
+Rule 4: a stranger's bytes cost the stranger its connection, never the
+        election.  What is held for a connection is bounded by what its caller
+        receives at once, because anything unexpected drops it.
+Rule 5: bytes that follow the last of these messages belong to the link and
+        travel with the winner as `unread`.
+Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
+        does not know the secret, or cannot be linked to and has not proved
+        that it does, is dropped.  `Limits` says who may try, and when (rations.py).
+
+No sockets and no clock: puncher.py owns both and performs the actions.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from punchtunnel.errors import PeerError
+from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
+from punchtunnel.protocol.hello import (
+    HELLO_SIZE,
+    MAGIC,
+    VERSION,
+    Hello,
+    Role,
+    Trait,
+    decode_hello,
+    roles_fit,
+)
+from punchtunnel.words import peer as words
+
+# Parties that did not answer a PICK; a flood of them forgets the oldest.
+FAILURES_REMEMBERED = 64
+PICK = b"PICK"
+ACCEPT = b"ACPT"
+
+
+class Why(Enum):
+    """Why a connection was dropped without harm to the election."""
+
+    STRANGER = words.STRANGER
+    MYSELF = words.MYSELF
+    OTHER_CHANNEL = words.OTHER_CHANNEL
+    NOT_PROVED = words.OTHER_SECRET
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write `data` to `conn` now."""
+
+    conn: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close `conn`; the election has forgotten it."""
+
+    conn: int
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown.
+
+    With a secret, and unless `proved`, it may be a stranger: drop it and go on.
+    """
+
+    conn: int
+    version: int
+    hello: Hello | None
+    proved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """`conn` is the winner. Close the others and hand over `unread` with it."""
+
+    conn: int
+    unread: bytes
+    leads: bool
+    hello: Hello
+    keys: Keys | None = None
+
+
+Action = Send | Drop | Reject | Won
+
+
+@dataclass(slots=True)
+class _Connection:
+    buffer: bytearray = field(default_factory=bytearray)
+    hello: Hello | None = None
+    # The hello as it came, with bits that only a later version knows.
+    raw_hello: bytes = b""
+    # The peer's PICK came while it could not be answered.
+    asked: bool = False
+    agreement: Agreement | None = None
+    keys: Keys | None = None
+    won: bool = False
+
+
+class Limits:
+    """Who may begin a key agreement; these let everybody, the oldest first."""
+
+    def choose(self, waiting: Mapping[int, bytes]) -> int | None:
+        """Return which connection goes on now; `waiting` has the nonce of the other side by connection."""
+        return next(iter(waiting), None)
+
+    def began(self, conn: int, nonce: bytes) -> None:
+        """Take note that one begins: it lets the other side test one secret."""
+
+    def showed_nothing(self, conn: int) -> None:
+        """Take note that the one on `conn` has ended before that, if there was one."""
+
+    def ended(self, conn: int, proved: bool) -> None:
+        """Take note of what came of the one on `conn`."""
+
+
+class Election:
+    """One side's view of all connections of one punch.
+
+    Args:
+        mine: The hello of this process.
+        agree: Makes a fresh key agreement; None on a plain link.
+        strict: There is a secret (rule 6).
+        limits: Say which connection may begin a key agreement now; `retry`
+            asks again.
+    """
+
+    def __init__(
+        self,
+        mine: Hello,
+        agree: Callable[[], Agreement] | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        self.mine = mine
+        self._agree = agree
+        self._strict = strict
+        self._limits = limits or Limits()
+        self._connections: dict[int, _Connection] = {}
+        # The connection that we picked, or whose PICK we accepted.
+        self.picked: int | None = None
+        self._failed_nonces: deque[bytes] = deque(maxlen=FAILURES_REMEMBERED)
+
+    def opened(self, conn: int) -> list[Action]:
+        """Take in a connection that has just opened; `conn` is any fresh number."""
+        self._connections[conn] = _Connection()
+        return [Send(conn, self.mine.encode())]
+
+    def has_hello(self, conn: int) -> bool:
+        """Tell whether the peer has said a valid hello on `conn`."""
+        connection = self._connections.get(conn)
+        return connection is not None and connection.hello is not None
+
+    def received(self, conn: int, data: bytes) -> list[Action]:
+        """Take in bytes from `conn`, any length, and return what to do now, in order."""
+        connection = self._connections.get(conn)
+        if connection is None or connection.won:
+            return []
+        connection.buffer += data
+        actions: list[Action] = []
+        if connection.hello is None:
+            actions += self._read_hello(conn, connection)
+        if connection.hello is not None:
+            actions += self._read_message(conn, connection, connection.hello)
+        return actions
+
+    def lost(self, conn: int) -> list[Action]:
+        """Forget a connection that was closed; another may be picked in its place."""
+        connection = self._connections.pop(conn, None)
+        if connection is not None:
+            self._close(conn, connection)
+        if conn != self.picked:
+            return []
+        self.picked = None
+        if connection is not None and connection.hello is not None:
+            self._failed_nonces.append(connection.hello.nonce)
+        return self._next_choice()
+
+    def end(self) -> None:
+        """Give up what is not decided."""
+        for conn, connection in self._connections.items():
+            self._close(conn, connection)
+
+    def engaged(self, conn: int) -> bool:
+        """Tell whether it is the peer's turn to answer on `conn`, at once."""
+        connection = self._connections.get(conn)
+        return conn == self.picked or (connection is not None and connection.keys is not None)
+
+    def _close(self, conn: int, connection: _Connection) -> None:
+        if connection.keys is None:
+            self._limits.showed_nothing(conn)
+        else:
+            self._limits.ended(conn, proved=False)
+
+    def _read_hello(self, conn: int, connection: _Connection) -> list[Action]:
+        """Read a hello from the buffer once it is whole; judge it before that if it must fail."""
+        buffer = connection.buffer
+        if not buffer.startswith(MAGIC[: len(buffer)]):
+            return self._drop(conn, Why.STRANGER)
+        if len(buffer) <= len(MAGIC):
+            return []
+        if (version := buffer[len(MAGIC)]) != VERSION:
+            return self._reject(conn, Reject(conn, version, None))
+        if len(buffer) < HELLO_SIZE:
+            return []
+        hello = decode_hello(bytes(buffer[:HELLO_SIZE]))
+        if hello.nonce == self.mine.nonce:
+            return self._drop(conn, Why.MYSELF)
+        if hello.channel_tag != self.mine.channel_tag:
+            return self._drop(conn, Why.OTHER_CHANNEL)
+        if not self._fits(hello) and not self._strict:
+            return self._reject(conn, Reject(conn, VERSION, hello))
+        if (self.mine.traits ^ hello.traits) & Trait.PLAIN:
+            return self._reject(conn, Reject(conn, VERSION, hello))
+        connection.raw_hello = bytes(buffer[:HELLO_SIZE])
+        connection.hello = hello
+        del buffer[:HELLO_SIZE]
+        return self._next_choice()
+
+    def _fits(self, hello: Hello) -> bool:
+        if Trait.CHECK in self.mine.traits | hello.traits:
+            return Role.RAW not in self.mine.role | hello.role
+        nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
+        return roles_fit(self.mine.role, hello.role) and not nobody_receives
+
+    def _read_message(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+        """Read what follows the hello: PICK or ACCEPT, and the proof that follows those."""
+        leads = self._leads(hello.nonce)
+        if connection.keys is not None:
+            return self._read_proof(conn, connection, hello, b"")
+        expected, size = (ACCEPT, TAG_SIZE) if leads else (PICK, 0)
+        size = len(expected) + (size + MESSAGE_SIZE if self._agree else 0)
+        message = bytes(connection.buffer[:size])
+        unasked = leads and conn != self.picked and message
+        known = message.startswith(expected[: len(message)])
+        if unasked or not known or connection.asked:
+            return self._drop(conn, Why.STRANGER)
+        if len(message) < size:
+            return []
+        if leads:
+            return self._answer(conn, connection, hello)
+        connection.asked = True
+        actions = self._next_choice()
+        if connection.asked and len(connection.buffer) > size:
+            # Nothing may follow a PICK that is not answered yet.
+            actions += self._drop(conn, Why.STRANGER)
+        return actions
+
+    def _leads(self, nonce: bytes) -> bool:
+        """Tell whether it is on this side to pick, where the other one has this nonce."""
+        return self.mine.nonce > nonce
+
+    def _answer(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+        """Go on from a whole PICK or ACCEPT in the buffer."""
+        leads = self._leads(hello.nonce)
+        if leads or self._agree is None:
+            # If the answer cannot be sent, the connection is lost like any picked one.
+            self.picked = conn
+        else:
+            self._limits.began(conn, hello.nonce)
+        connection.asked = False
+        del connection.buffer[: len(PICK)]
+        if self._agree is None:
+            connection.won = True
+            won = Won(conn, bytes(connection.buffer), leads, hello)
+            return [won] if leads else [Send(conn, ACCEPT), won]
+        try:
+            reply = self._derive(connection, leads)
+        except PeerError:
+            return self._drop(conn, Why.STRANGER)
+        return self._read_proof(conn, connection, hello, reply) if leads else [Send(conn, reply)]
+
+    def _derive(self, connection: _Connection, leads: bool) -> bytes:
+        """Compute the keys from the message in the buffer; return what the peer must have."""
+        assert self._agree is not None
+        agreement = connection.agreement or self._agree()
+        mine, theirs = self.mine.encode(), connection.raw_hello
+        hellos = (mine, theirs) if leads else (theirs, mine)
+        connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos)
+        del connection.buffer[:MESSAGE_SIZE]
+        return connection.keys.my_tag if leads else ACCEPT + agreement.message + connection.keys.my_tag
+
+    def _read_proof(self, conn: int, connection: _Connection, hello: Hello, reply: bytes) -> list[Action]:
+        """Check the peer's tag once it is whole; ours is sent whatever it says, so that both sides know."""
+        keys = connection.keys
+        assert keys is not None
+        if len(connection.buffer) < TAG_SIZE:
+            return []
+        proved = hmac.compare_digest(bytes(connection.buffer[:TAG_SIZE]), keys.their_tag)
+        del connection.buffer[:TAG_SIZE]
+        replies: list[Action] = [Send(conn, reply)] if reply else []
+        if not proved:
+            return replies + self._drop(conn, Why.NOT_PROVED)
+        self._limits.ended(conn, proved=True)
+        if not self._fits(hello):
+            return replies + self._reject(conn, Reject(conn, VERSION, hello, proved=True))
+        connection.won = True
+        leads = self._leads(hello.nonce)
+        return [*replies, Won(conn, bytes(connection.buffer), leads, hello, keys)]
+
+    def retry(self) -> list[Action]:
+        """Go on with what had to wait for its turn."""
+        return self._next_choice()
+
+    def _next_choice(self) -> list[Action]:
+        """Answer PICKs and pick, as long as it is anybody's turn."""
+        actions: list[Action] = []
+        while (conn := self._limits.choose(self._waiting())) is not None:
+            connection = self._connections[conn]
+            assert connection.hello is not None
+            if connection.asked:
+                actions += self._answer(conn, connection, connection.hello)
+            else:
+                actions.append(self._pick(conn, connection, connection.hello.nonce))
+        return actions
+
+    def _waiting(self) -> dict[int, bytes]:
+        """Return the nonces behind the connections on which we could go on, the best first."""
+        heard = {conn: one.hello.nonce for conn, one in self._connections.items() if one.hello is not None}
+        # On a plain link an ACCEPT is a promise, so there is one at a time.
+        free = self.picked is None
+        waiting = {
+            conn: nonce
+            for conn, nonce in heard.items()
+            if self._connections[conn].asked and (free or self._agree is not None)
+        }
+        if free:
+            # Whoever did not answer before comes last: it may never do.
+            led = [conn for conn, nonce in heard.items() if self._leads(nonce)]
+            led.sort(key=lambda conn: heard[conn] in self._failed_nonces)
+            waiting.update((conn, heard[conn]) for conn in led)
+        return waiting
+
+    def _pick(self, conn: int, connection: _Connection, nonce: bytes) -> Send:
+        self.picked = conn
+        message = b""
+        if self._agree is not None:
+            self._limits.began(conn, nonce)
+            connection.agreement = self._agree()
+            message = connection.agreement.message
+        return Send(conn, PICK + message)
+
+    def _drop(self, conn: int, why: Why) -> list[Action]:
+        return [Drop(conn, why), *self.lost(conn)]
+
+    def _reject(self, conn: int, rejection: Reject) -> list[Action]:
+        return [rejection, *self.lost(conn)]

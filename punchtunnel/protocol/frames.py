@@ -1,0 +1,164 @@
+"""The multiplexer's frames: yamux, version 0.
+
+    0        1        2                 4                          8                 12
+    | version| type   | flags           | stream                   | length          |
+    |   0    | 0–4    | SYN ACK FIN RST | odd: opened by the leader| by type         |
+
+    type 0  DATA    length = bytes of payload that follow the header
+    type 1  WINDOW  length = credit that is added to the receiver's own
+    type 2  PING    length = opaque value; SYN asks, ACK answers with the same
+    type 3  GO_AWAY length = a code; the sender is done with the whole link
+    type 4  SIZE    flags and length = 48 bits: bytes that the sender will send
+
+All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
+names what this project adds (type 4, and the reason in the length of a WINDOW
+with RST).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from punchtunnel.errors import PeerError
+from punchtunnel.words import peer as words
+
+HEADER = struct.Struct("!BBHII")
+VERSION = 0
+# A little more than a spliced frame has (outgoing.py); nobody needs longer ones to
+# be fast, and they would delay other streams, so they are a mistake.
+MAX_PAYLOAD = 1024 * 1024
+# What a SIZE can say.
+MAX_SIZE = 2**48 - 1
+
+
+class Kind(IntEnum):
+    """The type field."""
+
+    DATA = 0
+    WINDOW = 1
+    PING = 2
+    GO_AWAY = 3
+    # Not in yamux.
+    SIZE = 4
+
+
+class Flag(IntFlag):
+    """The flags field."""
+
+    SYN = 1
+    ACK = 2
+    FIN = 4
+    RST = 8
+
+
+# Plain numbers for the path that every frame takes: an enum costs a microsecond.
+DATA, WINDOW, PING, GO_AWAY, SIZE = map(int, Kind)
+SYN, ACK, FIN, RST = map(int, Flag)
+_ALL_FLAGS = SYN | ACK | FIN | RST
+
+
+class Header(NamedTuple):
+    """One decoded header: `kind` is one of Kind, `flags` are of Flag.
+
+    `length` has the whole number of a SIZE, which has no flags.
+    """
+
+    kind: int
+    flags: int
+    stream: int
+    length: int
+
+    def encode(self) -> bytes:
+        """Return the HEADER.size bytes on the wire."""
+        if self.kind == SIZE:
+            return HEADER.pack(VERSION, SIZE, self.length >> 32, self.stream, self.length & 0xFFFFFFFF)
+        return HEADER.pack(VERSION, *self)
+
+
+class Data(NamedTuple):
+    """A piece of a DATA frame's payload, in order; a frame may come in many pieces.
+
+    A view into what was fed, valid until the next item is asked for.
+    """
+
+    stream: int
+    data: memoryview
+
+
+def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Header:
+    """Decode the HEADER.size bytes that begin there.
+
+    Raises:
+        PeerError: Unknown version, type or flag, a payload above MAX_PAYLOAD,
+            or a stream number where it must not be or is missing.
+    """
+    version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
+    if kind == SIZE:
+        flags, length = 0, flags << 32 | length
+    if version != VERSION or kind > SIZE or flags > _ALL_FLAGS:
+        raise PeerError(words.NOT_A_FRAME.format(version=version, kind=kind, flags=flags))
+    if kind == DATA and length > MAX_PAYLOAD:
+        raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
+    if (stream == 0) != (PING <= kind <= GO_AWAY):
+        raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
+    return Header(kind, flags, stream, length)
+
+
+class Decoder:
+    """Cuts a byte stream into headers and pieces of payload without copying the payload.
+
+    Attributes:
+        stream: The one whose payload comes next, or came last.
+        missing: The bytes of it that have not come yet.
+    """
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self.stream = self.missing = 0
+
+    def feed(self, data: memoryview) -> Iterator[Header | Data]:
+        """Yield what `data` holds, in wire order.
+
+        Args:
+            data: Bytes straight from the link, any length including zero.
+                Pieces of payload are views into it: use them before the
+                memory is used again.
+
+        Raises:
+            PeerError: See `decode_header`.  The position in the stream is
+                lost for good: close the link.
+        """
+        position, end = 0, len(data)
+        while position < end:
+            if self.missing:
+                piece = data[position : position + self.missing]
+                self.missing -= len(piece)
+                position += len(piece)
+                yield Data(self.stream, piece)
+                continue
+            if not self._partial and end - position >= HEADER.size:
+                header = decode_header(data, position)
+                position += HEADER.size
+            else:
+                taken = data[position : position + HEADER.size - len(self._partial)]
+                self._partial += taken
+                position += len(taken)
+                if len(self._partial) < HEADER.size:
+                    return
+                header = decode_header(self._partial)
+                self._partial.clear()
+            if header.kind == DATA:
+                self.stream, self.missing = header.stream, header.length
+            yield header
+
+    def skip(self, length: int) -> None:
+        """Take note of `length` expected bytes of payload that went another way."""
+        self.missing -= length
+
+    @property
+    def between_frames(self) -> bool:
+        """True where a frame may begin: the only place where the link may end."""
+        return not self._partial and not self.missing

@@ -1,0 +1,1 @@
+"""From addresses and a clock to one hole: synchronous, on `selectors`."""

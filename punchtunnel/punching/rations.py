@@ -1,0 +1,194 @@
+"""Whose turn it is to try a key agreement with us, and how often anybody may.
+
+Each agreement that goes as far as a proof lets the other side test one
+secret.  So tries are rationed, for each *source*: an address of the peer, or
+everybody else together, so that changing the address gains nothing.  That is
+also what could keep the peer out, if strangers at its address (behind the same
+carrier's NAT, say) spend what it needs.
+
+Rule 1: a source has FREE_TRIES, and one more for every TRY_EVERY seconds; what
+        it saves up is never more than FREE_TRIES.  Nonces and connections
+        cost a stranger nothing, so nothing is granted for having another one.
+        Nor for another punch: the rations are those of the process.
+Rule 2: a try counts from its begin.  It is given back if it proved the
+        secret, so that no service slows its own peer down.  It is also given
+        back if it showed nothing of the secret, because a PICK was not
+        answered: always if it took long, and SHORT_TRIES times of each source in a
+        punch if it was short, since each costs us computing.  (A side that was slow hears
+        many connections at once that the other has given up; without this
+        its tries were gone at once.)
+Rule 3: a connection is *expected* if it comes from the port that the schedule
+        has for it, at an address of the peer.  There is only one such
+        connection for each port, while any number can come from other ports.
+        So the expected go first, and the last of the free tries are theirs
+        alone.  A port has one try as an expected one, and a nonce two, also
+        if they were long and are given back, unless they proved the secret.
+        Later they count as unexpected, so that a port that a stranger has
+        taken, or a neighbour with another secret, delays the peer only once.
+Rule 4: among equals a nonce is drawn, and then one of its connections:
+        waiting longer, connecting oftener or coming earlier gains nothing.
+
+So strangers on other ports delay an expected peer by one TRY_EVERY at most,
+however many they are, and strangers on ports of the schedule by one for each.
+A peer whose router rewrites its port is not expected, and draws lots with
+them.
+
+No sockets; clock and randomness are arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from punchtunnel.protocol.election import Limits
+
+if TYPE_CHECKING:
+    import random
+
+FREE_TRIES = 5
+# How many of them only expected connections may use, and how many a nonce may
+# use as one: the second is for a peer whose first connection breaks.
+RESERVED_TRIES = 2
+# Ports and nonces of expected tries; after hours the oldest are forgotten.
+TRIED_REMEMBERED = 256
+# Seconds.  Even a secret of four digits lasts for 14 hours on average.
+TRY_EVERY = 10.0
+# Seconds after which a try that showed nothing is always given back, and how
+# often one is before: a PICK costs 4 ms.
+LONG_TRY = 1.0
+SHORT_TRIES = 50
+# What strangers have in common.
+EVERYBODY_ELSE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is on a connection.
+
+    Attributes:
+        source: An address of the peer, or EVERYBODY_ELSE.
+        place: The far end, address and port, as text.
+        scheduled: It comes from the port that the schedule has for it.
+    """
+
+    source: str
+    place: str
+    scheduled: bool
+
+
+_Mark = str | tuple[str, bytes]
+
+
+@dataclass
+class Rations:
+    """What each source has left; one object for all the punches of a process.
+
+    Attributes:
+        now: Returns steady time in seconds.
+        tried: Ports and nonces that were expected once.
+    """
+
+    now: Callable[[], float]
+    tried: deque[_Mark] = field(default_factory=lambda: deque(maxlen=TRIED_REMEMBERED))
+    # When a source will have all its free tries again; each try moves it by TRY_EVERY.
+    _whole_at: dict[str, float] = field(default_factory=dict)
+
+    def has(self, source: str, reserved: int) -> bool:
+        """Tell whether a source may try, and leave `reserved` tries to others."""
+        missing = self._whole_at.get(source, float("-inf")) - self.now()
+        return missing <= (FREE_TRIES - reserved - 1) * TRY_EVERY
+
+    def take(self, source: str) -> None:
+        """Count a try."""
+        now = self.now()
+        self._whole_at[source] = max(now, self._whole_at.get(source, now)) + TRY_EVERY
+
+    def give_back(self, source: str) -> None:
+        """Count a try less."""
+        self._whole_at[source] -= TRY_EVERY
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    source: str
+    # What it has used up: its place, and its source and nonce.
+    marks: tuple[_Mark, ...]
+    began: float
+
+
+class Tries(Limits):
+    """Says in one punch whose turn it is; the election asks it.
+
+    Args:
+        caller: Tells who is on a connection.
+        rations: What is left; outlives the punch.
+        rng: Draws lots.
+    """
+
+    def __init__(self, caller: Callable[[int], Caller], rations: Rations, rng: random.Random) -> None:
+        self._caller = caller
+        self._rations = rations
+        self._rng = rng
+        self._under_way: dict[int, _Try] = {}
+        # What each source has left of them.
+        self._short_tries: defaultdict[str, int] = defaultdict(lambda: SHORT_TRIES)
+
+    def choose(self, waiting: Mapping[int, bytes]) -> int | None:
+        """See Limits; None if it is nobody's turn."""
+        callers = {conn: self._caller(conn) for conn in waiting}
+        expected = {conn: self._is_expected(callers[conn], waiting[conn]) for conn in waiting}
+        ranks = {
+            conn: (callers[conn].source == EVERYBODY_ELSE, not expected[conn])
+            for conn in waiting
+            if self._may_try(callers[conn].source, expected[conn])
+        }
+        if not ranks:
+            return None
+        best = min(ranks.values())
+        first = [conn for conn in ranks if ranks[conn] == best]
+        nonce = self._rng.choice(sorted({waiting[conn] for conn in first}))
+        return self._rng.choice([conn for conn in first if waiting[conn] == nonce])
+
+    def began(self, conn: int, nonce: bytes) -> None:
+        """See Limits, and rule 2."""
+        caller = self._caller(conn)
+        marks = (caller.place, (caller.source, nonce)) if self._is_expected(caller, nonce) else ()
+        self._under_way[conn] = _Try(caller.source, marks, self._rations.now())
+        self._rations.take(caller.source)
+        self._rations.tried.extend(marks)
+
+    def showed_nothing(self, conn: int) -> None:
+        """See Limits, and rule 2."""
+        if (one := self._under_way.pop(conn, None)) is None:
+            return
+        if one.began + LONG_TRY <= self._rations.now():
+            self._rations.give_back(one.source)
+        elif self._short_tries[one.source] > 0:
+            self._short_tries[one.source] -= 1
+            self._undo(one)
+
+    def ended(self, conn: int, proved: bool) -> None:
+        """See Limits, and rule 2."""
+        one = self._under_way.pop(conn, None)
+        if proved and one is not None:
+            self._undo(one)
+
+    def _undo(self, one: _Try) -> None:
+        self._rations.give_back(one.source)
+        for mark in one.marks:
+            with contextlib.suppress(ValueError):
+                self._rations.tried.remove(mark)
+
+    def _is_expected(self, caller: Caller, nonce: bytes) -> bool:
+        """See rule 3."""
+        tried = self._rations.tried
+        if not caller.scheduled or caller.place in tried:
+            return False
+        return tried.count((caller.source, nonce)) < RESERVED_TRIES
+
+    def _may_try(self, source: str, expected: bool) -> bool:
+        return self._rations.has(source, 0 if expected or source == EVERYBODY_ELSE else RESERVED_TRIES)

@@ -1,0 +1,181 @@
+"""PEERs to socket addresses, without ever holding up the punch.
+
+Literals are answered at once.  Names are looked up in a thread, again every
+REFRESH seconds: a home router's address changes, and a service waits for
+months.  `getaddrinfo` can block for half a minute and cannot be interrupted,
+so the loop that dials never calls it; `fileno()` turns readable when there is
+something to `take()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from punchtunnel import words
+from punchtunnel.address import is_literal
+from punchtunnel.words import peer as peer_words
+
+# Seconds between look-ups: the shortest time to live that dynamic DNS
+# services hand out in practice.
+REFRESH = 60.0
+# Every address costs a dial a port; a name with more is not one machine.
+MAX_ADDRESSES = 8
+
+LOOPBACK = "127.0.0.1"
+# Answers of a resolver that will be the same in a minute; anything else is its trouble.
+_LASTING = {
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY", "EAI_FAMILY")
+    if hasattr(socket, name)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of the peer, or this machine itself (`own`)."""
+
+    family: socket.AddressFamily
+    host: str
+    scope: int = 0
+    own: bool = False
+
+    def at(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return the address that `connect` takes for a port."""
+        if self.family == socket.AF_INET6:
+            return (self.host, port, 0, self.scope)
+        return (self.host, port)
+
+
+GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a look-up found.
+
+    `failed` has a sentence for every PEER without an address; `lasting` tells
+    that trying again would be of no use.
+    """
+
+    addresses: tuple[Address, ...] = ()
+    failed: tuple[str, ...] = ()
+    lasting: bool = True
+
+
+class Resolver:
+    """Turns PEERs into addresses and keeps them fresh.
+
+    Args:
+        peers: Checked PEERs (`address.parse_peer`).
+        family: AF_INET or AF_INET6 to use only that; AF_UNSPEC for both.
+        bind: Only addresses of this literal's family are of use.
+        look_up: `socket.getaddrinfo`, or a stand-in.
+    """
+
+    def __init__(
+        self,
+        peers: Sequence[str],
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+        bind: str | None = None,
+        look_up: GetAddrInfo = socket.getaddrinfo,
+    ) -> None:
+        self._peers = peers
+        self._bind = bind
+        self._family = family
+        if bind is not None:
+            self._family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        self._look_up = look_up
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._thread: threading.Thread | None = None
+        self._answer = Answer()
+        self.has_names = not all(map(is_literal, peers))
+
+    def fileno(self) -> int:
+        """Return the descriptor that turns readable when `take` has news."""
+        return self._here.fileno()
+
+    def literals(self) -> Answer:
+        """Answer for the PEERs that need no look-up, at once."""
+        return self._resolve([peer for peer in self._peers if is_literal(peer)])
+
+    def start(self) -> None:
+        """Begin a look-up of everything, unless one is under way."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
+            self._thread.start()
+
+    def take(self) -> Answer:
+        """Return the answer of the look-up that made `fileno` readable."""
+        with contextlib.suppress(BlockingIOError):
+            self._here.recv(16)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        return self._answer
+
+    def close(self) -> None:
+        """Close the descriptors.  A look-up that hangs is left to end by itself."""
+        self._here.close()
+        self._there.close()
+
+    def _run(self) -> None:
+        self._answer = self._resolve(self._peers)
+        # Closed while the look-up hung: nobody waits for the answer any more.
+        with contextlib.suppress(OSError):
+            self._there.send(b"!")
+
+    def _resolve(self, peers: Sequence[str]) -> Answer:
+        found: dict[Address, None] = {}
+        failed: list[str] = []
+        lasting = True
+        for peer in peers:
+            try:
+                answers = self._look_up(peer, None, self._family, socket.SOCK_STREAM)
+            except UnicodeError:
+                # An interface behind "%" that no machine can have.
+                failed.append(peer_words.NOT_POSSIBLE.format(peer=peer))
+                continue
+            except OSError as error:
+                failed.append(words.unresolved(peer, str(error.strerror or error)))
+                lasting = lasting and error.errno in _LASTING
+                continue
+            found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
+        return Answer(tuple(found)[:MAX_ADDRESSES], tuple(failed), lasting)
+
+    def _address(self, family: int, sockaddr: tuple[object, ...]) -> Address:
+        host = str(sockaddr[0]).partition("%")[0]
+        # Of other addresses it means nothing, and what they send comes without one.
+        local = ipaddress.ip_address(host).is_link_local
+        scope = int(str(sockaddr[3])) if len(sockaddr) == 4 and local else 0
+        address = Address(socket.AddressFamily(family), host, scope)
+        if self._bind in (None, host) and is_own(address):
+            # Every own address is the same machine, so that 127.0.0.1 here and
+            # the LAN address there still meet.
+            return Address(socket.AF_INET, LOOPBACK, own=True)
+        return address
+
+
+def is_own(address: Address) -> bool:
+    """Tell whether an address is this machine's; sends nothing.
+
+    The kernel talks to an own address from that same address.
+    """
+    source = source_towards(address)
+    return source is not None and (source == address.host or address.host.startswith("127."))
+
+
+def source_towards(address: Address) -> str | None:
+    """Return from which own address this machine talks to another; None if there is no route.
+
+    Connecting a datagram socket only asks the routing table, and sends nothing.
+    """
+    with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address.at(9))
+        return str(probe.getsockname()[0]).partition("%")[0]
+    return None

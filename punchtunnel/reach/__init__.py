@@ -1,0 +1,1 @@
+"""Helpers that bring more ways to a peer."""

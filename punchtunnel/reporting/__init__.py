@@ -1,0 +1,1 @@
+"""What people, programs and service managers are told."""

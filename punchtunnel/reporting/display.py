@@ -1,0 +1,261 @@
+"""The line that shows where a run stands, rewritten in place; and --progress.
+
+    events ──> State ──> words.display ──> parts ──> fit to the width ──> stderr
+
+Rule 1: the line is written only while this process is in the foreground of
+        its terminal; a background job leaves the terminal alone.
+Rule 2: whatever else is printed goes above the line (`above`), and the line
+        is ended before this process ends (`close`).
+Rule 3: it is rewritten only as long as nobody else uses the terminal.  With
+        stdio that is so until the hole is up: behind it ssh, less or the
+        user's own typing may be, so one line stays and nothing follows,
+        unless --progress asks for it.
+Rule 4: a terminal that cannot rewrite (TERM=dumb), or a file, gets whole lines
+        at changes of state, and with --progress every PERIOD seconds.
+
+Colours, widths and cutting are rich's, which is loaded when the first line is
+drawn: a punch that succeeds at once, or a log, never pays for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from punchtunnel.reporting.state import State
+from punchtunnel.system import clock
+from punchtunnel.words import display as words
+from punchtunnel.words.display import Part
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from punchtunnel.reporting.status import Output
+
+CLEAR_LINE = "\r\x1b[K"
+# Seconds between two looks at the traffic for a line, and for a log.
+LINE_EVERY = 0.5
+PERIOD = 10.0
+# Seconds without a hole after which the command for the other machine is shown.
+HINT_AFTER = 2.0
+# Columns of a terminal that does not tell.
+DEFAULT_WIDTH = 80
+_COLOURS = {"good": "green", "bad": "yellow", "": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Shows:
+    """What is to be shown.
+
+    Attributes:
+        states: The state line: stderr is a terminal, without -v and -q.
+        streams: The state line goes on while the hole is up (-L, --to).
+        progress: --progress.
+        typing: Somebody types what is sent, into the same terminal.
+        hint: Returns the command for the other machine.
+    """
+
+    states: bool = False
+    streams: bool = False
+    progress: bool = False
+    typing: bool = False
+    hint: Callable[[], str] | None = None
+
+
+def fit(parts: list[Part], width: int) -> list[Part]:
+    """Return the parts that fit into `width` columns together; at least those of rank 0."""
+    # Imported now: see above.
+    from rich.cells import cell_len
+
+    left = list(parts)
+    while cell_len(words.joined(left)) > width and (worst := max(part.rank for part in left)):
+        # Of equal ones the last.
+        del left[max(place for place, part in enumerate(left) if part.rank == worst)]
+    return left
+
+
+class Display:
+    """Draws what `shows` asks for; Status hands it every event.
+
+    Args:
+        output: Where to.
+        stream: The same, for its terminal.
+        shows: What is to be shown.
+        wall: Unix time in seconds by which the ports are chosen.
+    """
+
+    def __init__(self, output: Output, stream: TextIO, shows: Shows, wall: Callable[[], float]) -> None:
+        self._output = output
+        self._stream = stream
+        self._shows = shows
+        self._wall = wall
+        self._state = State()
+        self._parts: list[Part] = []
+        self._drawn = False
+        self._hinted = shows.hint is None
+        # A line for this punch was printed, where lines are not rewritten.
+        self._told = False
+        # The link carries streams.
+        self._is_up = False
+        # Others use the terminal now (rule 3).
+        self._muted = False
+        self._clock_part = words.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
+        self._console: Console | None = None
+        terminal = stream.isatty()
+        self._rewrites = terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+        self._fd = stream.fileno() if terminal else None
+
+    @property
+    def has_person(self) -> bool:
+        """Somebody looks at a terminal and wants to be told."""
+        return self._shows.states
+
+    @property
+    def traffic_every(self) -> float:
+        """Seconds between two `traffic` events that are of use here; 0: none is."""
+        if not self._live:
+            return 0.0
+        return LINE_EVERY if self._rewrites else PERIOD
+
+    @property
+    def _live(self) -> bool:
+        shows = self._shows
+        return (shows.progress or (shows.states and shows.streams)) and not shows.typing
+
+    def take(self, event: str, fields: dict[str, object]) -> None:
+        """Take in one event, and draw what it changes.
+
+        Raises:
+            OSError: The terminal is gone.
+        """
+        self._state.take(event, fields)
+        match event:
+            case "waiting":
+                # Not `punching`: the first SYNs go before the first line.
+                self._muted = False
+                self._show_punching()
+            case "link_up":
+                self._told = False
+                self._is_up = True
+                self._show_link_up()
+            case "path":
+                self.give_way()
+                self.close()
+            case "traffic":
+                self._show_traffic()
+            case "link_ended":
+                self._show_end()
+
+    # ---- what is shown when
+
+    def _show_punching(self) -> None:
+        if not self._shows.states:
+            return
+        parts = words.punching(self._state, self._wall(), self._clock_part)
+        if self._rewrites:
+            self._draw(parts)
+        elif not self._told:
+            self._told = True
+            self._print(parts)
+        if not self._hinted and self._state.waited_s >= HINT_AFTER and self._shows.hint and self.in_foreground():
+            self._hinted = True
+            self.above(f"punchtunnel: {self._shows.hint()}\n")
+
+    def _show_link_up(self) -> None:
+        if self._shows.states:
+            (self._draw if self._rewrites else self._print)(words.connected(self._state))
+        if not self._live:
+            self.close()
+            self._muted = True
+
+    def _show_traffic(self) -> None:
+        if self._muted or not self._live:
+            return
+        if self._shows.progress:
+            parts = words.progress(self._state, over=False)
+            (self._draw if self._rewrites else self._print)(parts)
+        elif self._rewrites:
+            self._draw(words.traffic(self._state))
+
+    def _show_end(self) -> None:
+        if self._shows.progress:
+            parts = words.progress(self._state, over=True)
+            if self._muted or not self._rewrites:
+                self._print(parts)
+            else:
+                self._draw(parts)
+        elif self._is_up and not self._muted and self._drawn:
+            self._draw(words.traffic(self._state))
+        elif self._drawn:
+            # The path was only checked.
+            self.give_way()
+        self._is_up = False
+        self.close()
+
+    # ---- the terminal
+
+    def in_foreground(self) -> bool:
+        """Tell whether this process may write to its terminal without disturbing a shell."""
+        if self._fd is None:
+            return True
+        try:
+            return os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:
+            # Not the terminal that this process was started from: nobody else's job is on it.
+            return True
+
+    def above(self, text: str, patience: float = 0.0) -> None:
+        """Print whole lines, as Output.write does; the line of the state stays below them."""
+        clear = CLEAR_LINE if self._drawn and self.in_foreground() else ""
+        self._output.write(clear + text, patience)
+        if self._drawn:
+            self._draw(self._parts)
+
+    def give_way(self) -> None:
+        """Leave the terminal to others until this session is over (rule 3)."""
+        self._muted = True
+        if self._drawn and self.in_foreground():
+            self._output.write(CLEAR_LINE)
+        self._drawn = False
+
+    def close(self) -> None:
+        """End the line, if one is drawn."""
+        if self._drawn and self.in_foreground():
+            self._output.write("\n")
+        self._drawn = False
+
+    def _draw(self, parts: list[Part]) -> None:
+        self._parts = parts
+        if not self.in_foreground():
+            self._drawn = False
+            return
+        self._output.write(f"\r{self._rendered(parts)}\x1b[K")
+        self._drawn = True
+
+    def _print(self, parts: list[Part]) -> None:
+        if self.in_foreground():
+            self._output.write(f"punchtunnel: {words.joined(parts)}\n")
+
+    def _rendered(self, parts: list[Part]) -> str:
+        """Return parts as one row of the terminal, cut and coloured."""
+        # Imported now: see above.
+        from rich.console import Console
+        from rich.text import Text
+
+        if self._console is None:
+            self._console = Console(file=self._stream, highlight=False, emoji=False, markup=False)
+        # The last column stays free: some terminals begin a new row behind it.
+        width = max(self._columns() - 1, 1)
+        text = Text.assemble(*((piece, _COLOURS[tone]) for piece, tone in words.pieces(fit(parts, width))))
+        text.truncate(width, overflow="ellipsis" if self._stream.encoding.lower() == "utf-8" else "crop")
+        with self._console.capture() as capture:
+            self._console.print(text, end="", width=width, no_wrap=True, crop=False, soft_wrap=True)
+        return capture.get()
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or DEFAULT_WIDTH
+        except (OSError, ValueError):
+            return DEFAULT_WIDTH

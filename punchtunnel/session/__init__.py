@@ -1,0 +1,1 @@
+"""Policy: what streams are for, and how a session ends."""

@@ -1,0 +1,243 @@
+"""Bad input gets one clear sentence and exit status 2; help and version tell the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import punchtunnel
+from punchtunnel.cli import command
+from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.protocol.hello import NO_TRAITS
+from punchtunnel.punching.hole import Settings
+from punchtunnel.session.plan import Outcome
+from punchtunnel.words.events import SCHEMA
+
+from ..reporting.test_events import check
+
+PEER = "198.51.100.7"
+
+# Arguments, and a word of the sentence.
+MISTAKES: list[tuple[list[str], str]] = [
+    ([], "no peer"),
+    (["-L", "2222"], "no peer"),
+    (["256.1.1.1"], "neither an address nor a host name"),
+    ([PEER, "not a host"], "neither an address nor a host name"),
+    ([""], "neither an address nor a host name"),
+    ([f"{PEER}:22"], "both sides derive the ports"),
+    (["0.0.0.0"], "not the address of one machine"),
+    (["255.255.255.255"], "broadcast"),
+    (["fe80::1%" + "a" * 64], ""),
+    (["fe80::1%\udcff"], ""),
+    (["\udcff"], "neither an address nor a host name"),
+    ([PEER, "-L", "65536"], "outside 0–65535"),
+    ([PEER, "-L", "-1"], "port number"),
+    ([PEER, "-L", "ssh"], "port number"),
+    ([PEER, "-L", "::1:22"], "brackets"),
+    ([PEER, "-L", "::1:\n22"], "brackets"),
+    ([PEER, "-L", "2222:localhost:22"], "--to on the other side"),
+    ([PEER, "22"], "a port belongs to -L"),
+    ([PEER, "-6"], "no PEER has an address"),
+    (["::1", "-4"], "no PEER has an address"),
+    (["::1", "--bind", "127.0.0.1"], "no PEER has an address"),
+    (["fe80::1"], "needs its interface"),
+    ([PEER, "--bind", "0.0.0.0"], "leave it out"),
+    ([PEER, "--bind", "fe80::1"], "needs its interface"),
+    ([PEER, "--plain", "--secret-file", "/nowhere", "--show"], "proves nothing"),
+    ([PEER, "-L", "unix:"], "no path"),
+    ([PEER, "-L", "2222", "-L", "x"], "port number"),
+    ([PEER, "--to", "0"], "outside 1–65535"),
+    ([PEER, "--to", "nas:99999"], "outside 1–65535"),
+    ([PEER, "--to", "nas"], "does not end in a port number"),
+    ([PEER, "--to", "nas:"], "does not end in a port number"),
+    ([PEER, "--to", ""], "does not end in a port number"),
+    ([PEER, "--bind", "eth0"], "--bind"),
+    ([PEER, "--bind", "::1", "-4"], "other family"),
+    ([PEER, "--bind", "198.51.100.1", "-6"], "other family"),
+    ([PEER, "-4", "-6"], "contradict"),
+    ([PEER, "-q", "-v"], "contradict"),
+    ([PEER, "--stdio", "-L", "2222"], "contradicts"),
+    ([PEER, "--stdio", "--to", "22"], "contradicts"),
+    ([PEER, "-n", "--send-only"], "nothing to do"),
+    ([PEER, "--recv-only", "--send-only"], "nothing to do"),
+    ([PEER, "-n", "-L", "2222"], "are for stdio"),
+    ([PEER, "--send-only", "--to", "22"], "are for stdio"),
+    ([PEER, "--recv-only", "--to", "22"], "are for stdio"),
+    ([PEER, "-k"], "--recv-only"),
+    ([PEER, "-k", "-z", "--recv-only"], "-z"),
+    ([PEER, "-z", "--progress"], "-z"),
+    ([PEER, "--progress", "-L", "2222"], "is for stdio"),
+    ([PEER, "--progress", "--to", "22"], "is for stdio"),
+    ([PEER, "--status-fd", "1"], "mix events"),
+    ([PEER, "--status-fd", "1000000"], "not open"),
+    ([PEER, "--status-fd", "-1"], "not open"),
+    ([PEER, "--status-fd", "three"], "--status-fd"),
+    ([PEER, "-L", "2222", "--to", "22", "--status-fd", "0"], "reading only"),
+    ([PEER, "--doctor"], "all of it"),
+    ([PEER, "--stun", "192.0.2.1"], "for --doctor"),
+    ([PEER, "--ntp", "192.0.2.1"], "for --doctor"),
+    (["--doctor", "--bind", "192.0.2.1"], "all of it"),
+    (["--doctor", "-4"], "all of it"),
+    (["--doctor", "-6"], "all of it"),
+    (["--doctor", "-k", "-L", "80", "--plain"], "all of it"),
+    (["--doctor", "--stun", "unix:/x"], "--stun"),
+    (["--doctor", "--stun", "192.0.2.1:0"], "--stun"),
+    (["--doctor", "--stun", ":3478"], "--stun"),
+    (["--doctor", "--stun", ""], "--stun"),
+    (["--doctor", "--ntp", "a b"], "--ntp"),
+    *(([PEER, option, value], option) for option in ("-w", "-i", "--clock-offset") for value in ("nan", "inf")),
+    *(([PEER, option, value], option) for option in ("-w", "-i") for value in ("-1", "-inf")),
+    ([PEER, "-w", "soon"], "-w"),
+    ([PEER, "-w"], "-w"),
+    ([PEER, "--to"], "--to"),
+    ([PEER, "--channel"], "--channel"),
+    ([PEER, "--no-such-option"], "--no-such-option"),
+]
+
+
+def run(*arguments: str | bytes, keep: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    return subprocess.run(
+        [sys.executable, "-m", "punchtunnel", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=Path(punchtunnel.__file__).parent.parent,
+        env=os.environ | {"COLUMNS": "100", "LC_ALL": "C.UTF-8"},
+        timeout=60,
+        pass_fds=() if keep is None else (keep,),
+    )
+
+
+def assert_one_sentence(stderr: str) -> None:
+    assert re.fullmatch(r"punchtunnel: [^A-Z\n][^\n]*\n", stderr)
+    for unwanted in ("Usage:", "Traceback", "Error", "\x1b"):
+        assert unwanted not in stderr
+
+
+@pytest.mark.parametrize(("arguments", "word"), MISTAKES, ids=[ascii(" ".join(each)) for each, _ in MISTAKES])
+def test_a_mistake_gets_one_sentence_and_status_2(
+    arguments: list[str], word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process, because a new one for each mistake takes 0.2 s.
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    output, errors = capsys.readouterr()
+    assert_one_sentence(errors)
+    assert word in errors
+    assert output == ""
+    assert ended.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize("arguments", [[], ["256.1.1.1"], [PEER, "-w", "soon"], [PEER, "--stdio", "--to", "22"]])
+def test_the_real_command_says_one_sentence_and_exits_with_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert_one_sentence(done.stderr)
+    assert done.stdout == ""
+    assert done.returncode == 2
+
+
+def test_a_channel_of_any_bytes_is_used_or_refused_with_a_sentence() -> None:
+    """A name that is not UTF-8 ended with a traceback."""
+    done = run("127.0.0.1", "--channel", b"\xff", "-w", "0.1")
+    assert_one_sentence(done.stderr)
+    assert done.returncode in (Exit.USAGE, Exit.NO_HOLE)
+
+
+def test_help_documents_every_exit_status_and_every_pair_of_roles() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    statuses = done.stdout.partition("Exit status:")[2]
+    for status in Exit:
+        assert re.search(rf"\b{int(status)}\b", statuses), f"{status!r} is not documented"
+    roles = done.stdout.partition("Roles that fit together")[2].partition("Exit status:")[0]
+    for pair in (("stdio", "--stdio"), ("stdio", "--to"), ("-L", "--to"), ("-L", "--stdio")):
+        assert re.search(rf"{pair[0]} +{pair[1]}\b", roles)
+
+
+def test_help_names_every_option_once_and_tells_units() -> None:
+    text = run("-h").stdout
+    for option in ("--stdio", "-L", "--to", "--channel", "-w", "-i", "-k", "-n", "--send-only", "--recv-only"):
+        assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
+    for option in (
+        "-4",
+        "-6",
+        "--bind",
+        "--clock-offset",
+        "-v",
+        "-q",
+        "--json",
+        "--status-fd",
+        "--progress",
+        "--show",
+        "-z",
+        "-N",
+        "--doctor",
+        "--stun",
+        "--ntp",
+        "--version",
+        "--help",
+    ):
+        assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
+    assert len(re.findall("SECONDS", text)) >= 3
+
+
+def test_version_is_the_version_of_the_package() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"punchtunnel {punchtunnel.__version__}\n", "")
+
+
+@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"]])
+def test_with_json_a_mistake_is_told_as_the_exit_event(mistake: list[str]) -> None:
+    done = run(PEER, "--json", *mistake)
+    assert done.returncode == 2
+    first, last = map(json.loads, done.stderr.splitlines())
+    assert (first["event"], first["schema"], first["version"]) == ("start", SCHEMA, punchtunnel.__version__)
+    assert (last["event"], last["status"]) == ("exit", 2)
+    assert last["reason"]
+    for event in (first, last):
+        check(event)
+
+
+@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"]])
+def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], tmp_path: Path) -> None:
+    with open(tmp_path / "events", "w+") as file:
+        done = run(PEER, "--status-fd", str(file.fileno()), *mistake, keep=file.fileno())
+        assert_one_sentence(done.stderr)
+        file.seek(0)
+        assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
+
+
+@pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError])
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_a_service_outlives_what_is_gone_for_a_while(
+    error: type[PunchtunnelError], sessions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--bind's address, a name, a peer; but what was wrong from the start ends it, except the peer's mistake."""
+    punches: list[object] = [*[SimpleNamespace(traits=NO_TRAITS)] * sessions, error("gone"), SignalError(15)]
+    told: list[str] = []
+
+    def open_hole(*_: object, **__: object) -> object:
+        if isinstance(result := punches.pop(0), BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(command, "open_hole", open_hole)
+    monkeypatch.setattr(command, "_plan", lambda *_: None)
+    monkeypatch.setattr(command, "_bridge", lambda *_: Outcome(Exit.LOST, "link lost"))
+    options: Any = SimpleNamespace(keep=True, check=False, as_json=False)
+    signals: Any = SimpleNamespace(sleep=lambda seconds: told.append("pause"))
+    status: Any = lambda event, **fields: None  # noqa: E731 - a words.Report
+    survives = sessions or error is RejectedError
+    with pytest.raises(SignalError if survives else error):
+        command._run(options, Settings([PEER]), [], status, signals)
+    assert told == ["pause"] * bool(survives)

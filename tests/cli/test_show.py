@@ -1,0 +1,118 @@
+"""The command for the other machine, and what two people compare: right, runnable, and without a packet."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+
+import pytest
+
+from punchtunnel.address import parse_target
+from punchtunnel.cli import show
+from punchtunnel.cli.show import Side
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol import schedule
+from punchtunnel.words.show import THIS_MACHINE, WITH_SECRET
+
+# 12:34:56 UTC of some day.
+NOW = 1_789_000_000 // 86400 * 86400 + 45296.0
+GLOBAL = {"1.2.3.4": "5.6.7.8", "2600::1": "2600::2"}
+
+
+@pytest.fixture(autouse=True)
+def routes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return the routing table that the tests believe in: peer, own address."""
+    table = GLOBAL | {"203.0.113.9": "192.168.1.7", "127.0.0.1": "127.0.0.1"}
+    monkeypatch.setattr(show, "source_towards", lambda address: table.get(address.host))
+    return table
+
+
+@pytest.mark.parametrize(
+    ("side", "line"),
+    [
+        (Side(["203.0.113.9"]), f"punchtunnel {THIS_MACHINE}"),
+        (Side([]), f"punchtunnel {THIS_MACHINE}"),
+        (Side(["home.example"]), f"punchtunnel {THIS_MACHINE}"),
+        (Side(["203.0.113.9", "1.2.3.4"]), "punchtunnel 5.6.7.8"),
+        (Side(["1.2.3.4", "2600::1"]), "punchtunnel 5.6.7.8 2600::2"),
+        (Side(["1.2.3.4", "1.2.3.4"]), "punchtunnel 5.6.7.8"),
+        (Side(["127.0.0.1"]), "punchtunnel 127.0.0.1"),
+        (Side(["203.0.113.9"], bind="5.6.7.9"), "punchtunnel 5.6.7.9"),
+        (Side(["203.0.113.9"], bind="10.0.0.1"), f"punchtunnel {THIS_MACHINE}"),
+        # No route.
+        (Side(["9.9.9.9"]), f"punchtunnel {THIS_MACHINE}"),
+        (Side(["1.2.3.4"], listens=True), "punchtunnel 5.6.7.8 --to HOST:PORT"),
+        (Side(["1.2.3.4"], target=parse_target("22")), "punchtunnel 5.6.7.8 -L 2222"),
+        (Side(["1.2.3.4"], target=parse_target("nas:8080")), "punchtunnel 5.6.7.8 -L 8080"),
+        (Side(["1.2.3.4"], target=parse_target("unix:/x")), "punchtunnel 5.6.7.8 -L 0"),
+        (Side(["1.2.3.4"], listens=True, target=parse_target("80")), "punchtunnel 5.6.7.8 -L 2280 --to HOST:PORT"),
+        (Side(["1.2.3.4"], channel="it's"), """punchtunnel 5.6.7.8 --channel 'it'"'"'s'"""),
+        (Side(["1.2.3.4"], channel="a", flags=["-4", "--plain"]), "punchtunnel 5.6.7.8 --channel a -4 --plain"),
+    ],
+)
+def test_the_other_machine_gets_the_role_that_fits_and_what_both_must_share(side: Side, line: str) -> None:
+    assert show.command(side) == line
+
+
+def test_a_channel_of_any_characters_survives_a_shell() -> None:
+    channel = "a b'\"$(x)`\\\n*é"
+    assert shlex.split(show.command(Side(["1.2.3.4"], channel=channel)))[3] == channel
+
+
+def test_a_secret_is_hinted_at_and_never_shown() -> None:
+    with_secret, without = Side(["1.2.3.4"], secret=True), Side(["1.2.3.4"])
+    assert show.hint(with_secret) == "on the other machine: punchtunnel 5.6.7.8, with the same secret"
+    assert show.hint(without) == "on the other machine: punchtunnel 5.6.7.8"
+    assert WITH_SECRET in show.page(with_secret, NOW)
+    assert WITH_SECRET not in show.page(without, NOW)
+
+
+def test_the_page_has_the_time_the_buckets_their_ports_and_the_next_change() -> None:
+    page = show.page(Side(["1.2.3.4"], channel="backup"), NOW)
+    assert "it is 12:34:56 UTC here" in page
+    for bucket in schedule.current_buckets(NOW):
+        name = "always" if bucket == schedule.CLOCK_FREE else f"bucket {bucket}"
+        count = 4 if bucket == schedule.CLOCK_FREE else 8
+        ports = " ".join(map(str, schedule.bucket_ports("backup", bucket, count)))
+        assert f"{name}: ports {ports}\n" in page
+    found = re.search(r"begins in (\d+) s, at (\d\d):(\d\d):(\d\d) UTC$", page)
+    assert found
+    hours, minutes, seconds = map(int, found.groups()[1:])
+    change = NOW // 86400 * 86400 + hours * 3600 + minutes * 60 + seconds
+    assert change - NOW == int(found[1])
+    assert schedule.current_buckets(change) != schedule.current_buckets(change - 0.1)
+
+
+def test_two_sides_see_the_same_page_but_for_the_command() -> None:
+    one = show.page(Side(["1.2.3.4"], listens=True), NOW).splitlines()
+    other = show.page(Side(["2600::1"], target=parse_target("22")), NOW).splitlines()
+    assert one[1] != other[1]
+    assert one[2:] == other[2:]
+
+
+def test_a_channel_that_is_not_utf_8_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="UTF-8"):
+        show.page(Side(["1.2.3.4"], channel="\udcff"), NOW)
+
+
+def test_no_name_is_looked_up_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a packet would have been sent")
+
+    kinds = []
+
+    class Watched(socket.socket):
+        def __init__(self, family: int, kind: int) -> None:
+            kinds.append(kind)
+            super().__init__(family, kind)
+
+        send = sendto = sendall = sendmsg = forbidden  # type: ignore[assignment]
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    assert show.command(Side(["127.0.0.1", "home.example"])) == "punchtunnel 127.0.0.1"
+    # Connecting a datagram socket asks the routing table only.
+    assert kinds == [socket.SOCK_DGRAM]

@@ -1,0 +1,297 @@
+"""`punchtunnel --doctor` as it is run, with servers of its own on loopback; tests/natlab has the routers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import punchtunnel
+from punchtunnel.address import Place
+from punchtunnel.doctor import asking
+from punchtunnel.errors import Exit
+from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.reach import stun
+
+from ..natlab.actors import NTP_TO_UNIX
+from ..reporting.test_events import check, check_finding
+
+ROOT = Path(punchtunnel.__file__).parent.parent
+WAIT = 60
+RNG = random.Random(3)
+
+
+def run(*arguments: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "punchtunnel", "--doctor", *arguments]
+    if shell:
+        command = ["/bin/sh", "-c", f'"$@" {shell}', "sh", *command]
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/", timeout=WAIT, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+
+
+def findings(text: str) -> dict[str, dict[str, Any]]:
+    return {one["check"]: one for one in map(json.loads, text.splitlines())}
+
+
+# ---- servers
+
+
+def mapped(address: tuple[str, int], name: int = 0x0001) -> bytes:
+    return struct.pack("!HHBBH", name, 8, 0, 1, address[1]) + socket.inet_aton(address[0])
+
+
+Reply = Callable[[bytes, tuple[str, int]], bytes]
+
+
+def honest(request: bytes, client: tuple[str, int]) -> bytes:
+    body = mapped(client)
+    return struct.pack("!HH", 0x0101, len(body)) + request[4:] + body
+
+
+def moved(request: bytes, client: tuple[str, int]) -> bytes:
+    return honest(request, (client[0], 4711))
+
+
+@contextlib.contextmanager
+def server(reply: Reply, host: str = "127.0.0.1") -> Iterator[Place]:
+    """Answer each connection's first 20 bytes with what `reply` makes of them, and keep it open."""
+    listener = socket.create_server((host, 0))
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, client = listener.accept()
+                held.append(sock)
+                sock.sendall(reply(sock.recv(20, socket.MSG_WAITALL), client))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield Place(*listener.getsockname())
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(WAIT)
+        for sock in (listener, *held):
+            sock.close()
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def time_server(fast_s: float, silent: int = 0) -> Iterator[Place]:
+    """Tell a time that is off, but not to the first `silent` questions."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for number in range(1 << 30):
+            question, client = sock.recvfrom(512)
+            if not question:
+                return
+            now = struct.pack("!Q", int((time.time() + fast_s + NTP_TO_UNIX) * 2**32))
+            if number >= silent:
+                sock.sendto(b"\x24\x02" + bytes(22) + question[40:48] + now + now, client)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield Place(*sock.getsockname())
+    finally:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", sock.getsockname())
+        thread.join(WAIT)
+        sock.close()
+        assert not thread.is_alive()
+
+
+# ---- the command
+
+
+def test_the_report_is_lines_with_the_verdict_and_the_next_step_last() -> None:
+    done = run()
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    checks = [line.partition("  ")[0] for line in lines if not line.startswith(" ")]
+    assert [check[:8] for check in checks] == [
+        "clock", "route", "address", "ipv6", "ports", "sharing", "firewall", "firewall", "verdict",
+    ]  # fmt: skip
+    assert "next: " in lines[-1]
+    assert lines[-1].startswith("verdict")
+    bad = any(" bad " in line for line in lines)
+    assert done.returncode == (Exit.LOST if bad else Exit.OK)
+
+
+def test_with_json_each_finding_is_an_object_and_the_exit_is_told_as_ever() -> None:
+    done = run("--json")
+    found = findings(done.stdout)
+    assert found.keys() >= {"clock", "route", "verdict"}
+    for one in found.values():
+        check_finding(one)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    for event in told:
+        check(event)
+    assert [event["event"] for event in told] == ["start", "exit"]
+    assert told[-1]["status"] == done.returncode
+
+
+def test_events_may_go_elsewhere_than_the_findings() -> None:
+    done = run("--status-fd", "3", shell="3>&2")
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["start", "exit"]
+    assert done.stdout.splitlines()[-1].startswith("verdict")
+
+
+@pytest.mark.parametrize(("shell", "status"), [(">&-", (0, 1)), ("| head -c 1 >/dev/null", (0,))])
+def test_a_closed_or_broken_stdout_is_no_traceback(shell: str, status: tuple[int, ...]) -> None:
+    done = run(shell=shell)
+    assert done.stderr == ""
+    assert done.returncode in status
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    done = run(shell=">/dev/full")
+    assert done.stderr == "punchtunnel: cannot write: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_servers_that_are_named_are_asked_and_the_verdict_follows() -> None:
+    with server(moved) as one, server(moved) as other:
+        done = run("--json", "--stun", str(one), "--stun", str(other))
+    found = findings(done.stdout)
+    assert found["mapping"]["finding"] == "mapping_rewritten"
+    assert found["stun"]["fields"]["seen"] == "127.0.0.1:4711"
+    assert found["verdict"]["sentence"].endswith("use IPv6 or a port mapping") or found["route"]["level"] == "bad"
+    assert done.returncode == 1
+
+
+def test_a_clock_that_is_far_off_is_bad() -> None:
+    with time_server(120.0) as place:
+        found = findings(run("--json", "--ntp", str(place)).stdout)
+    assert found["clock"]["finding"] == "clock_wrong"
+    assert found["clock"]["fields"]["offset_s"] == pytest.approx(120, abs=5)
+    assert " s behind" in found["clock"]["sentence"]
+    assert found["verdict"]["level"] == "bad"
+
+
+# ---- what is asked, and how
+
+
+def test_both_servers_see_one_port_of_the_punchs_range_at_the_same_time() -> None:
+    with server(honest) as one, server(honest) as other:
+        first, second = asking.sights([one, other], RNG)
+    assert first.seen == second.seen == first.own == second.own
+    assert LOWEST_PORT <= first.own.port <= HIGHEST_PORT
+    assert (first.server, second.server) == (str(one), str(other))
+
+
+def test_a_port_that_is_rewritten_is_not_the_only_one_tried() -> None:
+    with server(moved) as one:
+        sights = asking.sights([one], RNG)
+    assert len({sight.own.port for sight in sights}) == asking.PORTS_TRIED
+
+
+def test_one_server_is_asked_at_its_other_address_too_and_no_further() -> None:
+    with server(honest) as other:
+
+        def pointing(request: bytes, client: tuple[str, int]) -> bytes:
+            body = mapped(client) + mapped((other.host, other.port), 0x802C)
+            return struct.pack("!HH", 0x0101, len(body)) + request[4:] + body
+
+        with server(pointing) as one, server(pointing) as two:
+            assert [sight.server for sight in asking.sights([one], RNG)] == [str(one), str(other)]
+            assert [sight.server for sight in asking.sights([one, two], RNG)] == [str(one), str(two)]
+
+
+def test_a_server_that_is_named_twice_is_asked_once() -> None:
+    with server(honest) as one:
+        assert len(asking.sights([one, one], RNG)) == 1
+
+
+BAD_SERVERS: list[tuple[Reply, str]] = [
+    (lambda request, client: b"SSH-2.0-OpenSSH_9.2\r\n", "no STUN server"),
+    (lambda request, client: honest(request[:8] + bytes(12), client), "no STUN server"),
+]
+
+
+@pytest.mark.parametrize(("reply", "why"), BAD_SERVERS)
+def test_a_server_that_talks_nonsense_is_told_and_the_other_still_asked(reply: Reply, why: str) -> None:
+    with server(reply) as bad, server(honest) as good:
+        first, second = asking.sights([bad, good], RNG)
+    assert why in first.reason
+    assert second.seen == second.own
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        place = Place(*gone.getsockname())
+    (sight,) = asking.sights([place], RNG)
+    assert (sight.seen, sight.reason) == (None, "Connection refused")
+
+
+def test_a_server_that_says_nothing_or_too_little_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    for reply in (lambda request, client: b"", lambda request, client: honest(request, client)[:-1]):
+        with server(reply) as mute:
+            (sight,) = asking.sights([mute], RNG)
+        assert sight.reason == "no answer"
+
+
+def test_a_server_that_hangs_up_is_told() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(stun.MAX_ANSWER)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    with listener:
+        (sight,) = asking.sights([Place(*listener.getsockname())], RNG)
+        thread.join(WAIT)
+    assert "ended the connection without an answer" in sight.reason
+
+
+def test_a_lost_question_about_the_time_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "NTP_PATIENCE", 0.5)
+    with time_server(-3.0, silent=1) as place:
+        clock = asking.clock(place)
+    assert clock.offset_s == pytest.approx(-3.0, abs=1.0)
+    with time_server(0.0, silent=2) as place:
+        assert asking.clock(place).reason == "no answer"
+
+
+def test_this_machine_is_no_router() -> None:
+    assert asking.hops(Place("::1", 9)) == []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        assert asking.hops(Place(*deaf.getsockname())) == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("server", "other", "may"),
+    [
+        ("192.0.2.1", "127.0.0.1", True),
+        ("1.1.1.1", "8.8.8.8", True),
+        ("1.1.1.1", "127.0.0.1", False),
+        ("1.1.1.1", "192.168.1.1", False),
+        ("2606:4700::1111", "fe80::1", False),
+        ("fe80::1%eth0", "10.0.0.1", True),
+    ],
+)
+def test_a_server_of_the_internet_names_no_machine_of_this_network(server: str, other: str, may: bool) -> None:
+    """STUN here is plain TCP: whoever is on the way could have a service on loopback asked."""
+    assert asking._may_lead(server, Place(other, 1)) is may

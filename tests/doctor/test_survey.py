@@ -1,0 +1,191 @@
+"""/proc as Linux writes it, as a container imitates it, and as it is not there at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from punchtunnel.doctor import survey
+from punchtunnel.doctor.facts import Facts, Route
+from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.protocol.secret import VARIABLE
+
+ROUTE4 = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
+eth0\t00000000\tFE01A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
+down0\t00000000\t0101A8C0\t0002\t0\t0\t1\t00000000\t0\t0\t0
+none0\t00000000\t00000000\t0201\t0\t0\t2\t00000000\t0\t0\t0
+eth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0
+"""
+ZERO = "0" * 32
+ROUTE6 = f"""\
+20010db8000000000000000000000000 40 {ZERO} 00 {ZERO} 00000100 00000001 00000000 00000001     eth0
+{ZERO} 00 {ZERO} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
+{ZERO} 00 {ZERO} 00 {ZERO} ffffffff 00000001 00000000 00200200       lo
+"""
+ADDRESSES6 = """\
+00000000000000000000000000000001 01 80 10 80       lo
+20010db8000000000000000000000002 02 40 00 80     eth0
+fe800000000000000000000000000002 02 40 20 80     eth0
+"""
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2800 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:2800 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   2: 0100007F:7FFF 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   3: 0100007F:8000 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   4: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+"""
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty /proc, and no tools."""
+    for folder in ("net", "sys/net/ipv4"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(survey, "PROC", tmp_path)
+    monkeypatch.setattr(survey, "TOOL_PLACES", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def look() -> Facts:
+    return survey.facts(random.Random(1))
+
+
+def test_everything_that_linux_says_is_read(proc: Path) -> None:
+    for name, text in (
+        ("route", ROUTE4),
+        ("ipv6_route", ROUTE6),
+        ("if_inet6", ADDRESSES6),
+        ("tcp", TCP),
+        ("tcp6", TCP),
+    ):
+        (proc / "net" / name).write_text(text)
+    (proc / "sys/net/ipv4/ip_local_port_range").write_text("10000\t60999\n")
+    (proc / "sys/net/ipv4/ip_local_reserved_ports").write_text("10240-32767,40000\n")
+    facts = look()
+    assert facts.routes == {4: Route("eth0", "192.168.1.254"), 6: Route("eth0", "fe80::1")}
+    assert facts.addresses6 == ["2001:db8::2"]
+    assert facts.ephemeral == [(10000, 10239), (32768, 39999), (40001, 60999)]
+    assert facts.taken == 2
+    assert facts.sharing == ""
+
+
+def test_nothing_is_known_where_there_is_no_proc(proc: Path) -> None:
+    facts = look()
+    assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)
+    assert facts.tables is None
+    assert facts.tables_unread == "iptables-save is not installed"
+
+
+def test_files_of_another_form_are_as_good_as_none(proc: Path) -> None:
+    for name in ("net/route", "net/ipv6_route", "net/if_inet6", "net/tcp", "sys/net/ipv4/ip_local_port_range"):
+        (proc / name).write_text("what\nis this? it has words\n")
+    facts = look()
+    assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)
+
+
+def test_a_kernel_without_ipv6_has_no_addresses_and_no_default_route(proc: Path) -> None:
+    (proc / "net/route").write_text(ROUTE4.splitlines()[0] + "\n")
+    facts = look()
+    assert facts.routes == {}
+    assert facts.addresses6 == []
+
+
+def test_rules_come_from_nft_alone_where_iptables_has_made_none(proc: Path) -> None:
+    tool(proc, "nft", """echo '{"nftables": [{"chain": {"family": "ip6", "table": "t", "name": "c"}}]}'""")
+    facts = look()
+    assert facts.tables is not None
+    assert [table.family for table in facts.tables] == ["ip6"]
+
+
+SAVED = "echo '*filter'; echo ':INPUT DROP [0:0]'"
+XT = (
+    '{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "c"}}, '
+    '{"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"xt": null}]}}]}'
+)
+
+
+@pytest.mark.parametrize("nft", [None, f"echo '{XT}'"], ids=["without nft", "beside nft"])
+def test_rules_of_iptables_are_read_where_only_iptables_knows_them(proc: Path, nft: str | None) -> None:
+    if nft is not None:
+        tool(proc, "nft", nft)
+    tool(proc, "iptables-save", SAVED)
+    tool(proc, "ip6tables-save", SAVED)
+    facts = look()
+    assert facts.tables is not None
+    assert [(table.family, set(table.chains)) for table in facts.tables] == [("ip", {"INPUT"}), ("ip6", {"INPUT"})]
+
+
+def test_old_rules_are_read_by_the_old_tool(proc: Path) -> None:
+    (proc / "net/ip_tables_names").write_text("filter\n")
+    tool(proc, "nft", """echo '{"nftables": []}'""")
+    tool(proc, "iptables-legacy-save", SAVED)
+    assert look().tables_unread == "ip6tables-legacy-save is not installed"
+    tool(proc, "ip6tables-legacy-save", SAVED)
+    assert len(look().tables or ()) == 2
+
+
+def test_a_tool_that_fails_is_told_and_root_is_asked_for_where_that_helps(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nft", "iptables-save"):
+        tool(proc, name, "echo 'Operation not supported' >&2; exit 1")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert look().tables_unread == "iptables-save fails: Operation not supported"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert look().tables_unread == "only root may; run this as root"
+
+
+def test_a_tool_that_prints_nonsense_leaves_the_rules_unknown(proc: Path) -> None:
+    tool(proc, "nft", "echo '{}'")
+    facts = look()
+    assert facts.tables is None
+    assert facts.tables_unread == "their form is not known"
+
+
+def test_the_clock_is_read_or_not_known() -> None:
+    clock = survey.clock()
+    assert clock.source == ""
+    assert clock.offset_s is None or clock.error_s > 0
+
+
+def test_a_port_of_the_range_can_be_had_and_shared() -> None:
+    rng = random.Random(2)
+    with survey.port_of_range(socket.AF_INET, rng, "127.0.0.1") as sock:
+        assert LOWEST_PORT <= sock.getsockname()[1] <= HIGHEST_PORT
+
+
+def test_ports_that_are_taken_are_passed_over_but_not_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+
+        class Always(random.Random):
+            def randint(self, low: int, high: int) -> int:
+                return port
+
+        with pytest.raises(OSError, match="in use"):
+            survey.port_of_range(socket.AF_INET, Always(), "127.0.0.1")
+
+
+def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = tmp_path / "nft"
+    spy.write_text("#!/bin/sh\nenv\n")
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(VARIABLE, "hush")
+    shown, _ = survey._printed("nft")
+    assert shown is not None
+    assert "LC_ALL=C" in shown
+    assert "hush" not in shown

@@ -1,0 +1,258 @@
+"""Ends of every kind, each without blocking and without touching inherited flags."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from punchtunnel.address import Place, UnixPlace
+from punchtunnel.ends.stdio import ACCEPTED_INHERIT, SocketEnd, StdioEnd, listen
+from punchtunnel.errors import LocalError
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    pair = os.pipe()
+    yield pair
+    for fd in pair:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def read(end: StdioEnd | SocketEnd, size: int = 100) -> bytes | None:
+    buffer = bytearray(size)
+    count = end.read_into(memoryview(buffer))
+    return None if count is None else bytes(buffer[:count])
+
+
+@pytest.fixture(params=["reopened", "polled"])
+def no_proc(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run with /proc, and as on a system without it."""
+    if request.param == "polled":
+        real = os.open
+
+        def refuse(path: str, *arguments: int) -> int:
+            if path.startswith("/proc/"):
+                raise FileNotFoundError(path)
+            return real(path, *arguments)
+
+        monkeypatch.setattr(os, "open", refuse)
+    return str(request.param)
+
+
+def test_pipe_is_read_without_blocking_and_keeps_its_flags(pipe: tuple[int, int], no_proc: str) -> None:
+    flags = fcntl.fcntl(pipe[0], fcntl.F_GETFL)
+    end = StdioEnd(pipe[0], None)
+    assert read(end) is None
+    os.write(pipe[1], b"hello")
+    assert read(end) == b"hello"
+    assert read(end) is None
+    os.close(pipe[1])
+    assert read(end) == b""
+    assert fcntl.fcntl(pipe[0], fcntl.F_GETFL) == flags
+    end.close()
+
+
+def test_full_pipe_takes_no_more_and_does_not_block(pipe: tuple[int, int], no_proc: str) -> None:
+    flags = fcntl.fcntl(pipe[1], fcntl.F_GETFL)
+    end = StdioEnd(None, pipe[1])
+    data = memoryview(bytes(100_000))
+    taken = 0
+    while count := end.write(data):
+        taken += count
+    assert taken >= 4096
+    assert len(os.read(pipe[0], 4096)) == 4096
+    assert fcntl.fcntl(pipe[1], fcntl.F_GETFL) == flags
+    end.close()
+
+
+def test_eof_reaches_the_reader_of_the_pipe(pipe: tuple[int, int], no_proc: str) -> None:
+    end = StdioEnd(None, pipe[1])
+    assert end.write(memoryview(b"last")) == 4
+    end.finish_writing()
+    assert os.read(pipe[0], 100) == b"last"
+    assert os.read(pipe[0], 100) == b""
+    # The number stays occupied, so that no socket can take its place.
+    assert os.fstat(pipe[1]).st_rdev == os.stat(os.devnull).st_rdev
+    end.close()
+
+
+def test_eof_is_kept_back_when_more_sessions_follow(pipe: tuple[int, int]) -> None:
+    end = StdioEnd(None, pipe[1], keep_open=True)
+    end.finish_writing()
+    end.close()
+    os.write(pipe[1], b"next session")
+    assert os.read(pipe[0], 100) == b"next session"
+
+
+def test_broken_pipe_is_told(pipe: tuple[int, int], no_proc: str) -> None:
+    end = StdioEnd(None, pipe[1])
+    os.close(pipe[0])
+    with pytest.raises(BrokenPipeError):
+        end.write(memoryview(b"x"))
+    end.close()
+
+
+def test_socket_as_stdin_and_stdout_keeps_its_flags() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        flags = fcntl.fcntl(ours, fcntl.F_GETFL)
+        end = StdioEnd(ours.fileno(), os.dup(ours.fileno()))
+        assert read(end) is None
+        theirs.sendall(b"in")
+        assert read(end) == b"in"
+        assert end.write(memoryview(b"out")) == 3
+        assert fcntl.fcntl(ours, fcntl.F_GETFL) == flags
+        end.finish_writing()
+        assert theirs.recv(100) == b"out"
+        assert theirs.recv(100) == b""
+        end.close()
+
+
+def test_terminal_is_read_line_by_line() -> None:
+    master, slave = pty.openpty()
+    try:
+        flags = fcntl.fcntl(slave, fcntl.F_GETFL)
+        end = StdioEnd(slave, None)
+        assert end.stdin_is_terminal
+        assert read(end) is None
+        os.write(master, b"typed\n")
+        assert read(end) == b"typed\n"
+        assert fcntl.fcntl(slave, fcntl.F_GETFL) == flags
+        end.close()
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_regular_file_and_null_need_no_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with path.open("rb") as source, open(os.devnull, "wb") as sink:
+        end = StdioEnd(source.fileno(), sink.fileno())
+        assert end.source_fd is None
+        assert end.sink_fd is None
+        assert read(end, 4) == b"cont"
+        assert read(end) == b"ent"
+        assert read(end) == b""
+        assert end.write(memoryview(b"gone")) == 4
+        end.close()
+
+
+def test_whatever_can_block_is_waited_for() -> None:
+    """An eventfd is neither pipe nor terminal; it stopped the whole process, signals and all."""
+    fd = os.eventfd(0)
+    try:
+        end = StdioEnd(fd, None)
+        assert end.source_fd == fd
+        assert read(end) is None
+        os.eventfd_write(fd, 1)
+        assert read(end) == (1).to_bytes(8, sys.byteorder)
+        end.close()
+    finally:
+        os.close(fd)
+
+
+def test_file_in_append_mode_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"old ")
+    with path.open("ab") as sink:
+        end = StdioEnd(None, sink.fileno())
+        assert end.write(memoryview(b"new")) == 3
+        end.close()
+    assert path.read_bytes() == b"old new"
+
+
+def test_closed_stdin_is_eof_and_closed_stdout_an_error_at_the_first_byte() -> None:
+    end = StdioEnd(None, None)
+    assert read(end) == b""
+    with pytest.raises(OSError, match="closed") as caught:
+        end.write(memoryview(b"x"))
+    assert caught.value.errno == errno.EBADF
+    end.finish_writing()
+    end.close()
+
+
+def test_discarding_end_takes_everything() -> None:
+    assert StdioEnd(None, None, discard=True).write(memoryview(bytes(1000))) == 1000
+
+
+def test_directory_as_stdin_is_an_error_of_the_source(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(IsADirectoryError):
+            read(StdioEnd(fd, None))
+    finally:
+        os.close(fd)
+
+
+def test_socket_end_passes_eof_and_reset() -> None:
+    ours, theirs = socket.socketpair()
+    end = SocketEnd(ours)
+    assert read(end) is None
+    assert end.write(memoryview(b"x")) == 1
+    end.finish_writing()
+    assert theirs.recv(10) == b"x"
+    assert theirs.recv(10) == b""
+    theirs.close()
+    assert read(end) == b""
+    end.close()
+
+
+def test_aborted_tcp_connection_is_reset() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        with client:
+            SocketEnd(accepted).abort()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_port_in_use_is_a_local_error() -> None:
+    with listen(Place("127.0.0.1", 0)) as first, pytest.raises(LocalError, match="in use"):
+        listen(Place("127.0.0.1", first.getsockname()[1]))
+
+
+@pytest.mark.parametrize("host", ["fe80::1%nosuch", "fe80::1%a..b"])
+def test_an_interface_that_is_not_there_is_a_local_error(host: str) -> None:
+    with pytest.raises(LocalError):
+        listen(Place(host, 0))
+
+
+def test_listens_on_ipv6() -> None:
+    with listen(Place("::1", 0)) as listener:
+        assert listener.getsockname()[0] == "::1"
+
+
+def test_stale_unix_socket_is_taken_over_but_a_live_one_is_not(tmp_path: Path) -> None:
+    place = UnixPlace(str(tmp_path / "socket"))
+    listen(place).close()
+    with listen(place), pytest.raises(LocalError, match="in use"):
+        listen(place)
+
+
+def test_ordinary_file_is_not_removed_for_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(LocalError):
+        listen(UnixPlace(str(path)))
+    assert path.read_text() == "data"
+
+
+@pytest.mark.skipif(not ACCEPTED_INHERIT, reason="each accepted socket is told itself")
+def test_an_accepted_socket_has_what_its_listener_was_told() -> None:
+    with listen(Place("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)

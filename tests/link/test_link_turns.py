@@ -1,0 +1,267 @@
+"""A link's turns: what goes into the hole when, and what goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from punchtunnel.ends.stdio import SocketEnd, StdioEnd
+from punchtunnel.errors import PeerError
+from punchtunnel.link import link
+from punchtunnel.link.link import Link
+from punchtunnel.link.outgoing import FIRST_FRAME
+from punchtunnel.link.source import SPARSE
+from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
+from punchtunnel.system.pipes import WORTH_SPLICING
+from punchtunnel.system.poller import READ, Poller
+
+from .links import LONG, Case, Side, connect, opened_by_hand, received, two_sides
+
+pytestmark = pytest.mark.usefixtures("data_path")
+
+
+def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(0) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                number = side.link.open(SocketEnd(ours))
+                syn = Header(Kind.WINDOW, Flag.SYN, number, 0).encode()
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == syn
+                theirs.sendall(b"last words")
+            last = Header(Kind.DATA, Flag.FIN, number, 10).encode() + b"last words"
+            assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == last
+            raw.sendall(Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
+            assert await asyncio.wait_for(side.ended.get(), LONG) == (number, None)
+
+    run(case)
+
+
+def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                side.link.join(2, SocketEnd(ours))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                theirs.sendall(b"hello")
+                ack, answer = Header(Kind.WINDOW, Flag.ACK, 2, 0), Header(Kind.DATA, 0, 2, 5)
+                expected = ack.encode() + answer.encode() + b"hello"
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == expected
+
+    run(case)
+
+
+def test_a_target_that_speaks_first_is_read(run: Callable[[Case], None], tmp_path: Path) -> None:
+    """A target is read when the poller tells of it; a file, of which it tells nothing, at once."""
+    text = tmp_path / "text"
+    text.write_bytes(b"hello")
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs, text.open("rb") as file:
+            theirs.sendall(b"hello")
+            for end in (SocketEnd(ours), StdioEnd(file.fileno(), None)):
+                async with opened_by_hand(1) as (side, raw, _):
+                    side.link.join(2, end)
+                    came = b""
+                    while b"hello" not in came:
+                        came += await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG)
+
+    run(case)
+
+
+def test_ack_goes_alone_after_a_while(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                began = loop.time()
+                side.link.join(2, SocketEnd(ours))
+                ack = Header(Kind.WINDOW, Flag.ACK, 2, 0).encode()
+                assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == ack
+                # A loop's time is taken when it wakes up: a little early.
+                assert loop.time() - began > link.ACK_DELAY / 2
+
+    run(case)
+
+
+def test_a_hundred_acks_that_wait_do_not_keep_data_waiting(
+    run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no room before a payload."""
+    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(100) as (side, raw, numbers):
+            with contextlib.ExitStack() as targets:
+                for number in numbers:
+                    ours, theirs = socket.socketpair()
+                    targets.enter_context(theirs)
+                    side.link.join(number, SocketEnd(ours))
+                theirs.sendall(b"last")
+                acks = b"".join(Header(Kind.WINDOW, Flag.ACK, number, 0).encode() for number in numbers)
+                expected = acks + Header(Kind.DATA, 0, numbers[-1], 4).encode() + b"last"
+                came = b""
+                while len(came) < len(expected):
+                    came += await asyncio.wait_for(loop.sock_recv(raw, 10_000), LONG)
+                assert came == expected
+
+    run(case)
+
+
+def test_a_protocol_error_while_a_stream_waits_to_send_ends_the_link(run: Callable[[Case], None]) -> None:
+    """What was thrown out of the ring did not know it, and was taken out once more: a traceback, also under -k."""
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        side = Side(Poller(loop))
+        side.link = Link(loop, side.poller, here, True, side)
+        near, near_end = socket.socketpair()
+        with there, near:
+            near.send(b"something to send")
+            side.link.open(SocketEnd(near_end))
+            # Before its first turn.
+            side.link.start(b"\xff" * HEADER.size)
+            assert isinstance(await asyncio.wait_for(side.lost.get(), LONG), PeerError)
+            side.link.close(reset=True)
+            side.poller.close()
+
+    run(case)
+
+
+def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callable[[Case], None]) -> None:
+    """They stayed in the ring, out of which nothing was taken: a peer could fill the memory with them."""
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        side = Side(Poller(loop))
+        side.link = Link(loop, side.poller, here, True, side)
+        with there:
+            there.setblocking(False)
+            side.link.start(b"")
+            bulk, bulk_end = socket.socketpair()
+            with bulk:
+                bulk.setblocking(False)
+                number = side.link.open(SocketEnd(bulk_end))
+                # Credit without end, and nobody who reads: the hole is full.
+                await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.ACK, number, 1 << 30).encode())
+                feeding = asyncio.ensure_future(loop.sock_sendall(bulk, bytes(16 << 20)))
+                while not side.link._outgoing.waits:  # noqa: ASYNC110 - the kernel sets no event
+                    await asyncio.sleep(0.001)
+                for theirs in range(2, 100, 2):
+                    await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.SYN, theirs, 0).encode())
+                    assert await asyncio.wait_for(side.opened.get(), LONG) == theirs
+                    near, near_end = socket.socketpair()
+                    with near:
+                        side.link.join(theirs, SocketEnd(near_end))
+                        near.send(b"an answer")
+                        await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.RST, theirs, 0).encode())
+                        await asyncio.wait_for(side.ended.get(), LONG)
+                assert side.link.stream_count == 1
+                assert len(side.link._ring) <= 1
+                feeding.cancel()
+                side.link.close(reset=True)
+                side.poller.close()
+
+    run(case)
+
+
+def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with two_sides(4608) as (left, right):
+            near, far = await connect(left, right)
+            bulk, bulk_far = await connect(left, right)
+            with near, far, bulk, bulk_far:
+                for sock in (near, bulk):
+                    sock.send(b"1")
+                await received(right, 2)
+                count = 2 + bulk.send(bytes(SPARSE + 1))
+                await received(right, count)
+                # The short rest of what was longer, while another stream waits.
+                count += near.send(bytes(2 * FIRST_FRAME))
+                await received(right, count - 2 * FIRST_FRAME + 1)
+                count += bulk.send(b"2")
+                await received(right, count)
+                assert left.link._outgoing.shared_at == float("-inf")
+                # Until it is known again as one of small messages.
+                count += near.send(b"3")
+                await received(right, count)
+                count += bulk.send(bytes(2 * FIRST_FRAME))
+                await received(right, count - 2 * FIRST_FRAME + 1)
+                count += near.send(b"4")
+                await received(right, count)
+                assert left.link._outgoing.shared_at > float("-inf")
+                assert right.link._outgoing.shared_at == float("-inf")
+
+    run(case)
+
+
+def test_the_poller_spins_for_small_messages_only(run: Callable[[Case], None]) -> None:
+    """Behind one message it spun for all the bulk that was spliced, and for the loop while that had work of ours."""
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened_by_hand(1) as (side, raw, (number,)):
+            ours, theirs = socket.socketpair()
+
+            def spins() -> bool:
+                return side.poller.may_spin
+
+            with theirs:
+                theirs.setblocking(False)
+                side.link.join(number, SocketEnd(ours))
+                await loop.sock_sendall(raw, Header(Kind.DATA, Flag(0), number, 10).encode() + bytes(10))
+                await received(side, 10)
+                assert spins()
+                half = Header(Kind.DATA, Flag(0), number, 4 * WORTH_SPLICING).encode() + bytes(2 * WORTH_SPLICING)
+                await loop.sock_sendall(raw, half)
+                await received(side, 10 + 2 * WORTH_SPLICING)
+                assert not spins()
+                before = side.link.bytes_out
+                await loop.sock_sendall(theirs, b"!")
+                async with asyncio.timeout(LONG):
+                    while side.link.bytes_out == before:  # noqa: ASYNC110 - there is no event to wait for
+                        await asyncio.sleep(0)
+                assert spins()
+                side.link.announce(number, 1)
+                assert not spins()
+
+    run(case)
+
+
+def test_who_sent_little_goes_before_who_sends_much(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        async with opened_by_hand(3) as (side, _, numbers):
+            pairs = [socket.socketpair() for _ in numbers]
+            with contextlib.ExitStack() as stack:
+                for number, (ours, theirs) in zip(numbers, pairs, strict=True):
+                    stack.enter_context(theirs)
+                    side.link.join(number, SocketEnd(ours))
+                async with asyncio.timeout(LONG):
+                    while side.link._ring:  # noqa: ASYNC110 - there is no event to wait for
+                        await asyncio.sleep(0)
+                streams = side.link._streams
+                # No turn comes: the hole takes nothing.
+                side.link._outgoing.writable = False
+                streams[numbers[0]].supply.sparse = streams[numbers[1]].supply.sparse = False
+                for number in numbers:
+                    side.link._on_source(streams[number], READ)
+                assert [stream.number for stream in side.link._ring] == [numbers[2], *numbers[:2]]
+
+    run(case)

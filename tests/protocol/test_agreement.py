@@ -1,0 +1,479 @@
+"""Keys that both sides share, records that nobody can change, and the vectors of docs/PROTOCOL.md."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from punchtunnel.errors import PeerError
+from punchtunnel.protocol import agreement, schedule
+from punchtunnel.protocol.agreement import (
+    HEADER,
+    MAX_PLAINTEXT,
+    MAX_RECORD,
+    MESSAGE_SIZE,
+    OVERHEAD,
+    TAG_SIZE,
+    VERIFIER_SIZE,
+    Agreement,
+    Keys,
+    Opener,
+    Sealer,
+)
+from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
+from punchtunnel.punching.hole import Settings
+
+TAG = schedule.channel_tag("")
+LEADER = Hello(bytes(range(16, 32)), TAG, Role.STDIO, Trait.FAST_AES).encode()
+FOLLOWER = Hello(bytes(range(16)), TAG, Role.TO, Trait.FAST_AES).encode()
+SECRET = b"open sesame"
+BOTH = pytest.mark.parametrize("hardware_aes", [True, False], ids=["AES-256-GCM", "ChaCha20-Poly1305"])
+
+
+def fixed(first: int) -> Callable[[int], bytes]:
+    """Return an entropy function with one known answer: the bytes that count up from `first`."""
+    return lambda count: bytes(range(first, first + count))
+
+
+def agree(
+    secrets: tuple[bytes, bytes] = (SECRET, SECRET),
+    identities: tuple[bytes, bytes] = (TAG, TAG),
+    hellos: tuple[bytes, bytes] = (LEADER, FOLLOWER),
+    heard: tuple[bytes, bytes] | None = None,
+    entropy: tuple[Callable[[int], bytes], Callable[[int], bytes]] = (os.urandom, os.urandom),
+) -> tuple[Keys, Keys]:
+    """Return the keys of the leader, who knows `hellos`, and of the follower, who knows `heard`."""
+    leader, follower = (Agreement(*each) for each in zip(secrets, identities, entropy, strict=True))
+    return (
+        leader.finish(follower.message, True, *hellos),
+        follower.finish(leader.message, False, *(heard or hellos)),
+    )
+
+
+def parts(keys: Keys) -> list[bytes]:
+    return [getattr(keys, field.name) for field in fields(Keys)]
+
+
+def assert_nothing_in_common(one: Keys, other: Keys) -> None:
+    assert not set(parts(one)) & set(parts(other))
+
+
+# ---- known answers: docs/PROTOCOL.md, "Test vectors"
+
+
+def test_hellos_of_the_vectors() -> None:
+    assert LEADER.hex() == VECTORS["leader's hello"]
+    assert FOLLOWER.hex() == VECTORS["follower's hello"]
+
+
+def test_agreement_and_keys_of_the_vectors() -> None:
+    leader = Agreement(SECRET, TAG, fixed(0))
+    follower = Agreement(SECRET, TAG, fixed(64))
+    assert leader.message.hex() == VECTORS["leader's SPAKE2 message"]
+    assert follower.message.hex() == VECTORS["follower's SPAKE2 message"]
+    keys = leader.finish(follower.message, True, LEADER, FOLLOWER)
+    assert keys.send.hex() == VECTORS["key to the follower"]
+    assert keys.receive.hex() == VECTORS["key to the leader"]
+    assert keys.my_tag.hex() == VECTORS["leader's tag"]
+    assert keys.their_tag.hex() == VECTORS["follower's tag"]
+    assert keys.verifier.hex() == VECTORS["verifier"]
+    mirrored = follower.finish(leader.message, False, LEADER, FOLLOWER)
+    assert parts(mirrored) == [keys.receive, keys.send, keys.their_tag, keys.my_tag, keys.verifier]
+
+
+@BOTH
+def test_first_two_records_of_the_vectors(hardware_aes: bool) -> None:
+    name = "AES-256-GCM" if hardware_aes else "ChaCha20-Poly1305"
+    sealer = Sealer(bytes.fromhex(VECTORS["key to the follower"]), hardware_aes)
+    assert sealed(sealer, b"hello").hex() == VECTORS[f"{name}, record 0, hello"]
+    assert sealed(sealer, b"").hex() == VECTORS[f"{name}, record 1, empty"]
+
+
+def test_key_behind_a_rekeying_of_the_vectors() -> None:
+    key = bytes.fromhex(VECTORS["key to the follower"])
+    assert agreement._hkdf(key, b"rekey", 32).hex() == VECTORS["key to the follower, rekeyed"]
+
+
+def test_sizes_are_those_of_the_protocol_document() -> None:
+    keys, _ = agree()
+    assert [len(part) for part in parts(keys)] == [32, 32, TAG_SIZE, TAG_SIZE, VERIFIER_SIZE]
+    assert (MESSAGE_SIZE, TAG_SIZE, OVERHEAD, MAX_PLAINTEXT, HELLO_SIZE) == (33, 32, 20, 262144, 36)
+    assert VERIFIER_SIZE * 8 >= 160
+    assert agreement.REKEY_AFTER == 2**36
+
+
+# ---- agreement
+
+
+@pytest.mark.parametrize("secret", [SECRET, b"", b"\0", bytes(4096), "größer".encode()])
+def test_both_sides_derive_the_same_keys_the_other_way_round(secret: bytes) -> None:
+    leader, follower = agree((secret, secret))
+    assert (leader.send, leader.receive) == (follower.receive, follower.send)
+    assert (leader.my_tag, leader.their_tag) == (follower.their_tag, follower.my_tag)
+    assert leader.verifier == follower.verifier
+    assert len(set(parts(leader))) == len(parts(leader))
+
+
+@pytest.mark.parametrize("other", [b"", b"open sesam", b"Open sesame", b"open sesame\0", b"open sesame "])
+def test_another_secret_changes_every_key(other: bytes) -> None:
+    assert_nothing_in_common(*agree((SECRET, other)))
+
+
+@pytest.mark.parametrize("other", [b"", TAG[:-1], TAG + b"\0", b"8 bytes."])
+def test_another_channel_changes_every_key(other: bytes) -> None:
+    assert_nothing_in_common(*agree(identities=(TAG, other)))
+
+
+@pytest.mark.parametrize("whose", ["leader", "follower"])
+def test_every_bit_of_both_hellos_changes_every_key(whose: str) -> None:
+    base, _ = agree(entropy=(fixed(0), fixed(64)))
+    seen = set(parts(base))
+    shared = secure_shared()
+    for bit in range(HELLO_SIZE * 8):
+        hellos = [bytearray(LEADER), bytearray(FOLLOWER)]
+        hellos[whose == "follower"][bit // 8] ^= 1 << bit % 8
+        changed = shared(bytes(hellos[0]), bytes(hellos[1]))
+        assert not seen & set(parts(changed)), f"bit {bit}"
+        seen |= set(parts(changed))
+
+
+def secure_shared() -> Callable[[bytes, bytes], Keys]:
+    """Return `finish` of the leader of the vectors, with the group arithmetic done once."""
+    leader, follower = Agreement(SECRET, TAG, fixed(0)), Agreement(SECRET, TAG, fixed(64))
+    shared = leader._spake.finish(follower.message)
+
+    class Done:
+        def finish(self, message: bytes) -> bytes:
+            return bytes(shared)
+
+    leader._spake = Done()
+    return lambda one, other: leader.finish(follower.message, True, one, other)
+
+
+def test_exchanged_roles_change_every_key() -> None:
+    leader, follower = Agreement(SECRET, TAG, os.urandom), Agreement(SECRET, TAG, os.urandom)
+    one = leader.finish(follower.message, True, LEADER, FOLLOWER)
+    assert_nothing_in_common(one, follower.finish(leader.message, False, FOLLOWER, LEADER))
+
+
+def test_a_hello_that_was_changed_on_the_way_changes_every_key() -> None:
+    changed = bytes([*LEADER[:10], LEADER[10] ^ 4, *LEADER[11:]])
+    assert_nothing_in_common(*agree(heard=(changed, FOLLOWER)))
+
+
+def test_two_sessions_with_one_secret_share_no_message_no_key_and_no_nonce_under_a_key() -> None:
+    messages: set[bytes] = set()
+    seen: set[bytes] = set()
+    pairs: set[tuple[bytes, int]] = set()
+    for _ in range(8):
+        leader, follower = Agreement(SECRET, TAG, os.urandom), Agreement(SECRET, TAG, os.urandom)
+        keys = leader.finish(follower.message, True, LEADER, FOLLOWER)
+        assert not {leader.message, follower.message} & messages
+        assert not set(parts(keys)) & seen
+        messages |= {leader.message, follower.message}
+        seen |= set(parts(keys))
+        for key in (keys.send, keys.receive):
+            used = nonces(Sealer(key, True), 20)
+            assert len(used) == 20
+            assert not pairs & used
+            pairs |= used
+
+
+def nonces(sealer: Sealer, count: int) -> set[tuple[bytes, int]]:
+    """Return the (key, number) pairs of the next records; the number is the nonce."""
+    pairs = set()
+    for _ in range(count):
+        pairs.add((sealer._direction._key, sealer._direction._count))
+        sealed(sealer, b"x")
+    return pairs
+
+
+# Points of small order, as an attacker would send them to learn something about
+# the scalar or to make every secret give one key: the neutral element, its
+# encodings with the sign bit and with y above the prime, orders 2, 4 and 8.
+PRIME = 2**255 - 19
+
+
+def encoded(y: int, sign: int = 0) -> bytes:
+    return (y | sign << 255).to_bytes(32, "little")
+
+
+MALFORMED = {
+    "nothing": b"",
+    "only the side": b"S",
+    "one byte short": b"S" + encoded(4)[:-1],
+    "zeros": bytes(MESSAGE_SIZE),
+    "ones": b"\xff" * MESSAGE_SIZE,
+    "neutral element": b"S" + encoded(1),
+    "order 2": b"S" + encoded(PRIME - 1),
+    "order 4": b"S" + encoded(0),
+    "order 8": b"S" + bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+    "side A": b"A" + encoded(1),
+    "side B": b"B" + encoded(1),
+    "no side": b"X" + encoded(1),
+    "not on the curve": b"S" + encoded(2),
+}
+NEUTRAL_IN_DISGUISE = {
+    "neutral element with a sign": b"S" + encoded(1, 1),
+    "neutral element above the prime": b"S" + encoded(1 + PRIME),
+    "neutral element above the prime with a sign": b"S" + encoded(1 + PRIME, 1),
+}
+
+
+def refused(message: bytes, secret: bytes = SECRET) -> bool:
+    try:
+        Agreement(secret, TAG, os.urandom).finish(message, True, LEADER, FOLLOWER)
+    except PeerError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("message", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_message_is_a_peer_error(message: bytes) -> None:
+    assert refused(message)
+
+
+@pytest.mark.parametrize("message", NEUTRAL_IN_DISGUISE.values(), ids=NEUTRAL_IN_DISGUISE.keys())
+def test_another_encoding_of_the_neutral_element_is_a_peer_error(message: bytes) -> None:
+    assert refused(message)
+
+
+@pytest.mark.parametrize("side", [b"S", b"A", b"B", b"\0"])
+def test_our_own_message_sent_back_is_a_peer_error(side: bytes) -> None:
+    agreement = Agreement(SECRET, TAG, os.urandom)
+    with pytest.raises(PeerError):
+        agreement.finish(side + agreement.message[1:], True, LEADER, FOLLOWER)
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=40) | st.binary(min_size=32, max_size=32).map(b"S".__add__))
+def test_garbage_gives_keys_or_peer_error_and_nothing_else(garbage: bytes) -> None:
+    refused(garbage)
+
+
+@given(entropy=st.binary(min_size=64, max_size=64))
+@settings(max_examples=10)
+def test_any_randomness_gives_a_message_of_one_size(entropy: bytes) -> None:
+    message = Agreement(SECRET, TAG, lambda count: entropy[:count]).message
+    assert len(message) == MESSAGE_SIZE
+    assert message[:1] == b"S"
+
+
+# ---- records
+
+KEY = bytes(range(32))
+
+
+def sealed(sealer: Sealer, plaintext: bytes) -> bytes:
+    record = memoryview(bytearray(len(plaintext) + OVERHEAD))
+    size = sealer.seal_into(memoryview(plaintext), record)
+    assert size == len(record)
+    return bytes(record)
+
+
+def opened(opener: Opener, stream: bytes) -> tuple[list[bytes], bool]:
+    """Open records as link.py does; return what was delivered, and whether it ended with PeerError."""
+    delivered: list[bytes] = []
+    view = memoryview(stream)
+    try:
+        while len(view) >= OVERHEAD:
+            size = opener.record_size(view[: HEADER.size])
+            if len(view) < size:
+                break
+            delivered.append(bytes(opener.open(view[:size])))
+            view = view[size:]
+    except PeerError:
+        return delivered, True
+    return delivered, False
+
+
+PLAINTEXTS = [b"one", b"", b"three is longer", b"4"]
+
+
+def records(hardware_aes: bool, plaintexts: Sequence[bytes] = PLAINTEXTS) -> list[bytes]:
+    sealer = Sealer(KEY, hardware_aes)
+    return [sealed(sealer, plaintext) for plaintext in plaintexts]
+
+
+# Ends the wait for a record that a changed header makes longer.
+FILLER = bytes(MAX_RECORD)
+
+
+def assert_ends_with(stream: bytes, delivered: Sequence[bytes], hardware_aes: bool) -> None:
+    assert opened(Opener(KEY, hardware_aes), stream + FILLER) == (list(delivered), True)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 1000, 65536, MAX_PLAINTEXT - 1, MAX_PLAINTEXT])
+def test_records_of_any_size_come_out_as_they_went_in(hardware_aes: bool, size: int) -> None:
+    plaintexts = [os.urandom(size), os.urandom(size), b"end"]
+    stream = b"".join(records(hardware_aes, plaintexts))
+    assert opened(Opener(KEY, hardware_aes), stream) == (plaintexts, False)
+    assert size < 8 or plaintexts[0] not in stream
+
+
+@given(plaintexts=st.lists(st.binary(max_size=300), max_size=8), hardware_aes=st.booleans())
+def test_any_records_come_out_in_order(plaintexts: list[bytes], hardware_aes: bool) -> None:
+    stream = b"".join(records(hardware_aes, plaintexts))
+    assert opened(Opener(KEY, hardware_aes), stream) == (plaintexts, False)
+
+
+def test_a_record_is_a_header_the_ciphertext_and_a_tag() -> None:
+    (record,) = records(True, [b"hello"])
+    assert record[:4] == bytes.fromhex("01 00 00 05")
+    assert len(record) == 4 + 5 + 16
+
+
+def test_equal_plaintexts_give_different_records() -> None:
+    stream = records(True, [b"same"] * 50)
+    assert len(set(stream)) == 50
+
+
+@BOTH
+def test_one_flipped_bit_anywhere_ends_the_stream_and_delivers_a_prefix(hardware_aes: bool) -> None:
+    stream = records(hardware_aes)
+    for index, record in enumerate(stream):
+        for bit in range(len(record) * 8):
+            changed = bytearray(record)
+            changed[bit // 8] ^= 1 << bit % 8
+            tampered = [*stream[:index], bytes(changed), *stream[index + 1 :]]
+            assert_ends_with(b"".join(tampered), PLAINTEXTS[:index], hardware_aes)
+
+
+@BOTH
+def test_a_cut_anywhere_delivers_whole_records_only(hardware_aes: bool) -> None:
+    stream = records(hardware_aes)
+    whole = b"".join(stream)
+    for cut in range(len(whole)):
+        delivered, failed = opened(Opener(KEY, hardware_aes), whole[:cut])
+        assert not failed
+        assert delivered == PLAINTEXTS[: len(delivered)]
+        assert sum(map(len, stream[: len(delivered)])) <= cut
+        assert_ends_with(whole[:cut], delivered, hardware_aes)
+
+
+@BOTH
+@pytest.mark.parametrize("index", range(4))
+def test_a_record_that_is_repeated_dropped_or_moved_ends_the_stream(hardware_aes: bool, index: int) -> None:
+    stream = records(hardware_aes)
+    before, record, after = stream[:index], stream[index], stream[index + 1 :]
+    assert_ends_with(b"".join([*before, record, record, *after]), PLAINTEXTS[: index + 1], hardware_aes)
+    assert_ends_with(b"".join([*before, *after]), PLAINTEXTS[:index], hardware_aes)
+    if after:
+        assert_ends_with(b"".join([*before, after[0], record, *after[1:]]), PLAINTEXTS[:index], hardware_aes)
+
+
+@BOTH
+def test_a_byte_that_is_dropped_or_doubled_ends_the_stream(hardware_aes: bool) -> None:
+    stream = records(hardware_aes)
+    whole = b"".join(stream)
+    borders = [sum(map(len, stream[: index + 1])) for index in range(len(stream))]
+    for place in range(len(whole)):
+        for tampered in (whole[:place] + whole[place + 1 :], whole[:place] + whole[place : place + 1] + whole[place:]):
+            if tampered == whole or tampered.startswith(whole):
+                continue
+            same = next(i for i, (a, b) in enumerate(zip(whole, tampered + b"?", strict=False)) if a != b)
+            count = sum(border <= same for border in borders)
+            assert_ends_with(tampered, PLAINTEXTS[:count], hardware_aes)
+
+
+def test_records_of_the_other_direction_session_or_cipher_do_not_open() -> None:
+    for key, hardware_aes in ((KEY[::-1], True), (KEY, False)):
+        assert opened(Opener(key, hardware_aes), b"".join(records(True))) == ([], True)
+
+
+@settings(max_examples=200)
+@given(garbage=st.binary(max_size=200) | st.binary(max_size=200).map(b"\x01\0\0".__add__), hardware_aes=st.booleans())
+def test_garbage_opens_nothing(garbage: bytes, hardware_aes: bool) -> None:
+    assert opened(Opener(KEY, hardware_aes), garbage + FILLER) == ([], True)
+
+
+@given(st.binary(min_size=4, max_size=4))
+def test_a_header_gives_the_size_of_its_record_or_peer_error(header: bytes) -> None:
+    (value,) = struct.unpack("!I", header)
+    possible = header[0] == 1 and value & 0xFFFFFF <= MAX_PLAINTEXT
+    for given_header in (header, memoryview(header)):
+        if possible:
+            assert Opener.record_size(given_header) == (value & 0xFFFFFF) + OVERHEAD
+        else:
+            with pytest.raises(PeerError, match="impossible header"):
+                Opener.record_size(given_header)
+
+
+@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01040001", "01ffffff"])
+def test_impossible_headers_are_refused_before_anything_is_held(header: str) -> None:
+    with pytest.raises(PeerError, match="impossible header"):
+        Opener.record_size(bytes.fromhex(header))
+
+
+def test_the_largest_record_is_what_the_limits_say() -> None:
+    assert Opener.record_size(bytes.fromhex("01040000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
+    assert Opener.record_size(bytes.fromhex("01000000")) == OVERHEAD
+
+
+# ---- new keys under way
+
+
+@BOTH
+def test_both_sides_change_the_key_behind_the_same_record(monkeypatch: pytest.MonkeyPatch, hardware_aes: bool) -> None:
+    monkeypatch.setattr(agreement, "REKEY_AFTER", 1000)
+    sealer, opener = Sealer(KEY, hardware_aes), Opener(KEY, hardware_aes)
+    keys, pairs = [], set()
+    for number in range(100):
+        keys.append(sealer._direction._key)
+        pairs.add((sealer._direction._key, sealer._direction._count))
+        plaintext = os.urandom(number)
+        assert opened(opener, sealed(sealer, plaintext)) == ([plaintext], False)
+    assert len(pairs) == 100, "a nonce came twice under one key"
+    # 0 + 1 + … + 44 = 990 bytes do not reach the limit, 45 more do.
+    assert set(keys[:46]) == {KEY}
+    assert keys[46] != KEY
+    assert len(set(keys)) >= 4
+
+
+def test_a_replay_under_the_next_key_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "REKEY_AFTER", 4)
+    first, second = records(True, [b"four", b"more"])
+    assert first[4:8] != second[4:8]
+    assert opened(Opener(KEY, True), first + first) == ([b"four"], True)
+    assert opened(Opener(KEY, True), first + second) == ([b"four", b"more"], False)
+
+
+# ---- what is printed
+
+
+def test_no_repr_shows_a_key_or_the_secret() -> None:
+    keys, _ = agree()
+    secret = b"correct horse"
+    agreement = Agreement(secret, TAG, os.urandom)
+    shown = [repr(keys), str(keys), f"{keys}", repr(Settings(["192.0.2.1"], secret=secret)), repr(agreement)]
+    shown += [repr(Sealer(KEY, True)), repr(Opener(KEY, True)), repr(Sealer(KEY, True)._direction)]
+    for text in shown:
+        assert "correct horse" not in text
+        for part in [*parts(keys), KEY]:
+            assert repr(part)[2:-1] not in text
+            assert part.hex() not in text
+
+
+VECTORS = {
+    "leader's hello": "f050554e43480d0a01010400fcc196b49cd34045101112131415161718191a1b1c1d1e1f",
+    "follower's hello": "f050554e43480d0a01040400fcc196b49cd34045000102030405060708090a0b0c0d0e0f",
+    "leader's SPAKE2 message": "532309e10e205d80a9bf23b2ca149afee88d91697336c116d829e2580f8e00ee6a",
+    "follower's SPAKE2 message": "53dbb31850014767fb6ce492f5d64383e3cd5f1b44969527aa0a6de7ea93f907cd",
+    "key to the follower": "ed75fbea53debecb095abad5e083de6b4116306944c232111270ab9acb2c8326",
+    "key to the leader": "987ae850d967708794350ee5c269f9f5a783f622d8796272ddf838f53c34677b",
+    "leader's tag": "c88642e3219c83feb3d526cd98e3872e56a493324c54357eeba2dc312b8134f4",
+    "follower's tag": "e0dc9842fbf8ba964bc085cc65f82fee1ffc1999881b1e3d1ac6fd4925bac961",
+    "verifier": "35bfb770f25493f4507e6e5c317ca8d56fc37ac7",
+    "AES-256-GCM, record 0, hello": "01000005e3c25588d1d5c6fbec7109e9171d54c03983283471",
+    "AES-256-GCM, record 1, empty": "01000000957778db4278a43643e10d22f60e25bc",
+    "ChaCha20-Poly1305, record 0, hello": "010000058e5f1fe13ef6332ad549d177743d6d87c8f6208c9e",
+    "ChaCha20-Poly1305, record 1, empty": "0100000044fa8760d1dfee8484d757d25fdb915c",
+    "key to the follower, rekeyed": "47a1d8eea55acbb81b1a9392e9e5c96270de57ee1ad0537250d4f76420df3fe8",
+}

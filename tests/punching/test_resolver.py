@@ -1,0 +1,220 @@
+"""PEERs become addresses without ever holding up the punch."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import pytest
+
+from punchtunnel import words
+from punchtunnel.address import parse_peer
+from punchtunnel.errors import UsageError
+from punchtunnel.punching.resolver import MAX_ADDRESSES, Address, Answer, Resolver, is_own
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+OURSELVES = Address(V4, "127.0.0.1", own=True)
+
+Found = Sequence[tuple[int, int, int, str, tuple[object, ...]]]
+
+
+class Names:
+    """A stand-in for getaddrinfo that knows a few names, and can be held up."""
+
+    def __init__(self, names: dict[str, list[str] | OSError]) -> None:
+        self.names = names
+        self.asked: list[tuple[str, int]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, name: str, port: None, family: int, kind: int) -> Found:
+        self.asked.append((name, family))
+        assert self.go_on.wait(30)
+        known = self.names[name]
+        if isinstance(known, OSError):
+            raise known
+        return [
+            (V6, kind, 6, "", (host, 0, 0, 0)) if ":" in host else (V4, kind, 6, "", (host, 0))
+            for host in known
+            if family in (socket.AF_UNSPEC, V6 if ":" in host else V4)
+        ]
+
+
+def gai_error(number: int) -> socket.gaierror:
+    return socket.gaierror(number, "it failed")
+
+
+NO_SUCH_NAME = gai_error(socket.EAI_NONAME)
+TRY_AGAIN = gai_error(socket.EAI_AGAIN)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def ask(resolver: Resolver) -> Answer:
+    """Look everything up, as the loop of the punch does."""
+    with closing(resolver):
+        resolver.start()
+        readable, _, _ = select.select([resolver], [], [], 30)
+        assert readable == [resolver]
+        return resolver.take()
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"), [("198.51.100.7", Address(V4, "198.51.100.7")), ("2001:db8::7", Address(V6, "2001:db8::7"))]
+)
+def test_a_literal_is_answered_at_once_and_needs_no_look_up(peer: str, address: Address) -> None:
+    with closing(Resolver([peer])) as resolver:
+        assert not resolver.has_names
+        assert resolver.literals() == Answer((address,))
+
+
+def test_names_are_left_out_of_the_answer_for_literals() -> None:
+    names = Names({"198.51.100.7": ["198.51.100.7"]})
+    with closing(Resolver(["home.example", "198.51.100.7"], look_up=names)) as resolver:
+        assert resolver.has_names
+        assert resolver.literals().addresses == (Address(V4, "198.51.100.7"),)
+        assert names.asked == [("198.51.100.7", socket.AF_UNSPEC)]
+
+
+def test_a_name_has_all_its_addresses_of_both_families() -> None:
+    names = Names({"home": ["198.51.100.7", "2001:db8::7"], "also": ["198.51.100.8", "198.51.100.7"]})
+    assert ask(Resolver(["home", "also"], look_up=names)).addresses == (
+        Address(V4, "198.51.100.7"),
+        Address(V6, "2001:db8::7"),
+        Address(V4, "198.51.100.8"),
+    )
+
+
+@pytest.mark.parametrize(("family", "host"), [(V4, "198.51.100.7"), (V6, "2001:db8::7")])
+def test_one_family_is_asked_for_alone(family: socket.AddressFamily, host: str) -> None:
+    names = Names({"home": ["198.51.100.7", "2001:db8::7"]})
+    assert ask(Resolver(["home"], family, look_up=names)).addresses == (Address(family, host),)
+    assert names.asked == [("home", family)]
+
+
+@pytest.mark.parametrize(("bind", "family"), [("198.51.100.1", V4), ("2001:db8::1", V6)])
+def test_a_bind_address_leaves_only_its_own_family(bind: str, family: socket.AddressFamily) -> None:
+    names = Names({"home": ["198.51.100.7", "2001:db8::7"]})
+    assert [address.family for address in ask(Resolver(["home"], bind=bind, look_up=names)).addresses] == [family]
+
+
+def test_more_addresses_than_one_machine_has_are_cut_off() -> None:
+    names = Names({"many": [f"198.51.100.{number}" for number in range(20)]})
+    assert len(ask(Resolver(["many"], look_up=names)).addresses) == MAX_ADDRESSES == 8
+
+
+@pytest.mark.parametrize(("error", "lasting"), [(NO_SUCH_NAME, True), (TRY_AGAIN, False)])
+def test_a_failure_has_a_sentence_and_tells_whether_to_try_again(error: OSError, lasting: bool) -> None:
+    answer = ask(Resolver(["home"], look_up=Names({"home": error})))
+    assert answer == Answer((), (words.unresolved("home", "it failed"),), lasting)
+
+
+def test_one_temporary_failure_is_enough_to_try_again() -> None:
+    names = Names({"one": TRY_AGAIN, "two": NO_SUCH_NAME})
+    answer = ask(Resolver(["one", "two"], look_up=names))
+    assert (len(answer.failed), answer.lasting) == (2, False)
+
+
+def test_a_name_that_fails_does_not_hide_the_others() -> None:
+    answer = ask(Resolver(["bad", "home"], look_up=Names({"bad": NO_SUCH_NAME, "home": ["198.51.100.7"]})))
+    assert answer.addresses == (Address(V4, "198.51.100.7"),)
+    assert len(answer.failed) == 1
+
+
+def test_nothing_is_readable_while_a_look_up_hangs_and_starting_twice_is_one_look_up() -> None:
+    names = Names({"home": ["198.51.100.7"]})
+    names.go_on.clear()
+    with closing(Resolver(["home"], look_up=names)) as resolver:
+        resolver.start()
+        resolver.start()
+        assert select.select([resolver], [], [], 0)[0] == []
+        names.go_on.set()
+        assert select.select([resolver], [], [], 30)[0] == [resolver]
+        assert resolver.take().addresses == (Address(V4, "198.51.100.7"),)
+        assert select.select([resolver], [], [], 0)[0] == []
+    assert len(names.asked) == 1
+
+
+def test_a_name_is_looked_up_afresh_each_time() -> None:
+    names = Names({"home": ["198.51.100.7"]})
+    with closing(Resolver(["home"], look_up=names)) as resolver:
+        for host in ("198.51.100.7", "198.51.100.8"):
+            names.names["home"] = [host]
+            resolver.start()
+            assert select.select([resolver], [], [], 30)[0] == [resolver]
+            assert resolver.take().addresses == (Address(V4, host),)
+
+
+def test_a_look_up_that_hangs_is_left_behind_and_ends_quietly() -> None:
+    names = Names({"home": ["198.51.100.7"]})
+    names.go_on.clear()
+    resolver = Resolver(["home"], look_up=names)
+    resolver.start()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "resolver")
+    assert thread.daemon, "the process does not wait for it"
+    resolver.close()
+    names.go_on.set()
+    thread.join(30)
+
+
+# ---- this machine itself
+
+
+@pytest.mark.parametrize(
+    ("peers", "hosts"),
+    [
+        (["127.0.0.1"], ["127.0.0.1"]),
+        (["me"], ["127.0.1.1"]),
+        (["me"], ["127.0.0.1", "::1"]),
+        (["me", "127.0.0.1"], ["::1", "127.0.0.9"]),
+    ],
+)
+def test_every_own_address_is_the_same_machine(peers: list[str], hosts: list[str]) -> None:
+    names = Names({"me": hosts, "127.0.0.1": ["127.0.0.1"]})
+    if "::1" in hosts and not is_own(Address(V6, "::1")):
+        pytest.skip("this machine has no IPv6")
+    assert ask(Resolver(peers, look_up=names)).addresses == (OURSELVES,)
+
+
+def test_an_own_address_stands_beside_others() -> None:
+    names = Names({"me": ["127.0.0.1", "198.51.100.7"]})
+    assert ask(Resolver(["me"], look_up=names)).addresses == (OURSELVES, Address(V4, "198.51.100.7"))
+
+
+def test_a_bind_address_makes_two_own_addresses_two_machines() -> None:
+    with closing(Resolver(["127.0.0.2"], bind="127.0.0.1")) as resolver:
+        assert resolver.literals().addresses == (Address(V4, "127.0.0.2"),)
+    with closing(Resolver(["127.0.0.1"], bind="127.0.0.1")) as resolver:
+        assert resolver.literals().addresses == (OURSELVES,)
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "own"), [(V4, "127.0.0.1", True), (V4, "127.9.9.9", True), (V4, "198.51.100.7", False)]
+)
+def test_own_addresses_are_told_from_others(family: socket.AddressFamily, host: str, own: bool) -> None:
+    assert is_own(Address(family, host)) is own
+
+
+def test_an_address_is_what_connect_takes() -> None:
+    assert Address(V4, "198.51.100.7").at(10240) == ("198.51.100.7", 10240)
+    assert Address(V6, "fe80::7", scope=3).at(10240) == ("fe80::7", 10240, 0, 3)
+
+
+@pytest.mark.parametrize("peer", ["fe80::1%" + "a" * 64, "fe80::1%\udcff", "fe80::1%no such interface"])
+def test_an_interface_that_cannot_exist_fails_with_a_sentence(peer: str) -> None:
+    """The name of the interface was never checked: getaddrinfo raised UnicodeError."""
+    try:
+        checked = parse_peer(peer)
+    except UsageError:
+        return
+    with closing(Resolver([checked])) as resolver:
+        answer = resolver.literals()
+    assert (answer.addresses, len(answer.failed), answer.lasting) == ((), 1, True)

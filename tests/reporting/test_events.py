@@ -1,0 +1,108 @@
+"""docs/EVENTS.md is true: its tables are those of the code, and of what real runs emit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from punchtunnel.words.events import EVENTS, SCHEMA
+from tests.words.test_words import REPORTS
+
+TEXT = (Path(__file__).parents[2] / "docs" / "EVENTS.md").read_text()
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+CHECKS: dict[str, Callable[[object], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": is_integer,
+    "number": is_number,
+    "boolean": lambda value: isinstance(value, bool),
+    "number or null": lambda value: value is None or is_number(value),
+    "object": lambda value: isinstance(value, dict),
+    "list of integers": lambda value: isinstance(value, list) and all(map(is_integer, value)),
+}
+
+
+RUNS, _, DOCTOR = TEXT.partition("## The findings of --doctor\n")
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Return the type of every field of every event in the tables."""
+    events = {}
+    for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", RUNS, re.MULTILINE):
+        fields = re.findall(r"`(\w+)` ([a-z ]+[a-z])", cells)
+        assert len(fields) == cells.count("`") // 2, f"a field of {name} has no type"
+        events[name] = dict(fields)
+    return {name: fields for name, fields in events.items() if name not in ("time_s", "event", "lost")}
+
+
+DOCUMENTED = documented()
+
+
+def check(event: dict[str, object]) -> None:
+    """Fail unless an event is as the document says."""
+    fields = dict(event)
+    assert is_number(fields.pop("time_s"))
+    types = DOCUMENTED[str(fields.pop("event"))]
+    assert is_integer(fields.pop("lost", 0))
+    assert fields.keys() == types.keys(), event
+    for name, value in fields.items():
+        assert CHECKS[types[name]](value), f"{name} is no {types[name]}: {event}"
+
+
+def check_finding(finding: dict[str, object]) -> None:
+    """Fail unless a line of --doctor is as the document says."""
+    types = dict(re.findall(r"^\| `(\w+)` \| (\w+)[^|]*\|[^|]*\|$", DOCTOR, re.MULTILINE))
+    assert finding.keys() == types.keys(), finding
+    for name, value in finding.items():
+        assert CHECKS[types[name]](value), f"{name} is no {types[name]}: {finding}"
+    assert f"`{finding['level']}`" in DOCTOR
+    assert f"`{finding['check']}`" in DOCTOR
+    assert finding["sentence"]
+
+
+def test_the_document_names_every_event_and_no_other() -> None:
+    assert DOCUMENTED.keys() == EVENTS.keys()
+
+
+def test_the_document_is_of_the_schema_that_is_told() -> None:
+    assert f"# Events for programs, schema {SCHEMA}\n" in TEXT
+
+
+@pytest.mark.parametrize(("place", "event", "given"), REPORTS, ids=[f"{place} {event}" for place, event, _ in REPORTS])
+def test_every_report_of_the_package_has_the_fields_of_the_document(place: str, event: str, given: set[str]) -> None:
+    assert given == DOCUMENTED[event].keys(), place
+
+
+@pytest.mark.parametrize("event", DOCUMENTED)
+def test_every_type_is_one_that_is_checked_and_names_tell_units(event: str) -> None:
+    for name, kind in DOCUMENTED[event].items():
+        assert kind in CHECKS, name
+        assert name.endswith("_s") == kind.startswith("number"), f"{name}: a number needs a unit"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"event": "exit", "status": 0, "reason": ""},
+        {"time_s": 1.0, "event": "exit", "status": 0},
+        {"time_s": 1.0, "event": "exit", "status": "0", "reason": ""},
+        {"time_s": 1.0, "event": "exit", "status": True, "reason": ""},
+        {"time_s": 1.0, "event": "exit", "status": 0, "reason": "", "more": 1},
+        {"time_s": 1.0, "event": "punching", "peer": "", "port_count": 1, "ports": ["1"]},
+        {"time_s": 1.0, "event": "unheard of"},
+    ],
+)
+def test_the_check_finds_mistakes(mistake: dict[str, object]) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        check(mistake)
