@@ -26,17 +26,18 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Hole, Settings
 from punchtunnel.punching.punch import open_hole
 from punchtunnel.punching.rations import Rations
-from punchtunnel.reporting import notify
-from punchtunnel.reporting.status import Status, open_events, open_output, status_of_a_mistake
+from punchtunnel.reporting import events, notify
+from punchtunnel.reporting.jsonlines import open_jsonlines
+from punchtunnel.reporting.output import open_output
+from punchtunnel.reporting.status import Status, status_of_a_mistake
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
 from punchtunnel.system.signals import Signals
 from punchtunnel.system.tcp import name_of
 from punchtunnel.words import usage
-from punchtunnel.words.events import SCHEMA
 
 if TYPE_CHECKING:
     from punchtunnel.reporting.display import Display
-    from punchtunnel.reporting.status import Output
+    from punchtunnel.reporting.output import Output
 
 # With these a session is over for good, also under -k.
 _FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
@@ -220,8 +221,8 @@ def _guarded(options: Options) -> int:
     manager = notify.teller(os.environ.get(notify.VARIABLE))
     status = Status(verbosity, output, manager=manager)
     try:
-        events = open_events(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
-        status = Status(verbosity, output, events, _display(options, output), manager)
+        programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
+        status = Status(verbosity, output, programs, _display(options, output), manager)
         _begin(status)
         code, reason = _perform(options, status)
     except SignalError as error:
@@ -232,7 +233,7 @@ def _guarded(options: Options) -> int:
         if error.errno not in NO_RESOURCES:
             raise
         code, reason = Exit.LOCAL, words.no_resources(os.strerror(error.errno))
-    status("exit", status=int(code), reason=reason)
+    status(events.Exited(status=int(code), reason=reason))
     return code
 
 
@@ -268,7 +269,7 @@ def _page(options: Options) -> str:
 
 
 def _begin(status: Status) -> None:
-    status("start", schema=SCHEMA, version=punchtunnel.__version__, pid=os.getpid())
+    status(events.Started(schema=events.SCHEMA, version=punchtunnel.__version__, pid=os.getpid()))
 
 
 def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
@@ -348,7 +349,7 @@ def _run(
             # own that is gone for a while; what was wrong from the start ends it.
             if not options.keep or (not isinstance(error, RejectedError) and not sessions):
                 raise
-            status("punching_again", reason=str(error))
+            status(events.PunchingAgain(reason=str(error)))
             signals.sleep(REJECTION_PAUSE)
             continue
         sessions += 1
@@ -358,22 +359,22 @@ def _run(
         if Trait.CHECK in hole.traits and not options.check:
             # Whoever only looks takes nothing from this side's time to wait, and leaves it some.
             current = settings.after(time.monotonic() - began)
-            status("checked", remote=hole.remote)
+            status(events.Checked(remote=hole.remote))
             continue
         if outcome.round_trips is not None and not options.as_json:
             _print_path(hole, settings, outcome.round_trips)
         if not options.keep:
             return outcome.status, outcome.reason
-        status("punching_again", reason=outcome.reason or words.SESSION_OVER)
+        status(events.PunchingAgain(reason=outcome.reason or words.SESSION_OVER))
         current, began = settings, time.monotonic()
 
 
 def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
     """Print what -z has found."""
-    from punchtunnel.words import display
+    from punchtunnel.reporting import line
 
-    protection = display.security(hole.keys is not None, bool(settings.secret))
-    typer.echo(display.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
+    protection = line.security(hole.keys is not None, bool(settings.secret))
+    typer.echo(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
 
 
 def _load_bridge() -> None:
@@ -409,7 +410,7 @@ def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.s
                 stack.callback(_unlink, place.path, _identity(place.path))
             else:
                 name = name_of(listener.getsockname())
-            status("listening", place=name)
+            status(events.Listening(place=name))
         yield listeners
 
 
@@ -456,12 +457,12 @@ def main() -> NoReturn:
         text = error.format_message()
         status = status_of_a_mistake(sys.argv)
         _begin(status)
-        status("exit", status=int(Exit.USAGE), reason=f"{text[:1].lower()}{text[1:]}")
+        status(events.Exited(status=int(Exit.USAGE), reason=f"{text[:1].lower()}{text[1:]}"))
         code = Exit.USAGE
     except typer.Abort:
         code = Exit.INTERRUPTED
     except OSError as error:
         # Help that cannot be written.
-        Status(0, open_output(False, None))("exit", status=1, reason=words.cannot(words.WRITE, error))
+        Status(0, open_output(False, None))(events.Exited(1, words.cannot(words.WRITE, error)))
         code = Exit.LOST
     sys.exit(int(code or 0))

@@ -15,6 +15,7 @@ from punchtunnel.protocol import secret
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.hole import DEFAULT_WAIT, Settings
 from punchtunnel.punching.punch import has_fast_aes
+from punchtunnel.reporting import events
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ def check_secret(options: Options) -> None:
         raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
 
 
-def find_secret(options: Options, report: words.Report) -> bytes:
+def find_secret(options: Options, report: events.Report) -> bytes:
     """Return the shared secret, or b"" if there is none."""
 
     def warn(reason: str) -> None:
-        report("warning", reason=reason)
+        report(events.Warned(reason=reason))
 
     check_secret(options)
     ask = None

@@ -15,9 +15,10 @@ from punchtunnel.address import AnyPlace, Place, is_literal
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.punching.resolver import Address, source_towards
+from punchtunnel.reporting import line
 from punchtunnel.system import clock
-from punchtunnel.words import display, usage
 from punchtunnel.words import show as words
+from punchtunnel.words import usage
 
 # A local port that stands for a privileged one of the target: 22 becomes 2222.
 FIRST_UNPRIVILEGED = 1024
@@ -89,7 +90,7 @@ def page(side: Side, now: float) -> str:
         )
         for bucket in schedule.current_buckets(now)
     ]
-    part = display.clock_check(clock.synchronised(), clock.error_bound_ms())
+    part = line.clock_check(clock.synchronised(), clock.error_bound_ms())
     lines = words.other_machine(command(side), side.secret)
     lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
     return "\n".join(lines)

@@ -22,10 +22,12 @@ from punchtunnel.ends.stdio import End
 from punchtunnel.errors import Exit, LinkError, SignalError
 from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol import secret as secrets
+from punchtunnel.protocol.agreement import readable
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.punching.punch import has_fast_aes, open_hole, settings_from
 from punchtunnel.punching.rations import Rations
+from punchtunnel.reporting import events
 from punchtunnel.session.plan import Outcome, Plan
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
@@ -53,7 +55,7 @@ class Tunnel:
     def __init__(self, hole: Hole, role: Role) -> None:
         self.local = hole.local
         self.remote = hole.remote
-        self.verifier = None if hole.keys is None else words.verifier(hole.keys.verifier)
+        self.verifier = None if hole.keys is None else readable(hole.keys.verifier)
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._ends: dict[int, ProgramEnd] = {}
         self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -132,16 +134,16 @@ class Tunnel:
             writer.refuse(words.PEER_TAKES_NOTHING)
         return end.reader, writer
 
-    def _note(self, event: str, /, **fields: object) -> None:
+    def _note(self, event: events.Event) -> None:
         """Take in an event of the session: forget streams that are over, and tell their readers why."""
-        over: list[ProgramEnd] = []
-        if event == "link_ended":
-            over = list(self._ends.values())
-        elif event in ("stream_closed", "stream_reset", "target_refused"):
-            over = [self._ends.pop(int(str(fields["stream"])))]
-        for end in over:
-            if event != "stream_closed":
-                end.fail(str(fields["reason"]))
+        match event:
+            case events.LinkEnded(reason=reason):
+                for end in self._ends.values():
+                    end.fail(reason)
+            case events.StreamClosed(stream=number):
+                del self._ends[number]
+            case events.StreamReset(stream=number, reason=reason) | events.TargetRefused(stream=number, reason=reason):
+                self._ends.pop(number).fail(reason)
 
     # ---- the end
 
@@ -311,7 +313,7 @@ async def _meet(settings: Settings) -> Hole:
     loop = asyncio.get_running_loop()
     began, current = loop.time(), settings
     while Trait.CHECK in (hole := await _punch(current)).traits:
-        session = Session(loop, hole, Plan(settings.role), words.unreported)
+        session = Session(loop, hole, Plan(settings.role), events.unreported)
         try:
             session.start(hole.unread)
             await session.ended

@@ -34,6 +34,7 @@ from punchtunnel.protocol.goodbye import Parting
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Goodbye, Reason, Reset
 from punchtunnel.punching.hole import Hole
+from punchtunnel.reporting import events
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
 from punchtunnel.system.loop import GuardedLoop
 from punchtunnel.system.poller import Poller
@@ -62,7 +63,7 @@ PING_EVERY = 0.1
 CHECK_LIMIT = 30.0
 
 
-def run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None = None) -> Outcome:
+def run(hole: Hole, plan: Plan, report: events.Report, signals: Signals | None = None) -> Outcome:
     """Bridge a hole until the session ends; closes the hole.
 
     Args:
@@ -84,7 +85,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def _run(hole: Hole, plan: Plan, report: words.Report, signals: Signals | None) -> Outcome:
+async def _run(hole: Hole, plan: Plan, report: events.Report, signals: Signals | None) -> Outcome:
     loop = asyncio.get_running_loop()
     session = Session(loop, hole, plan, report, own_loop=True)
     guarded = GuardedLoop(loop, session.broke)
@@ -132,7 +133,7 @@ class Session:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: words.Report, *, own_loop: bool = False
+        self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: events.Report, *, own_loop: bool = False
     ) -> None:
         self._loop = GuardedLoop(loop, self.broke)
         self._loop_name = type(loop).__module__.partition(".")[0]
@@ -178,7 +179,7 @@ class Session:
     def start(self, unread: bytes) -> None:
         """Open the first stream or the doors to it, and begin."""
         if not self._checked:
-            self._report("link_up", loop=self._loop_name, side="leading" if self._leads else "following")
+            self._report(events.LinkUp(loop=self._loop_name, side="leading" if self._leads else "following"))
         self._link.start(unread)
         if self._checked:
             self._later("check", CHECK_LIMIT, self._give_up_checking)
@@ -245,7 +246,7 @@ class Session:
 
     def probe(self) -> None:
         """End the session soon, so that -k punches again, unless the peer is heard before."""
-        self._report("trying_now", what=words.PROBE_LINK)
+        self._report(events.TryingNow(what=words.PROBE_LINK))
         self._link.ping()
         asked = time.monotonic()
 
@@ -293,7 +294,7 @@ class Session:
     def sized(self, number: int, size: int) -> None:
         """The peer's stdin is a file: --progress can tell how much is left."""
         if number == self._only and self._stdio is not None:
-            self._report("announced", direction="in", bytes=size)
+            self._report(events.Announced(direction="in", bytes=size))
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; the session too, if it was the only one."""
@@ -304,7 +305,7 @@ class Session:
         elif isinstance(failure, Broken):
             self._on_broken(number, failure)
         else:
-            self._report("stream_closed", stream=number)
+            self._report(events.StreamClosed(stream=number))
         leaves = self._leaving or self._parting.heard is not None
         if number == self._only or (leaves and not self._link.stream_count):
             self._say_goodbye()
@@ -321,14 +322,15 @@ class Session:
         reason = words.reset_reason(reset.reason)
         ours = (number % 2 == 1) == self._leads
         refused = ours and not reset.accepted and reset.reason != Reason.CLOSING
-        self._report("target_refused" if refused and not self._single else "stream_reset", stream=number, reason=reason)
+        event = events.TargetRefused if refused and not self._single else events.StreamReset
+        self._report(event(stream=number, reason=reason))
         if number == self._only:
             self._cut = True
             self._fail(TargetError(reason) if refused else LinkError(reason))
 
     def _on_broken(self, number: int, broken: Broken) -> None:
         error = broken.error
-        self._report("stream_reset", stream=number, reason=error.strerror or str(error))
+        self._report(events.StreamReset(stream=number, reason=error.strerror or str(error)))
         if number != self._only:
             return
         self._cut = True
@@ -348,11 +350,11 @@ class Session:
     def _after_joining_stdio(self, number: int) -> None:
         if self._peer_takes_nothing:
             if self._plan.stdin is not None:
-                self._report("warning", reason=words.STDIN_NOT_READ)
+                self._report(events.Warned(reason=words.STDIN_NOT_READ))
             self._link.end_source(number)
         elif self._plan.stdin_size is not None:
             self._link.announce(number, self._plan.stdin_size)
-            self._report("announced", direction="out", bytes=self._plan.stdin_size)
+            self._report(events.Announced(direction="out", bytes=self._plan.stdin_size))
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         name = f"accept {listener.fileno()}"
@@ -373,13 +375,13 @@ class Session:
                     continue
                 except OSError as error:
                     if not told:
-                        self._report("warning", reason=words.cannot(words.ACCEPT, error))
+                        self._report(events.Warned(reason=words.cannot(words.ACCEPT, error)))
                     told = True
                     self._later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
                 number = self.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
-                self._report("stream_opened", stream=number, what=words.LOCAL_CLIENT)
+                self._report(events.StreamOpened(stream=number, what=words.LOCAL_CLIENT))
             # Edge-triggered: those that are still waiting are not told again.
             self._later(name, 0, accept)
 
@@ -389,7 +391,7 @@ class Session:
         if isinstance(result, OSError):
             self._not_reached(number, result)
             return
-        self._report("stream_opened", stream=number, what=words.to_target(self._target))
+        self._report(events.StreamOpened(stream=number, what=words.to_target(self._target)))
         end = SocketEnd(result)
         if not self._link.join(number, end):
             end.abort()
@@ -403,7 +405,7 @@ class Session:
             self._fail(TargetError(text))
             self._say_goodbye()
         else:
-            self._report("target_refused", stream=number, reason=text)
+            self._report(events.TargetRefused(stream=number, reason=text))
 
     # ---- the end
 
@@ -423,7 +425,7 @@ class Session:
 
     def ponged(self, value: int, rtt: float) -> None:
         """A ping was answered; behind our goodbye it proves that that was read."""
-        self._report("rtt", rtt_s=rtt)
+        self._report(events.RoundTrip(rtt_s=rtt))
         self._parting.pong(value)
         self._part()
         if self._measuring:
@@ -438,12 +440,13 @@ class Session:
         self._measuring = False
         self._round_trips = found = RoundTrips.of(self._pongs[1:])
         self._report(
-            "path",
-            local=self._path[0],
-            remote=self._path[1],
-            rtt_min_s=found.least,
-            rtt_median_s=found.median,
-            rtt_max_s=found.most,
+            events.PathMeasured(
+                local=self._path[0],
+                remote=self._path[1],
+                rtt_min_s=found.least,
+                rtt_median_s=found.median,
+                rtt_max_s=found.most,
+            )
         )
         self._say_goodbye()
 
@@ -498,7 +501,7 @@ class Session:
             status, reason = self._failure.status, str(self._failure)
         bytes_in, bytes_out = self._link.bytes_in, self._link.bytes_out
         elapsed = time.monotonic() - self._began
-        self._report("link_ended", reason=reason, elapsed_s=elapsed, bytes_in=bytes_in, bytes_out=bytes_out)
+        self._report(events.LinkEnded(reason=reason, elapsed_s=elapsed, bytes_in=bytes_in, bytes_out=bytes_out))
         self.ended.set_result(Outcome(status, reason, self._round_trips))
 
     # ---- time
@@ -517,11 +520,12 @@ class Session:
     def _tell_traffic(self) -> None:
         self._later("traffic", self._plan.traffic_every, self._tell_traffic)
         self._report(
-            "traffic",
-            elapsed_s=time.monotonic() - self._began,
-            bytes_in=self._link.bytes_in,
-            bytes_out=self._link.bytes_out,
-            streams=self._link.stream_count,
+            events.Traffic(
+                elapsed_s=time.monotonic() - self._began,
+                bytes_in=self._link.bytes_in,
+                bytes_out=self._link.bytes_out,
+                streams=self._link.stream_count,
+            )
         )
 
     def _tick(self) -> None:

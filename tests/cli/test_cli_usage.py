@@ -18,8 +18,8 @@ from punchtunnel.cli import command
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS
 from punchtunnel.punching.hole import Settings
+from punchtunnel.reporting.events import SCHEMA
 from punchtunnel.session.plan import Outcome
-from punchtunnel.words.events import SCHEMA
 
 from ..reporting.test_events import check
 

@@ -13,9 +13,9 @@ from punchtunnel.protocol.frames import Flag, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Goodbye
 from punchtunnel.punching.hole import Counts, Hole
+from punchtunnel.reporting.events import unreported
 from punchtunnel.session import session
 from punchtunnel.session.plan import Plan
-from punchtunnel.words import unreported
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 GOODBYE = Header(Kind.GO_AWAY, Flag(0), 0, Goodbye.NORMAL).encode()
