@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,7 +17,7 @@ import typer
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
+from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli.options import Options, check_secret, find_secret, settings_of, side_of
 from punchtunnel.errors import NO_RESOURCES, Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol import secret
@@ -32,7 +32,6 @@ from punchtunnel.reporting.output import open_output
 from punchtunnel.reporting.status import Status, status_of_a_mistake
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
 from punchtunnel.system.signals import Signals
-from punchtunnel.system.tcp import name_of
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
@@ -391,39 +390,14 @@ def _bridge(hole: Hole, plan: Plan, status: Status, signals: Signals) -> Outcome
     return session.run(hole, plan, status, signals)
 
 
-@contextlib.contextmanager
-def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.socket]]:
-    """Bind every -L before the punch begins, and clean up behind it."""
+def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:
+    """Bind every -L before the punch begins, and clean up at the end."""
     if not places:
-        yield []
-        return
+        return contextlib.nullcontext([])
     # Imported now: without -L nothing of it is needed before the bridge.
-    from punchtunnel.ends.stdio import listen
+    from punchtunnel.ends.listening import listening
 
-    with contextlib.ExitStack() as stack:
-        listeners = []
-        for place in places:
-            listener = stack.enter_context(contextlib.closing(listen(place)))
-            listeners.append(listener)
-            name = str(place)
-            if isinstance(place, UnixPlace):
-                stack.callback(_unlink, place.path, _identity(place.path))
-            else:
-                name = name_of(listener.getsockname())
-            status(events.Listening(place=name))
-        yield listeners
-
-
-def _identity(path: str) -> tuple[int, int]:
-    info = os.lstat(path)
-    return info.st_dev, info.st_ino
-
-
-def _unlink(path: str, ours: tuple[int, int]) -> None:
-    """Remove our socket, if it is still what is there."""
-    with contextlib.suppress(OSError):
-        if _identity(path) == ours:
-            os.unlink(path)
+    return listening(places, lambda name: status(events.Listening(place=name)))
 
 
 def _allow_descriptors() -> None:

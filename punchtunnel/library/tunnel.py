@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from punchtunnel import words
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.errors import Exit, LinkError, SignalError
 from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol import secret as secrets

@@ -13,7 +13,7 @@ from punchtunnel.protocol.hello import Role
 if TYPE_CHECKING:
     import socket
 
-    from punchtunnel.ends.stdio import End
+    from punchtunnel.ends.end import End
 
 
 @dataclass(frozen=True, slots=True)

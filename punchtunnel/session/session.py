@@ -25,8 +25,10 @@ import time
 from collections.abc import Callable
 
 from punchtunnel import words
-from punchtunnel.ends.stdio import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
-from punchtunnel.ends.target import Connects, why_unreachable
+from punchtunnel.ends.end import End
+from punchtunnel.ends.sockets import ACCEPTED_INHERIT, SocketEnd
+from punchtunnel.ends.stdio import StdioEnd
+from punchtunnel.ends.target import Connects
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.link.link import Broken, Link
 from punchtunnel.protocol.agreement import Opener, Sealer
@@ -36,6 +38,7 @@ from punchtunnel.protocol.mux import Goodbye, Reason, Reset
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
+from punchtunnel.session.roles import why_unreachable
 from punchtunnel.system.loop import GuardedLoop
 from punchtunnel.system.poller import Poller
 from punchtunnel.system.signals import Signals
