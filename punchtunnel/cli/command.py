@@ -18,7 +18,8 @@ import typer
 import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, parse_listen, parse_target
-from punchtunnel.cli.options import Options, check_secret, find_secret, settings_of, side_of
+from punchtunnel.cli.options import Options, settings_of, side_of
+from punchtunnel.cli.secret import check_secret, find_secret
 from punchtunnel.errors import NO_RESOURCES, Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol import secret
 from punchtunnel.protocol.frames import MAX_SIZE
@@ -86,7 +87,7 @@ def _show_version(wanted: bool) -> None:
 
 def _show_new_secret(wanted: bool) -> None:
     if wanted:
-        typer.echo(secret.fresh())
+        typer.echo(secret.fresh(os.urandom))
         raise typer.Exit
 
 

@@ -21,7 +21,6 @@ from typing import TypeVar
 from punchtunnel.doctor import rulesets
 from punchtunnel.doctor.facts import Clock, Facts, Route
 from punchtunnel.doctor.firewall import Table
-from punchtunnel.protocol import secret
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.system import tcp
 from punchtunnel.system.clock import error_bound_ms
@@ -230,20 +229,19 @@ def _firewall() -> tuple[Sequence[Table] | None, str]:
     return tables, ""
 
 
-def _environment() -> dict[str, str]:
-    """Return what another program gets: English, and not the secret."""
-    return {name: value for name, value in os.environ.items() if name != secret.VARIABLE} | {"LC_ALL": "C"}
-
-
 def _printed(*command: str) -> tuple[str | None, str]:
-    """Return what a command prints, or None and why it fails."""
-    program = shutil.which(command[0], path=os.environ.get("PATH", os.defpath) + os.pathsep + TOOL_PLACES)
+    """Return what a command prints, or None and why it fails.
+
+    It runs in English, and with nothing else of our environment: that may hold the secret.
+    """
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + TOOL_PLACES
+    program = shutil.which(command[0], path=path)
     if program is None:
         return None, words.NOT_INSTALLED.format(program=command[0])
     try:
         done = subprocess.run(
             [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TOOL_PATIENCE,
-            check=True, env=_environment(),
+            check=True, env={"PATH": path, "LC_ALL": "C"},
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         if os.geteuid() != 0:

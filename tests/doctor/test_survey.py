@@ -12,7 +12,6 @@ import pytest
 from punchtunnel.doctor import survey
 from punchtunnel.doctor.facts import Facts, Route
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
-from punchtunnel.protocol.secret import VARIABLE
 
 ROUTE4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -184,7 +183,7 @@ def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytes
     spy.write_text("#!/bin/sh\nenv\n")
     spy.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv(VARIABLE, "hush")
+    monkeypatch.setenv("PUNCHTUNNEL_SECRET", "hush")
     shown, _ = survey._printed("nft")
     assert shown is not None
     assert "LC_ALL=C" in shown
