@@ -175,7 +175,7 @@ SLOW = ["asyncio", "uvloop", "rich", "cryptography", "spake2", "ssl"]
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("punchtunnel.cli.command", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.addresses"]),
+        ("punchtunnel.cli.command", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.proc"]),
         ("punchtunnel", [*SLOW, "typer"]),
     ],
 )

@@ -94,9 +94,9 @@ def _show_new_secret(wanted: bool) -> None:
 def _own_addresses(incomplete: str) -> list[str]:
     """Return what completes --bind.  Where nothing completes a word, the shells offer files."""
     # Imported now: only a shell that completes needs it.
-    from punchtunnel.system import addresses
+    from punchtunnel.system.addresses import own_addresses
 
-    return [address for address in addresses.addresses() if address.startswith(incomplete)]
+    return [address for address in own_addresses() if address.startswith(incomplete)]
 
 
 def _own_places(incomplete: str) -> list[str]:

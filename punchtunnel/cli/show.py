@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from punchtunnel.address import AnyPlace, Place, is_literal
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.resolver import Address, source_towards
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
+from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.words import show as words
 from punchtunnel.words import usage
 
