@@ -68,12 +68,12 @@ def test_what_others_can_repeat_does_not_fill_a_log() -> None:
     for number in range(1000):
         status(TargetRefused(number, "down"))
     lines = stream.getvalue().splitlines()
-    assert lines[-1] == f"punchtunnel: stream 0: down (and {1000 - BURST} more of the kind before it; -vv tells all)"
+    assert lines[-1] == f"punchtunnel: stream 0: down (and {1000 - BURST} more like it before; -vv prints all)"
     now = 1000.0
     status(TargetRefused(1, "down"))
     status(TargetRefused(2, "down"))
     lines = stream.getvalue().splitlines()
-    assert lines[-2].endswith("(and 999 more of the kind before it; -vv tells all)")
+    assert lines[-2].endswith("(and 999 more like it before; -vv prints all)")
     assert lines[-1] == "punchtunnel: stream 2: down"
 
 
