@@ -1,8 +1,8 @@
-"""The part of a loop that a session uses, with an eye on what it calls.
+"""The part of an event loop that a session uses, with a guard around each callback.
 
-An exception in a callback is nobody's: the loop writes it to a log and goes
-on, and a session that goes on with half a state would hang.  Setting the
-loop's own exception handler would take it from the program whose loop it is.
+A loop writes an exception of a callback to a log and goes on, and a session
+that goes on with half of its state would hang.  The loop's own exception
+handler is no way out: it belongs to the program that runs the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Callback = Callable[..., object]
 
 
 class Loop(Protocol):
-    """What poller.py, link.py and target.py need of a loop; asyncio's and uvloop's have it."""
+    """What a session needs of a loop; those of asyncio and uvloop have it."""
 
     def call_soon(self, callback: Callback, *args: Any) -> asyncio.Handle:
         """See asyncio.AbstractEventLoop."""
@@ -34,11 +34,11 @@ class Loop(Protocol):
 
 
 class GuardedLoop:
-    """A loop whose callbacks, where they fail, tell somebody instead of a log.
+    """A loop that reports exceptions of its callbacks instead of logging them.
 
     Args:
         loop: The running loop.
-        broke: Told of what nobody has caught: a bug.
+        broke: Called with an exception that a callback has not caught: a bug.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, broke: Callable[[BaseException], None]) -> None:
