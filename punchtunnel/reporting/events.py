@@ -75,7 +75,6 @@ class Event:
         """Return a text with the fields in their places."""
         return text.format_map(vars(self))
 
-
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
