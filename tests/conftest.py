@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.system import pipes
 
 from .link.links import Case

@@ -36,10 +36,6 @@ ROOMS = {
     | {"__init__", "protocol", "system", "reporting", "punching", "reach", "ends", "session", "library", "doctor"},
     "__main__": {"cli"},
 }
-# Arrows that are still to go: (module, module).
-NOT_YET = {
-    ("protocol.secret", "words"),
-}
 
 LOOP = {"asyncio", "uvloop"}
 WAITING = {"select", "selectors"}
@@ -57,8 +53,8 @@ FORBIDDEN = {
     "ends": {"selectors"},
     "session": {"selectors"},
 }
-# What a module needs of it all the same: the type of the jitter's source, and fresh randomness by default.
-EXCEPTIONS = {"protocol.schedule": {"random"}, "protocol.secret": {"os"}}
+# What a module needs of it all the same: the type of the jitter's source.
+EXCEPTIONS = {"protocol.schedule": {"random"}}
 FOREIGN = {
     "cli": {"typer"},
     "session": {"uvloop"},
@@ -114,20 +110,12 @@ def test_every_module_is_in_a_room() -> None:
 
 @pytest.mark.parametrize("module", TREES)
 def test_a_room_knows_only_what_it_may(module: str) -> None:
-    known = {other for other in own_imports(module) if room_of(other) not in {room_of(module), *ROOMS[room_of(module)]}}
-    assert {(module, other) for other in known} - NOT_YET == set()
-
-
-def test_what_is_still_to_go_is_still_there() -> None:
-    assert {(module, other) for module, other in NOT_YET if other not in own_imports(module)} == set()
+    assert {room_of(other) for other in own_imports(module)} <= {room_of(module), *ROOMS[room_of(module)]}
 
 
 def test_no_import_goes_in_a_circle() -> None:
     """Annotations included."""
-    graph = {module: own_imports(module) - {module} for module in TREES}
-    for module, other in NOT_YET:
-        graph[module].discard(other)
-    graphlib.TopologicalSorter(graph).prepare()
+    graphlib.TopologicalSorter({module: own_imports(module) - {module} for module in TREES}).prepare()
 
 
 @pytest.mark.parametrize("module", TREES)
@@ -187,7 +175,7 @@ SLOW = ["asyncio", "uvloop", "rich", "cryptography", "spake2", "ssl"]
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("punchtunnel.cli.run", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.addresses"]),
+        ("punchtunnel.cli.run", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.proc"]),
         ("punchtunnel.cli.command", [*SLOW, "punchtunnel.punching", "punchtunnel.session"]),
         ("punchtunnel", [*SLOW, "typer", "typing", "enum"]),
     ],

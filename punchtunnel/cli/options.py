@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+
+# The secret, unless an option says where it is.
+SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
 
 
 def _show_version(wanted: bool) -> None:
@@ -20,16 +24,16 @@ def _show_new_secret(wanted: bool) -> None:
     if wanted:
         from punchtunnel.protocol import secret
 
-        typer.echo(secret.fresh())
+        typer.echo(secret.fresh(os.urandom))
         raise typer.Exit
 
 
 def _own_addresses(incomplete: str) -> list[str]:
     """Return what completes --bind.  Where nothing completes a word, the shells offer files."""
     # Imported now: only a shell that completes needs it.
-    from punchtunnel.system import addresses
+    from punchtunnel.system.addresses import own_addresses
 
-    return [address for address in addresses.addresses() if address.startswith(incomplete)]
+    return [address for address in own_addresses() if address.startswith(incomplete)]
 
 
 def _own_places(incomplete: str) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ import typer
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace, parse_listen, parse_target
+from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import Options
-from punchtunnel.cli.values import check_secret, find_secret, settings_of
+from punchtunnel.cli.secret import check_secret, find_secret
+from punchtunnel.cli.values import settings_of
 from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole, Settings
@@ -29,7 +30,6 @@ from punchtunnel.reporting.status import Status
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.system.signals import Signals
-from punchtunnel.system.tcp import name_of
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
@@ -201,36 +201,11 @@ def _session(
     return running.run(hole, _plan(options, role, listeners, status), status, signals)
 
 
-@contextlib.contextmanager
-def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.socket]]:
-    """Bind every -L before the punch begins, and clean up behind it."""
+def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:
+    """Bind every -L before the punch begins, and clean up at the end."""
     if not places:
-        yield []
-        return
-    # Imported now: without -L nothing of it is needed before the bridge.
-    from punchtunnel.ends.stdio import listen
+        return contextlib.nullcontext([])
+    # Imported now: without -L nothing of it is needed before the session.
+    from punchtunnel.ends.listening import listening
 
-    with contextlib.ExitStack() as stack:
-        listeners = []
-        for place in places:
-            listener = stack.enter_context(contextlib.closing(listen(place)))
-            listeners.append(listener)
-            name = str(place)
-            if isinstance(place, UnixPlace):
-                stack.callback(_unlink, place.path, _identity(place.path))
-            else:
-                name = name_of(listener.getsockname())
-            status(events.Listening(place=name))
-        yield listeners
-
-
-def _identity(path: str) -> tuple[int, int]:
-    info = os.lstat(path)
-    return info.st_dev, info.st_ino
-
-
-def _unlink(path: str, ours: tuple[int, int]) -> None:
-    """Remove our socket, if it is still what is there."""
-    with contextlib.suppress(OSError):
-        if _identity(path) == ours:
-            os.unlink(path)
+    return listening(places, lambda name: status(events.Listening(name)))

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
-from punchtunnel.cli.options import Options
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.protocol.secret import VARIABLE
-from punchtunnel.punching.resolver import Address, source_towards
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
+from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.words import show as words
 from punchtunnel.words import usage
 
@@ -61,7 +60,7 @@ def side_of(options: Options) -> Side:
         listens=bool(options.listen),
         target=None if options.to is None else parse_target(options.to),
         flags=[flag for flag, given in flags.items() if given],
-        secret=bool(options.secret_file or options.ask_secret or os.environ.get(VARIABLE)),
+        secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
     )
 
 

@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 
 from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.cli.options import Options
-from punchtunnel.errors import SignalError, UsageError
-from punchtunnel.protocol import secret
+from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.hole import DEFAULT_WAIT, Settings
 from punchtunnel.punching.punch import has_fast_aes
-from punchtunnel.reporting import events
 from punchtunnel.words import usage
 
 # A number of seconds above this is a mistake: three centuries.
 LONGEST = 1e10
-
-
-def check_secret(options: Options) -> None:
-    """Check that a secret is not given where none can be used.
-
-    Raises:
-        UsageError: It is.
-    """
-    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
-    if options.plain and given:
-        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
-
-
-def find_secret(options: Options, report: events.Report) -> bytes:
-    """Return the shared secret, or b"" if there is none."""
-
-    def warn(reason: str) -> None:
-        report(events.Warned(reason=reason))
-
-    check_secret(options)
-    ask = None
-    if options.ask_secret:
-        ask = _ask
-    found = secret.find(os.environ, options.secret_file, ask, warn)
-    if options.require_secret and not found:
-        raise UsageError(usage.NO_SECRET.format(variable=secret.VARIABLE))
-    return found
-
-
-def _ask() -> str:
-    """Ask for the secret on the terminal; stdin and stdout belong to the tunnel."""
-    # Imported now: only who asks pays for it.
-    import getpass
-
-    # SIGINT must come as an exception: getpass has echo to switch on again.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        # Without a terminal getpass would read the tunnel's stdin.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-        return getpass.getpass(words.PROMPT)
-    except EOFError as error:
-        raise UsageError(usage.NOTHING_TYPED) from error
-    except OSError as error:
-        raise UsageError(usage.NOBODY_TO_ASK) from error
-    except KeyboardInterrupt as error:
-        raise SignalError(signal.SIGINT) from error
-    except UnicodeError:
-        # Without the cause: it would show bytes of what was typed.
-        raise UsageError(usage.SECRET_NOT_TEXT) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _traits(options: Options) -> Trait:

@@ -9,7 +9,7 @@ import asyncio
 import weakref
 
 from punchtunnel import words
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.errors import Exit, LinkError
 from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol.agreement import readable

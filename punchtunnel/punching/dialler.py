@@ -52,9 +52,9 @@ from punchtunnel.address import join_host_port
 from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol import schedule
 from punchtunnel.punching.hole import Counts
-from punchtunnel.punching.resolver import LOOPBACK, Address
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import LOOPBACK, Address, source_towards
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
 BACKLOG = 16
@@ -514,7 +514,7 @@ def _outcome(dial: Dial) -> str:
     if not tcp.is_stopped_here(dial.sock):
         return "pending"
     # Neither a local firewall that drops what is sent nor a route that is gone ends a connect() that is under way.
-    return "forbidden" if tcp.has_route(dial.sock.family, dial.address.at(dial.port)) else "unreachable"
+    return "forbidden" if source_towards(dial.address) is not None else "unreachable"
 
 
 def _kind_of(code: int, held: bool) -> str:

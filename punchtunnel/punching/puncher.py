@@ -32,9 +32,10 @@ from punchtunnel.punching import diagnosis
 from punchtunnel.punching.dialler import Dial, Dialler
 from punchtunnel.punching.hole import Counts, Hole, Settings
 from punchtunnel.punching.rations import EVERYBODY_ELSE, Caller, Rations, Tries
-from punchtunnel.punching.resolver import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
+from punchtunnel.punching.resolver import MAX_ADDRESSES, REFRESH, Answer, Resolver
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
 
 # Seconds.  A connection on which the peer says nothing is closed: its hello

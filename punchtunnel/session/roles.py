@@ -19,7 +19,9 @@ from typing import Protocol
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
-from punchtunnel.ends.stdio import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd, system_reason
+from punchtunnel.ends.end import End
+from punchtunnel.ends.sockets import ACCEPTED_INHERIT, SocketEnd, system_reason
+from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.ends.target import Connects
 from punchtunnel.errors import NO_RESOURCES, Exit, LinkError, PunchtunnelError, TargetError
 from punchtunnel.link.link import Broken, Link

@@ -22,7 +22,7 @@ import asyncio
 import time
 
 from punchtunnel import words
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.link.link import Broken, Link
 from punchtunnel.protocol.agreement import Opener, Sealer

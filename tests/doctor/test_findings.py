@@ -9,9 +9,10 @@ import pytest
 
 from punchtunnel.address import Place
 from punchtunnel.doctor import findings
-from punchtunnel.doctor.facts import Clock, Facts, Route, Sight
+from punchtunnel.doctor.facts import Clock, Facts, Sight
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.doctor.rulesets import parse_iptables
+from punchtunnel.system.routes import Route
 from punchtunnel.words import doctor as words
 
 NOW = 1795264454.0

@@ -27,9 +27,9 @@ from punchtunnel.punching import puncher
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole, Settings
 from punchtunnel.punching.punch import open_hole
-from punchtunnel.punching.resolver import Address
 from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
 
 A, B = "127.0.0.1", "127.0.0.2"
