@@ -88,8 +88,10 @@ def test_stopped_peer_that_goes_on_has_lost_nothing(lab: Lab) -> None:
 # ---- signals
 
 
-@SIGNALS
-@BOTH_KINDS
+@pytest.mark.parametrize(
+    ("start", "number"),
+    [(stdio, signal.SIGHUP), (stdio, signal.SIGINT), (stdio, signal.SIGTERM), (listen_and_to, signal.SIGTERM)],
+)
 def test_signal_ends_cleanly_and_the_peer_knows(lab: Lab, start: object, number: int) -> None:
     assert callable(start)
     left, right = start(lab)
@@ -282,6 +284,7 @@ def test_idle_limit_of_the_far_side_ends_this_side_too(lab: Lab) -> None:
 # ---- again and again, and nothing left
 
 
+@pytest.mark.exhaustive
 def test_ten_runs_without_a_pause_all_connect(lab: Lab) -> None:
     for number in range(10):
         left, right = lab.start_left(), lab.start_right(stdin=DEVNULL)
