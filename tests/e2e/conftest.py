@@ -16,6 +16,7 @@ from punchtunnel.system import pipes
 from .ends import Lab
 
 PATHS = ["sealed", "spliced", "copied"]
+on_one_path = pytest.mark.parametrize("data_path", PATHS[:1], indirect=True)
 on_every_path = pytest.mark.parametrize("data_path", PATHS, indirect=True)
 
 

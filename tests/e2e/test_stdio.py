@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import on_every_path
+from .conftest import PATHS, on_every_path, on_one_path
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import MIB, digest, noise
 
@@ -24,7 +24,12 @@ def two_files(lab: Lab, size: int) -> tuple[Path, Path]:
     return paths
 
 
-@pytest.mark.parametrize("where", [TWO_HOSTS, pytest.param(SAME_HOST, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("where", "data_path"),
+    [*((TWO_HOSTS, path) for path in PATHS), (SAME_HOST, PATHS[0])],
+    indirect=["data_path"],
+)
 def test_100_mb_go_both_ways_at_the_same_time_and_both_ends_exit_with_0(lab: Lab, where: str) -> None:
     sources = two_files(lab, 100 * MIB)
     results = lab.folder / "left.out", lab.folder / "right.out"
@@ -79,6 +84,7 @@ def test_late_eof_in_the_other_order(lab: Lab) -> None:
 
 
 @pytest.mark.exhaustive
+@on_one_path
 def test_reply_that_comes_5_s_after_eof_arrives(lab: Lab) -> None:
     left = lab.start_left()
     # A program that answers late, between the two pipes of the other end.
