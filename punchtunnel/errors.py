@@ -10,8 +10,6 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-from punchtunnel import words
-
 # Errors of the system that say that there is no more of something.
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -81,5 +79,5 @@ class SignalError(PunchtunnelError):
     """A signal asked this process to end."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(words.ended_by_signal(signal_number))
+        super().__init__(f"ended by signal {signal_number}")
         self.status = Exit(128 + signal_number)

@@ -15,9 +15,9 @@ def test_every_row_has_a_key_of_its_own_in_its_table() -> None:
     assert len(keys) > 30
 
 
-@pytest.mark.parametrize("cause", words._CAUSES)
+@pytest.mark.parametrize("cause", words.NO_HOLE)
 def test_every_cause_of_no_hole_has_a_row(cause: str) -> None:
-    assert words._CAUSES[cause] in TEXT
+    assert words.NO_HOLE[cause] in TEXT
 
 
 def test_a_row_takes_its_sentence_and_no_other() -> None:

@@ -6,18 +6,22 @@ Nothing is sent, and no name is looked up: that would send a packet too.
 from __future__ import annotations
 
 import ipaddress
+import os
 import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from punchtunnel.address import AnyPlace, Place, is_literal
+from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
+from punchtunnel.cli.options import Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
+from punchtunnel.protocol.secret import VARIABLE
 from punchtunnel.punching.resolver import Address, source_towards
+from punchtunnel.reporting import line
 from punchtunnel.system import clock
-from punchtunnel.words import display, usage
 from punchtunnel.words import show as words
+from punchtunnel.words import usage
 
 # A local port that stands for a privileged one of the target: 22 becomes 2222.
 FIRST_UNPRIVILEGED = 1024
@@ -45,6 +49,20 @@ class Side:
     target: AnyPlace | None = None
     flags: Sequence[str] = ()
     secret: bool = False
+
+
+def side_of(options: Options) -> Side:
+    """Return what the other side must fit."""
+    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
+    return Side(
+        peers=[parse_peer(peer) for peer in options.peers or []],
+        bind=None if options.bind is None else parse_bind(options.bind),
+        channel=options.channel,
+        listens=bool(options.listen),
+        target=None if options.to is None else parse_target(options.to),
+        flags=[flag for flag, given in flags.items() if given],
+        secret=bool(options.secret_file or options.ask_secret or os.environ.get(VARIABLE)),
+    )
 
 
 def command(side: Side) -> str:
@@ -89,7 +107,7 @@ def page(side: Side, now: float) -> str:
         )
         for bucket in schedule.current_buckets(now)
     ]
-    part = display.clock_check(clock.synchronised(), clock.error_bound_ms())
+    part = line.clock_check(clock.synchronised(), clock.error_bound_ms())
     lines = words.other_machine(command(side), side.secret)
     lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
     return "\n".join(lines)

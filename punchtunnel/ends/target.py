@@ -18,11 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from punchtunnel import words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
-from punchtunnel.ends.stdio import system_reason
-from punchtunnel.errors import NO_RESOURCES
-from punchtunnel.protocol.mux import Reason
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import WRITE, Poller
@@ -332,17 +328,3 @@ def _ways(target: Place, flags: int) -> list[_Way]:
         # An interface behind "%" that no machine can have.
         raise socket.gaierror(socket.EAI_NONAME, "no such interface") from error
     return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
-
-
-def why_unreachable(error: OSError) -> tuple[str, Reason]:
-    """Return an error of `connect` as words and as a reason for the far side."""
-    if isinstance(error, TimeoutError):
-        return words.NO_ANSWER, Reason.TIMED_OUT
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror), Reason.NO_SUCH_NAME
-    reason = Reason.UNREACHABLE
-    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
-        reason = Reason.REFUSED
-    elif error.errno in NO_RESOURCES:
-        reason = Reason.NO_RESOURCES
-    return system_reason(error), reason

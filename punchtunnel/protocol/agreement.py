@@ -31,6 +31,7 @@ No sockets and no clock; randomness is an argument.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import struct
 from collections.abc import Callable
@@ -229,3 +230,9 @@ class Opener:
         except self._invalid as error:
             raise PeerError(words.CHANGED_RECORD) from error
         return plaintext
+
+
+def readable(verifier: bytes) -> str:
+    """Return a verifier as groups of letters and digits that two people can read to each other."""
+    text = base64.b32encode(verifier).decode().lower()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))

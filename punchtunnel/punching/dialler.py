@@ -53,6 +53,7 @@ from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol import schedule
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.resolver import LOOPBACK, Address
+from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
@@ -134,7 +135,7 @@ class Dialler:
         monotonic: Callable[[], float],
         rng: random.Random,
         counts: Counts,
-        report: words.Report,
+        report: events.Report,
         on_open: Callable[[socket.socket, str, str, bool, Dial | None], None],
     ) -> None:
         self._selector = selector
@@ -384,7 +385,7 @@ class Dialler:
             self._unbindable = error
         if not own and (family, port) not in self._told_busy:
             self._told_busy.add((family, port))
-            self._report("port_busy", port=port, reason=error.strerror)
+            self._report(events.PortBusy(port=port, reason=error.strerror or str(error)))
 
     def _on_accept(self, listener: _Listener) -> None:
         try:
@@ -402,7 +403,7 @@ class Dialler:
         scope = remote[3] if len(remote) == 4 else 0
         if not known and all((address.host, address.scope) != (host, scope) for address in self._addresses):
             self._counts.foreign += 1
-            self._report("foreign", remote=tcp.name_of(remote))
+            self._report(events.ForeignDial(remote=tcp.name_of(remote)))
             tcp.close_with_reset(sock)
             return
         scheduled = listener.own or remote[1] == listener.port
@@ -504,7 +505,7 @@ class Dialler:
         if dial.last == "expired":
             self._mortal.add(dial.address.family)
         setattr(self._counts, dial.last, getattr(self._counts, dial.last) + 1)
-        self._report("dial_failed", port=dial.source, remote=dial.remote, reason=os.strerror(code))
+        self._report(events.DialFailed(port=dial.source, remote=dial.remote, reason=os.strerror(code)))
 
 
 def _outcome(dial: Dial) -> str:

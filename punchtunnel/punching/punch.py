@@ -11,13 +11,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from punchtunnel import words
 from punchtunnel.address import parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import DEFAULT_WAIT, Hole, Settings
 from punchtunnel.punching.puncher import Puncher
 from punchtunnel.punching.rations import Rations
+from punchtunnel.reporting import events
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
@@ -101,7 +101,7 @@ def open_hole(
     monotonic: Callable[[], float] = time.monotonic,
     rng: random.Random | None = None,
     nonce: bytes | None = None,
-    report: words.Report = words.unreported,
+    report: events.Report = events.unreported,
     signals: Wake | None = None,
     rations: Rations | None = None,
     meanwhile: Callable[[], None] | None = None,

@@ -25,13 +25,15 @@ from dataclasses import dataclass, replace
 from punchtunnel import words
 from punchtunnel.errors import NoHoleError, RejectedError, UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.protocol.agreement import Agreement, preload
+from punchtunnel.protocol.agreement import Agreement, preload, readable
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Trait
+from punchtunnel.punching import diagnosis
 from punchtunnel.punching.dialler import Dial, Dialler
 from punchtunnel.punching.hole import Counts, Hole, Settings
 from punchtunnel.punching.rations import EVERYBODY_ELSE, Caller, Rations, Tries
 from punchtunnel.punching.resolver import MAX_ADDRESSES, REFRESH, Address, Answer, Resolver
+from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 from punchtunnel.system.signals import Wake
 
@@ -84,7 +86,7 @@ class Puncher:
         monotonic: Callable[[], float],
         rng: random.Random,
         nonce: bytes | None,
-        report: words.Report,
+        report: events.Report,
         signals: Wake | None,
         rations: Rations,
         meanwhile: Callable[[], None] | None,
@@ -158,7 +160,7 @@ class Puncher:
                 self._start_loading()
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
-                self._report("waiting", waited_s=now - self._started, dials=self._counts.dials)
+                self._report(events.Waiting(waited_s=now - self._started, dials=self._counts.dials))
             self._expire(now)
             due = min(deadline, self._dialler.next_due(), self._next_expiry()) - self._monotonic()
             for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
@@ -192,7 +194,7 @@ class Puncher:
         """Raise SignalError if one has come; if it only asks to try now, forget every wait."""
         if self._signals is None or not self._signals.check():
             return
-        self._report("trying_now", what=words.DIAL_ANEW)
+        self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         if self._resolver.has_names:
             self._resolved = self._monotonic()
@@ -218,7 +220,7 @@ class Puncher:
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         outcomes = self._dialler.outcomes
-        return NoHoleError(words.no_hole(self._settings.peers, self._settings.wait, self._counts, outcomes))
+        return NoHoleError(diagnosis.why_no_hole(self._settings.peers, self._settings.wait, self._counts, outcomes))
 
     # ---- where to, and when
 
@@ -230,7 +232,7 @@ class Puncher:
         """Punch towards these addresses from now on."""
         self._failed = answer.failed
         for reason in answer.failed:
-            self._report("unresolved", reason=reason)
+            self._report(events.Unresolved(reason=reason))
         if not answer.addresses:
             # Without a word from the resolver there is nothing to be final about.
             asked = answer.failed or not self._resolver.has_names
@@ -260,7 +262,7 @@ class Puncher:
             self._buckets = buckets
             ports = self._dialler.ports
             peer = words.peers_text(self._settings.peers)
-            self._report("punching", peer=peer, port_count=len(ports), ports=ports)
+            self._report(events.Punching(peer=peer, port_count=len(ports), ports=ports))
 
     # ---- connections
 
@@ -272,7 +274,7 @@ class Puncher:
         conn = self._counts.opened
         patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * tcp.round_trip(sock))
         self._candidates[conn] = _Candidate(sock, remote, host, self._monotonic(), patience, scheduled, dial)
-        self._report("opened", local=tcp.name_of(sock.getsockname()), remote=remote)
+        self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=remote))
         tcp.send_at_once(sock)
         if not self._has_nonce:
             self._has_nonce = True
@@ -335,10 +337,10 @@ class Puncher:
                     if self._is_known(conn):
                         self._counts.strangers += why is Why.STRANGER
                         self._counts.other_channel += why is Why.OTHER_CHANNEL
-                    self._report("dropped", remote=self._candidates[conn].remote, reason=why.value)
+                    self._report(events.Dropped(remote=self._candidates[conn].remote, reason=why.value))
                     self._forget(conn)
                 case Reject(conn, version, hello, proved) if conn in self._candidates:
-                    error = RejectedError(words.rejected(self._settings.role, self._settings.traits, version, hello))
+                    error = RejectedError(self._why_rejected(version, hello))
                     if proved or not self._proves:
                         self._farewell(conn)
                         raise error
@@ -393,15 +395,15 @@ class Puncher:
         # Said once of each address of the peer, and once of everybody else, however often it
         # is tried and whatever number a stranger puts into it.
         said = str(error).partition(":")[0], self._caller(conn).source
-        self._report(
-            "rejected_again" if said in self._said else "rejected",
-            remote=self._candidates[conn].remote,
-            reason=str(error),
-        )
+        event = events.RejectedAgain if said in self._said else events.Rejected
+        self._report(event(remote=self._candidates[conn].remote, reason=str(error)))
         self._said.add(said)
         if self._is_known(conn):
             self._rejection = error
         self._forget(conn, politely=True)
+
+    def _why_rejected(self, version: int, hello: Hello | None) -> str:
+        return diagnosis.why_rejected(self._settings.role, self._settings.traits, version, hello)
 
     def _note_capture(self, conn: int) -> None:
         # Whoever dials our listeners says nothing about what happens to our dials.
@@ -448,19 +450,20 @@ class Puncher:
             fast_aes=Trait.FAST_AES in self._settings.traits & won.hello.traits,
         )
         self._report(
-            "hole",
-            local=local,
-            remote=candidate.remote,
-            rtt_s=_round_trip(candidate) or None,
-            role="-z" if Trait.CHECK in won.hello.traits else words.role_name(won.hello.role),
-            leads=won.leads,
-            waited_s=waited,
-            dials=self._counts.dials,
+            events.HoleOpened(
+                local=local,
+                remote=candidate.remote,
+                rtt_s=_round_trip(candidate) or None,
+                role="-z" if Trait.CHECK in won.hello.traits else diagnosis.role_name(won.hello.role),
+                leads=won.leads,
+                waited_s=waited,
+                dials=self._counts.dials,
+            )
         )
         if won.keys is not None:
-            self._report("sealed", authenticated=self._proves, verifier=words.verifier(won.keys.verifier))
+            self._report(events.Sealed(authenticated=self._proves, verifier=readable(won.keys.verifier)))
             if not self._proves:
-                self._report("unauthenticated")
+                self._report(events.Unauthenticated())
 
 
 def _round_trip(candidate: _Candidate) -> float:

@@ -1,6 +1,6 @@
 """The line that shows where a run stands, rewritten in place; and --progress.
 
-    events ──> State ──> words.display ──> parts ──> fit to the width ──> stderr
+    events ──> State ──> line.py ──> parts ──> fit to the width ──> stderr
 
 Rule 1: the line is written only while this process is in the foreground of
         its terminal; a background job leaves the terminal alone.
@@ -24,15 +24,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from punchtunnel.reporting import events, line
+from punchtunnel.reporting.events import Event
+from punchtunnel.reporting.line import Part
+from punchtunnel.reporting.output import Output
 from punchtunnel.reporting.state import State
 from punchtunnel.system import clock
-from punchtunnel.words import display as words
-from punchtunnel.words.display import Part
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from punchtunnel.reporting.status import Output
 
 CLEAR_LINE = "\r\x1b[K"
 # Seconds between two looks at the traffic for a line, and for a log.
@@ -70,7 +70,7 @@ def fit(parts: list[Part], width: int) -> list[Part]:
     from rich.cells import cell_len
 
     left = list(parts)
-    while cell_len(words.joined(left)) > width and (worst := max(part.rank for part in left)):
+    while cell_len(line.joined(left)) > width and (worst := max(part.rank for part in left)):
         # Of equal ones the last.
         del left[max(place for place, part in enumerate(left) if part.rank == worst)]
     return left
@@ -101,7 +101,7 @@ class Display:
         self._is_up = False
         # Others use the terminal now (rule 3).
         self._muted = False
-        self._clock_part = words.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
+        self._clock_part = line.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
         self._console: Console | None = None
         terminal = stream.isatty()
         self._rewrites = terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
@@ -124,28 +124,28 @@ class Display:
         shows = self._shows
         return (shows.progress or (shows.states and shows.streams)) and not shows.typing
 
-    def take(self, event: str, fields: dict[str, object]) -> None:
+    def take(self, event: Event) -> None:
         """Take in one event, and draw what it changes.
 
         Raises:
             OSError: The terminal is gone.
         """
-        self._state.take(event, fields)
+        self._state.take(event)
         match event:
-            case "waiting":
-                # Not `punching`: the first SYNs go before the first line.
+            case events.Waiting():
+                # Not Punching: the first SYNs go before the first line.
                 self._muted = False
                 self._show_punching()
-            case "link_up":
+            case events.LinkUp():
                 self._told = False
                 self._is_up = True
                 self._show_link_up()
-            case "path":
+            case events.PathMeasured():
                 self.give_way()
                 self.close()
-            case "traffic":
+            case events.Traffic():
                 self._show_traffic()
-            case "link_ended":
+            case events.LinkEnded():
                 self._show_end()
 
     # ---- what is shown when
@@ -153,7 +153,7 @@ class Display:
     def _show_punching(self) -> None:
         if not self._shows.states:
             return
-        parts = words.punching(self._state, self._wall(), self._clock_part)
+        parts = line.punching(self._state, self._wall(), self._clock_part)
         if self._rewrites:
             self._draw(parts)
         elif not self._told:
@@ -165,7 +165,7 @@ class Display:
 
     def _show_link_up(self) -> None:
         if self._shows.states:
-            (self._draw if self._rewrites else self._print)(words.connected(self._state))
+            (self._draw if self._rewrites else self._print)(line.connected(self._state))
         if not self._live:
             self.close()
             self._muted = True
@@ -174,20 +174,20 @@ class Display:
         if self._muted or not self._live:
             return
         if self._shows.progress:
-            parts = words.progress(self._state, over=False)
+            parts = line.progress(self._state, over=False)
             (self._draw if self._rewrites else self._print)(parts)
         elif self._rewrites:
-            self._draw(words.traffic(self._state))
+            self._draw(line.traffic(self._state))
 
     def _show_end(self) -> None:
         if self._shows.progress:
-            parts = words.progress(self._state, over=True)
+            parts = line.progress(self._state, over=True)
             if self._muted or not self._rewrites:
                 self._print(parts)
             else:
                 self._draw(parts)
         elif self._is_up and not self._muted and self._drawn:
-            self._draw(words.traffic(self._state))
+            self._draw(line.traffic(self._state))
         elif self._drawn:
             # The path was only checked.
             self.give_way()
@@ -236,7 +236,7 @@ class Display:
 
     def _print(self, parts: list[Part]) -> None:
         if self.in_foreground():
-            self._output.write(f"punchtunnel: {words.joined(parts)}\n")
+            self._output.write(f"punchtunnel: {line.joined(parts)}\n")
 
     def _rendered(self, parts: list[Part]) -> str:
         """Return parts as one row of the terminal, cut and coloured."""
@@ -248,7 +248,7 @@ class Display:
             self._console = Console(file=self._stream, highlight=False, emoji=False, markup=False)
         # The last column stays free: some terminals begin a new row behind it.
         width = max(self._columns() - 1, 1)
-        text = Text.assemble(*((piece, _COLOURS[tone]) for piece, tone in words.pieces(fit(parts, width))))
+        text = Text.assemble(*((piece, _COLOURS[tone]) for piece, tone in line.pieces(fit(parts, width))))
         text.truncate(width, overflow="ellipsis" if self._stream.encoding.lower() == "utf-8" else "crop")
         with self._console.capture() as capture:
             self._console.print(text, end="", width=width, no_wrap=True, crop=False, soft_wrap=True)

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
 
-from punchtunnel import words
-from punchtunnel.words.events import NOTICES
+from punchtunnel.reporting.events import Event, Report
 
 VARIABLE = "NOTIFY_SOCKET"
 # Seconds.  A manager that does not read its socket must not hold up a tunnel.
 PATIENCE = 0.5
 
 
-def teller(address: str | None) -> Callable[[str, dict[str, object]], None] | None:
-    """Return what tells the service manager of an event and its fields; None if there is no manager.
+def teller(address: str | None) -> Report | None:
+    """Return what tells the service manager of an event; None if there is no manager.
 
     Args:
         address: What NOTIFY_SOCKET has: a path, or @name for an abstract socket.
@@ -28,9 +26,9 @@ def teller(address: str | None) -> Callable[[str, dict[str, object]], None] | No
     if not address:
         return None
 
-    def tell(event: str, fields: dict[str, object]) -> None:
-        if (notice := NOTICES.get(event)) is not None:
-            _send(address, words.fill(event, notice, fields))
+    def tell(event: Event) -> None:
+        if event.notice:
+            _send(address, event.fill(event.notice))
 
     return tell
 

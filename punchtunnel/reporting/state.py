@@ -1,6 +1,6 @@
 """What a run looks like at this moment: the sum of its events so far.
 
-    events ──> State ──> words.display ──> a line of a terminal
+    events ──> State ──> line.py ──> a line of a terminal
 
 No clock: times come with the events.
 """
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+
+from punchtunnel.reporting import events
+from punchtunnel.reporting.events import Event
 
 # Seconds over which a rate is taken: long enough not to flicker.
 RATE_SPAN = 3.0
@@ -57,38 +60,32 @@ class State:
     # (seconds, bytes in, bytes out) of the last RATE_SPAN seconds.
     _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
 
-    def take(self, event: str, fields: dict[str, object]) -> None:
-        """Take in one event; unknown ones and fields that are missing change nothing."""
-        match event, fields:
-            case "punching", {"peer": str(peer), "port_count": int(ports)}:
-                self.peer, self.ports = peer, ports
-            case "waiting", {"waited_s": float(waited)}:
-                self.waited_s = waited
-            case "hole", {"local": str(local), "remote": str(remote), "rtt_s": rtt}:
-                self.local, self.remote = local, remote
-                self.rtt_s = rtt if isinstance(rtt, float) else None
+    def take(self, event: Event) -> None:
+        """Take in one event; most change nothing."""
+        match event:
+            case events.Punching():
+                self.peer, self.ports = event.peer, event.port_count
+            case events.Waiting():
+                self.waited_s = event.waited_s
+            case events.HoleOpened():
+                self.local, self.remote, self.rtt_s = event.local, event.remote, event.rtt_s
                 self.sealed = self.authenticated = False
                 self.streams, self.elapsed_s = 0, 0.0
                 self.inward, self.outward = Flow(), Flow()
                 self._samples.clear()
-            case "sealed", {"authenticated": bool(authenticated)}:
-                self.sealed, self.authenticated = True, authenticated
-            case "rtt", {"rtt_s": float(rtt)}:
+            case events.Sealed():
+                self.sealed, self.authenticated = True, event.authenticated
+            case events.RoundTrip():
                 # The smallest is the path's own; larger ones waited, also for a peer that was busy.
-                self.rtt_s = rtt if self.rtt_s is None else min(rtt, self.rtt_s)
-            case "announced", {"direction": str(direction), "bytes": int(size)}:
-                (self.inward if direction == "in" else self.outward).expected = size
-            case (
-                ("traffic" | "link_ended"),
-                {
-                    "elapsed_s": float(elapsed),
-                    "bytes_in": int(bytes_in),
-                    "bytes_out": int(bytes_out),
-                },
-            ):
-                streams = fields.get("streams", 0)
-                self.streams = streams if isinstance(streams, int) else 0
-                self._measure(elapsed, bytes_in, bytes_out)
+                self.rtt_s = event.rtt_s if self.rtt_s is None else min(event.rtt_s, self.rtt_s)
+            case events.Announced():
+                (self.inward if event.direction == "in" else self.outward).expected = event.bytes
+            case events.Traffic():
+                self.streams = event.streams
+                self._measure(event.elapsed_s, event.bytes_in, event.bytes_out)
+            case events.LinkEnded():
+                self.streams = 0
+                self._measure(event.elapsed_s, event.bytes_in, event.bytes_out)
 
     def _measure(self, elapsed: float, bytes_in: int, bytes_out: int) -> None:
         self.elapsed_s, self.inward.size, self.outward.size = elapsed, bytes_in, bytes_out

@@ -1,49 +1,24 @@
-"""Every sentence that a person reads, so that tone and wording stay one hand's.
+"""The sentences that a person reads, so that tone and wording stay one hand's.
 
-Lower case, no exception names; what happened, with numbers, and what to try.
-The same word always names the same thing: hole, dial, hold, bucket, winner,
-leader, stream, credit, target, peer.
+A sentence is lower case and without exception names: what happened, with
+numbers, and what to try.  The same word always names the same thing: hole,
+dial, hold, bucket, winner, leader, stream, credit, target, peer.
 
-    words           why it failed, and what to try
-    words.usage     what is wrong with the command line
-    words.protocol  what a peer has done wrong
-    words.events    what happens on the way
-    words.display   the line of a terminal, --progress, and -z
-    words.show      --show
-    words.doctor    --doctor
+    words             why it failed, and what to try
+    words.usage       what is wrong with the command line
+    words.peer        what a peer has done wrong, and why it was rejected
+    words.show        --show
+    words.doctor      --doctor
+    words.quantities  bytes, rates and times
 
-Only the help of each option stands with the option (command.py).
+Sentences only, which import nothing: the code that decides which one is true
+stands where it knows why.  An event has its sentence with its fields
+(reporting/events.py), and an option its help (cli/command.py).
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
-
-from punchtunnel.words.events import EVENTS, Level
-
-if TYPE_CHECKING:
-    from punchtunnel.protocol.hello import Hello, Role, Trait
-    from punchtunnel.punching.hole import Counts
-
-
-# The bits of hello.Trait; importing it here would turn the layers upside down.
-NO_RECEIVE = 1
-PLAIN = 2
-
-
-class Report(Protocol):
-    """Where events go.  The names of the fields carry their units (`wait_s`)."""
-
-    def __call__(self, event: str, /, **fields: object) -> None:
-        """Take in one event of EVENTS with its fields."""
-
-
-def unreported(event: str, /, **fields: object) -> None:
-    """Drop an event: the report of a program that wants none."""
-
+from collections.abc import Sequence
 
 NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
 
@@ -76,53 +51,24 @@ def peers_text(peers: Sequence[str]) -> str:
     return " or ".join(peers)
 
 
-def no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping[str, int]) -> str:
-    """Say why there is no hole, and what to try.
+def no_hole(peers: Sequence[str], wait: float, dials: int, cause: str, count: int) -> str:
+    """Say that there is no hole.
 
     Args:
         peers: As given.
         wait: Seconds.
-        counts: What happened in all.
-        outcomes: How the last dial of each route ended: a field of Counts, or
-            "pending".  The majority tells the cause: a single odd answer
-            among twenty ports is chance.
+        dials: How many were made.
+        cause: A key of NO_HOLE.
+        count: How often it was met.
     """
-    start = f"no hole to {peers_text(peers)} in {wait:g} s: {counts.dials} dials"
-    if not counts.dials:
-        return f"{start}, nobody came: start the other side, with the same --channel"
-    if counts.other_channel:
-        return f"{start}; a punchtunnel there uses another channel: give both sides the same --channel"
-    # What our dials met; the others came to our listeners.
-    answered = max(0, counts.strangers + counts.mute - counts.rewritten)
-    if counts.foreign and not counts.refused + answered:
-        return start + _CAUSES["foreign"].format(count=counts.foreign)
-    if counts.rewritten > answered:
-        return start + _CAUSES["rewritten"].format(count=counts.rewritten)
-    causes = {
-        "mute": answered,
-        "refused": counts.refused,
-        "forbidden": counts.forbidden,
-        "unusable": counts.unusable,
-        "unreachable": counts.unreachable,
-    }
-    # A host without IPv6 finds all of a peer's IPv6 addresses unreachable: what
-    # the others say counts.
-    share = {kind: outcomes.get(kind, 0) for kind in causes} | {"silent": outcomes.get("pending", 0)}
-    share["silent"] += outcomes.get("silent", 0) + outcomes.get("expired", 0)
-    reachable = {kind: count for kind, count in share.items() if count and kind != "unreachable"}
-    cause = max(reachable or share, key=lambda kind: share[kind]) if any(share.values()) else "silent"
-    if cause == "silent" and share["unusable"] > sum(share.values()) // 4:
-        # Two on one channel share the ports between them: what is left to each is silent.
-        cause = "unusable"
-    if cause == "silent" and causes["refused"] + causes["mute"] > (counts.dials - counts.held_again) // 4:
-        # Most ports are held at any moment; what the other dials met says more.
-        cause = max(("refused", "mute"), key=lambda kind: causes[kind])
-    # A dial that this machine refuses is made again and again: its ports are what counts.
-    count = share[cause] if cause == "unusable" else causes.get(cause) or share[cause]
-    return start + _CAUSES[cause].format(count=count)
+    why = NO_HOLE[cause].format(count=count)
+    return f"no hole to {peers_text(peers)} in {wait:g} s: {dials} dials{why}"
 
 
-_CAUSES = {
+# Why there is no hole, by its cause (punching/diagnosis.py), filled in with `count`.
+NO_HOLE = {
+    "nobody": ", nobody came: start the other side, with the same --channel",
+    "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
     "foreign": ", no answer; {count} connections came from another address than the peer's: "
     "if that is the peer, give its address instead",
     "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "
@@ -166,37 +112,6 @@ def not_our_address(bind: str | None) -> str:
 def no_resources(reason: str) -> str:
     """Say that the system is out of something."""
     return f"the system refuses more sockets: {reason}; raise `ulimit -n`"
-
-
-def role_name(role: Role) -> str:
-    """Return a role as the options that choose it."""
-    names = {1: "--stdio", 2: "-L", 4: "--to", 8: "a library socket"}
-    return " and ".join(name for bit, name in names.items() if role & bit) or "nothing"
-
-
-def verifier(data: bytes) -> str:
-    """Return bytes as groups of letters and digits that can be read aloud."""
-    text = base64.b32encode(data).decode().lower()
-    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
-
-
-def rejected(mine: Role, traits: Trait, version: int, hello: Hello | None) -> str:
-    """Say why the peer was rejected and what to change."""
-    if hello is None:
-        return f"the peer speaks another protocol: version {version}, not 1; install the same punchtunnel on both sides"
-    if (traits ^ hello.traits) & PLAIN:
-        side = "here" if traits & PLAIN else "there"
-        return f"--plain is given {side} but not on the other side: give it on both, or better on neither"
-    if traits & hello.traits & NO_RECEIVE:
-        return "both sides are --send-only, so nobody would receive anything: drop it on one side"
-    both = f"roles do not fit: {role_name(mine)} here, {role_name(hello.role)} there"
-    if mine == hello.role and "-L" in role_name(mine):
-        return f"{both}: both sides listen; one side needs --to HOST:PORT, or no option for stdio"
-    if mine == hello.role:
-        return f"{both}: both sides wait to dial a target; one side needs -L PORT, or no option for stdio"
-    if 8 in (mine, hello.role):
-        return f"{both}: punchtunnel.punch() meets only punchtunnel.punch(); use the same on both sides"
-    return f"{both}: pair -L with --to, or give one of the two alone to meet stdio"
 
 
 def target_failed(target: str, reason: str, *, local: bool = False) -> str:
@@ -250,11 +165,6 @@ def left_out(count: int) -> str:
     return f" (and {count} more of the kind before it; -vv tells all)"
 
 
-def ended_by_signal(number: int) -> str:
-    """Say that a signal ended this process."""
-    return f"ended by signal {number}"
-
-
 def local_reset(error: OSError) -> str:
     """Say that the local client or target ended its connection with an error."""
     return f"the local connection broke: {error.strerror or error}"
@@ -305,23 +215,3 @@ def foreign_secret(path: str) -> str:
 def cannot(what: str, error: OSError) -> str:
     """Say that reading or writing an own descriptor failed."""
     return f"cannot {what}: {error.strerror or error}"
-
-
-def level(event: str) -> Level:
-    """Return from which verbosity on an event is shown."""
-    return EVENTS[event][0]
-
-
-def sentence(event: str, fields: dict[str, object]) -> str:
-    """Return the text of one event.
-
-    A field that is missing shows by its name: a message must never end a run.
-    """
-    return fill(event, EVENTS[event][1], fields)
-
-
-def fill(event: str, text: str, fields: Mapping[str, object]) -> str:
-    """Return `text` with its fields filled in; where one does not fit, the event and what there is."""
-    with contextlib.suppress(KeyError, ValueError, TypeError):
-        return text.format(**fields)
-    return f"{event} {fields}"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from punchtunnel.words import fill
-
 _NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within a minute"
 
 # What --doctor finds: a sentence, and what to do about it.
@@ -123,7 +121,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
 def finding(name: str, fields: Mapping[str, object]) -> tuple[str, str]:
     """Return the sentence and the remedy of something that --doctor has found."""
     text, remedy = FINDINGS[name]
-    return fill(name, text, fields), fill(name, remedy, fields)
+    return text.format_map(fields), remedy.format_map(fields)
 
 
 # ---- parts of a sentence

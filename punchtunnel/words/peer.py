@@ -40,3 +40,17 @@ CHANGED_RECORD = "the link was tampered with: a record was changed, repeated, mo
 # ---- names
 
 NOT_POSSIBLE = "{peer!r} is not a possible address"
+
+# ---- why it was rejected, and what to change
+
+OTHER_VERSION = (
+    "the peer speaks another protocol: version {theirs}, not {ours}; install the same punchtunnel on both sides"
+)
+PLAIN_HERE = "--plain is given here but not on the other side: give it on both, or better on neither"
+PLAIN_THERE = "--plain is given there but not on the other side: give it on both, or better on neither"
+BOTH_SEND_ONLY = "both sides are --send-only, so nobody would receive anything: drop it on one side"
+ROLES = "roles do not fit: {mine} here, {theirs} there: {advice}"
+BOTH_LISTEN = "both sides listen; one side needs --to HOST:PORT, or no option for stdio"
+BOTH_LEAD_ON = "both sides wait to dial a target; one side needs -L PORT, or no option for stdio"
+RAW_MEETS_RAW = "punchtunnel.punch() meets only punchtunnel.punch(); use the same on both sides"
+PAIR_ROLES = "pair -L with --to, or give one of the two alone to meet stdio"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from punchtunnel.words.display import utc
+from punchtunnel.words.quantities import utc
 
 # Stands for what only a person can fill in.
 THIS_MACHINE = "<address of this machine>"

@@ -65,8 +65,12 @@ def ports_busy(lab: Lab) -> End:
     return lab.start_left()
 
 
+def alone(lab: Lab) -> End:
+    return lab.start(lab.left, "--channel", lab.channel, "-w", "1", *lab.options)
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
-    "killed": killed, "dead": dead, "target": target, "ports-busy": ports_busy,
+    "killed": killed, "dead": dead, "target": target, "ports-busy": ports_busy, "alone": alone,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 

@@ -17,8 +17,9 @@ import uvloop
 
 from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.ends import target as module
-from punchtunnel.ends.target import Connects, LookUp, Reach, why_unreachable
+from punchtunnel.ends.target import Connects, LookUp, Reach
 from punchtunnel.protocol.mux import Reason
+from punchtunnel.session.roles import why_unreachable
 from punchtunnel.system.poller import Poller
 
 LONG = 30.0

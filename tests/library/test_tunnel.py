@@ -19,8 +19,9 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.errors import LinkError, NoHoleError, RejectedError, UsageError
 from punchtunnel.library import tunnel as tunnels
+from punchtunnel.library.calls import connect, open_tunnel
 from punchtunnel.library.streams import StreamProtocol
-from punchtunnel.library.tunnel import Stream, Tunnel, connect, open_tunnel
+from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.mux import MAX_WINDOW, Reason
 
 # A test that waits so long is hung.

@@ -477,3 +477,8 @@ VECTORS = {
     "ChaCha20-Poly1305, record 1, empty": "0100000044fa8760d1dfee8484d757d25fdb915c",
     "key to the follower, rekeyed": "47a1d8eea55acbb81b1a9392e9e5c96270de57ee1ad0537250d4f76420df3fe8",
 }
+
+
+def test_a_verifier_is_groups_of_at_least_64_bits_that_can_be_read_aloud() -> None:
+    assert agreement.readable(bytes.fromhex("35bfb770f25493f4507e")) == "gw73-o4hs-ksj7-iud6"
+    assert len({agreement.readable(bytes([index]) * 10) for index in range(256)}) == 256

@@ -21,6 +21,7 @@ from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.punching.punch import open_hole
 from punchtunnel.punching.puncher import MAX_HALFWAY, MOST_UNPROVED
 from punchtunnel.punching.rations import FREE_TRIES, Rations
+from punchtunnel.reporting.events import Dropped, Event, Opened, Rejected, RejectedAgain
 
 from .test_punch import LONG, A, B, channel, dial_first_port, settings, two
 
@@ -35,17 +36,17 @@ class Heard:
     """Takes the events of a punch; they can be waited for in order."""
 
     def __init__(self) -> None:
-        self._events: queue.Queue[tuple[str, str]] = queue.Queue()
+        self._events: queue.Queue[Event] = queue.Queue()
 
-    def __call__(self, event: str, /, **fields: object) -> None:
-        self._events.put((event, str(fields.get("remote", ""))))
+    def __call__(self, event: Event) -> None:
+        self._events.put(event)
 
-    def next(self, *names: str) -> tuple[str, str]:
-        """Return the next event of these names, and the address of whoever caused it."""
+    def next(self, *kinds: type[Event]) -> tuple[str, str]:
+        """Return the name of the next event of these kinds, and the address of whoever caused it."""
         while True:
-            event, remote = self._events.get(timeout=LONG)
-            if event in names:
-                return event, remote.rpartition(":")[0]
+            event = self._events.get(timeout=LONG)
+            if isinstance(event, kinds):
+                return event.name, str(event.fields["remote"]).rpartition(":")[0]
 
 
 def clock_until(over: threading.Event) -> Callable[[], float]:
@@ -72,7 +73,7 @@ def test_what_was_said_of_a_stranger_is_said_of_the_peer_too(two: ThreadPoolExec
         for source in (ELSEWHERE, B, ELSEWHERE, B):
             with dial_first_port(channel, source) as caller:
                 caller.sendall(hello(channel, Trait.PLAIN))
-                told.append(heard.next("rejected", "rejected_again"))
+                told.append(heard.next(Rejected, RejectedAgain))
     finally:
         over.set()
     assert told == [("rejected", ELSEWHERE), ("rejected", B), ("rejected_again", ELSEWHERE), ("rejected_again", B)]
@@ -90,10 +91,10 @@ def test_no_number_of_versions_hides_another_rejection(two: ThreadPoolExecutor, 
         for version in range(2, 12):
             with dial_first_port(channel, B) as caller:
                 caller.sendall(plain[:8] + bytes([version]))
-                told.append(heard.next("rejected", "rejected_again")[0])
+                told.append(heard.next(Rejected, RejectedAgain)[0])
         with dial_first_port(channel, B) as caller:
             caller.sendall(plain)
-            told.append(heard.next("rejected", "rejected_again")[0])
+            told.append(heard.next(Rejected, RejectedAgain)[0])
     finally:
         over.set()
     assert told == ["rejected", *["rejected_again"] * 9, "rejected"]
@@ -129,9 +130,9 @@ def test_only_callers_from_the_peers_address_count_in_the_diagnosis(
         for said in (hello("x", Trait(0)), b"GET / HTTP/1.1\r\n\r\n"):
             with dial_first_port(channel, source) as caller:
                 caller.sendall(said)
-                heard.next("dropped")
+                heard.next(Dropped)
         with dial_first_port(channel, source):
-            heard.next("opened")
+            heard.next(Opened)
         with dial_first_port(channel, B) as peer:
             prove(peer, channel)()
             hole = end.result(LONG)
@@ -152,7 +153,7 @@ def test_a_crowd_does_not_close_the_connection_that_is_being_tried(two: ThreadPo
             say_the_last_word = prove(peer, channel)
             for _ in range(MAX_HALFWAY + 6):
                 crowd.enter_context(dial_first_port(channel, B))
-                while heard.next("opened")[1] != B:
+                while heard.next(Opened)[1] != B:
                     pass
             say_the_last_word()
             with end.result(LONG).sock as sock:

@@ -17,7 +17,7 @@ from punchtunnel.protocol import schedule
 from punchtunnel.punching.dialler import HOLD_LIFE, MEETING, Dial, Dialler
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.resolver import Address
-from punchtunnel.words import unreported
+from punchtunnel.reporting.events import unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
 # Two workers of pytest must not take each other's ports.

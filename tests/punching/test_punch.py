@@ -28,9 +28,9 @@ from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole, Settings
 from punchtunnel.punching.punch import open_hole
 from punchtunnel.punching.resolver import Address
+from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
 from punchtunnel.system import tcp
 from punchtunnel.system.signals import Wake
-from punchtunnel.words import unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
 # Long enough for a busy machine; a test that needs so long is hung.
@@ -221,8 +221,8 @@ def test_every_port_is_dialled_once_more_before_a_word_to_the_peer(two: ThreadPo
     """What was left half-way used to spoil its port for the next run, in the routers of both sides."""
     failed = threading.Semaphore(0)
 
-    def report(event: str, /, **_: object) -> None:
-        if event == "dial_failed":
+    def report(event: Event) -> None:
+        if isinstance(event, DialFailed):
             failed.release()
 
     plain = replace(settings(B, A, channel), traits=Trait.PLAIN)
@@ -269,8 +269,8 @@ def test_what_comes_behind_is_loaded_while_the_peer_is_waited_for(two: ThreadPoo
 def test_the_side_that_was_there_first_leads(two: ThreadPoolExecutor, channel: str) -> None:
     waiting = threading.Event()
 
-    def report(event: str, /, **_: object) -> None:
-        if event == "waiting":
+    def report(event: Event) -> None:
+        if isinstance(event, Waiting):
             waiting.set()
 
     # An hour passes behind that.
@@ -312,9 +312,9 @@ def test_hole_knows_how_long_the_agreement_took(
     monkeypatch.setattr(puncher, "COMPUTING", 0.0)
     found: list[object] = []
 
-    def report(event: str, /, **fields: object) -> None:
-        if event == "hole":
-            found.append(fields["rtt_s"])
+    def report(event: Event) -> None:
+        if isinstance(event, HoleOpened):
+            found.append(event.rtt_s)
 
     ends = [two.submit(open_hole, settings(*way, channel), report=report) for way in ((A, B), (B, A))]
     check_pair(*(end.result(LONG) for end in ends))
@@ -332,9 +332,9 @@ def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecut
 
 
 def test_caller_from_another_address_is_turned_away(two: ThreadPoolExecutor, channel: str) -> None:
-    events: list[str] = []
+    events: list[Event] = []
 
-    def report(event: str, /, **_: object) -> None:
+    def report(event: Event) -> None:
         events.append(event)
 
     end = two.submit(open_hole, settings(B, A, channel), report=report)
@@ -344,7 +344,7 @@ def test_caller_from_another_address_is_turned_away(two: ThreadPoolExecutor, cha
             assert stranger.recv(100) == b""
     other = two.submit(open_hole, settings(A, B, channel))
     check_pair(end.result(LONG), other.result(LONG))
-    assert "foreign" in events
+    assert any(isinstance(event, ForeignDial) for event in events)
 
 
 def test_busy_local_ports_are_skipped(two: ThreadPoolExecutor, channel: str) -> None:
@@ -393,8 +393,8 @@ def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) ->
 def test_every_failed_dial_is_counted(channel: str) -> None:
     counts: list[Counts] = []
 
-    def report(event: str, /, **_: object) -> None:
-        if event == "dial_failed":
+    def report(event: Event) -> None:
+        if isinstance(event, DialFailed):
             counts.append(Counts())
 
     with pytest.raises(NoHoleError) as caught:
@@ -466,9 +466,9 @@ def test_being_told_to_try_now_starts_over_and_the_end_still_ends(two: ThreadPoo
 
     told = threading.Event()
 
-    def report(event: str, /, **fields: object) -> None:
-        if event == "trying_now":
-            assert fields == {"what": "dialling every port anew"}
+    def report(event: Event) -> None:
+        if isinstance(event, TryingNow):
+            assert event.what == "dialling every port anew"
             told.set()
 
     with TryNow() as wake:

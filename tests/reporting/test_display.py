@@ -20,17 +20,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchtunnel.reporting.display import HINT_AFTER, LINE_EVERY, PERIOD, Display, Shows, fit
-from punchtunnel.reporting.status import Output, Status
-from punchtunnel.words.display import Part
-from punchtunnel.words.events import EVENTS
+from punchtunnel.reporting.events import (
+    Event,
+    Exited,
+    LinkEnded,
+    LinkUp,
+    PathMeasured,
+    PunchingAgain,
+    RoundTrip,
+    Unauthenticated,
+    Waiting,
+    Warned,
+)
+from punchtunnel.reporting.line import Part
+from punchtunnel.reporting.output import Output
+from punchtunnel.reporting.status import Status
 
+from .test_events import sample
 from .test_state import HOLE, NOON, SEALED, punching, traffic
 
-LINK_UP: tuple[str, dict[str, object]] = ("link_up", {"loop": "uvloop", "side": "leading"})
-ENDED: tuple[str, dict[str, object]] = (
-    "link_ended",
-    {"reason": "", "elapsed_s": 4.0, "bytes_in": 4096, "bytes_out": 0},
-)
+LINK_UP = LinkUp("uvloop", "leading")
+ENDED = LinkEnded("", elapsed_s=4.0, bytes_in=4096, bytes_out=0)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STATES = Shows(states=True)
 TUNNEL = Shows(states=True, streams=True)
@@ -96,9 +106,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     terminal.close()
 
 
-def play(display: Display, *events: tuple[str, dict[str, object]]) -> None:
-    for event, fields in events:
-        display.take(event, fields)
+def play(display: Display, *happened: Event) -> None:
+    for event in happened:
+        display.take(event)
 
 
 # ---- one line
@@ -124,7 +134,7 @@ def test_with_stdio_one_line_stays_when_the_hole_is_up_and_nothing_follows(termi
     play(display, *punching(), HOLE, SEALED, LINK_UP)
     before = terminal.raw
     assert before.endswith("\n")
-    play(display, traffic(1.0, 1, 1), ("rtt", {"rtt_s": 0.1}), traffic(2.0, 2, 2), ENDED)
+    play(display, traffic(1.0, 1, 1), RoundTrip(0.1), traffic(2.0, 2, 2), ENDED)
     display.close()
     assert terminal.raw == before
     assert display.traffic_every == 0
@@ -132,16 +142,16 @@ def test_with_stdio_one_line_stays_when_the_hole_is_up_and_nothing_follows(termi
 
 def test_the_next_punch_of_k_gets_its_line_again(terminal: Terminal) -> None:
     display = terminal.display(TUNNEL)
-    play(display, *punching(), HOLE, LINK_UP, ENDED, ("punching_again", {"reason": "x"}), *punching(), HOLE, LINK_UP)
+    play(display, *punching(), HOLE, LINK_UP, ENDED, PunchingAgain("x"), *punching(), HOLE, LINK_UP)
     assert [row.split()[0] for row in terminal.rows] == ["connected", "connected"]
 
 
 def test_a_message_stands_above_the_line(terminal: Terminal) -> None:
     status = terminal.status(TUNNEL)
-    for event, fields in punching():
-        status(event, **fields)
-    status("warning", reason="look")
-    status("exit", status=1, reason="why")
+    for event in punching():
+        status(event)
+    status(Warned("look"))
+    status(Exited(1, "why"))
     rows = terminal.rows
     assert rows[0] == "punchtunnel: look"
     assert rows[1].startswith("punching towards 203.0.113.7")
@@ -149,10 +159,10 @@ def test_a_message_stands_above_the_line(terminal: Terminal) -> None:
 
 
 def test_a_person_is_told_that_nobody_is_authenticated_and_a_log_is_not(terminal: Terminal) -> None:
-    terminal.status(TUNNEL)("unauthenticated")
+    terminal.status(TUNNEL)(Unauthenticated())
     assert "not authenticated" in terminal.raw
     log = io.StringIO()
-    Status(0, Output(log), None, Display(Output(log), log, PROGRESS, wall=lambda: NOON))("unauthenticated")
+    Status(0, Output(log), None, Display(Output(log), log, PROGRESS, wall=lambda: NOON))(Unauthenticated())
     assert log.getvalue() == ""
 
 
@@ -164,29 +174,29 @@ def test_closing_twice_ends_the_line_once(terminal: Terminal) -> None:
     assert terminal.raw.count("\n") == 1
 
 
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("event", Event.__subclasses__())
 @pytest.mark.parametrize("shows", [TUNNEL, STATES, PROGRESS])
-def test_an_event_without_its_fields_ends_no_run(event: str, shows: Shows, terminal: Terminal) -> None:
+def test_any_event_may_be_the_first(event: type[Event], shows: Shows, terminal: Terminal) -> None:
     """The state line of a terminal raised KeyError."""
     status = terminal.status(shows)
-    status(event)
+    status(sample(event))
     status.close()
 
 
 def test_a_terminal_that_goes_away_ends_no_transfer(terminal: Terminal) -> None:
     status = terminal.status(TUNNEL)
-    for event, fields in punching():
-        status(event, **fields)
+    for event in punching():
+        status(event)
     os.close(terminal.fd)
-    for event, fields in (HOLE, LINK_UP, traffic(1.0, 1, 1), ENDED):
-        status(event, **fields)
+    for event in (HOLE, LINK_UP, traffic(1.0, 1, 1), ENDED):
+        status(event)
     status.close()
     terminal.fd = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_a_check_clears_its_line_for_what_it_prints_on_stdout(terminal: Terminal) -> None:
     display = terminal.display(STATES)
-    play(display, *punching(1.0), HOLE, SEALED, ("path", {}))
+    play(display, *punching(1.0), HOLE, SEALED, PathMeasured("", "", 0.1, 0.1, 0.1))
     assert terminal.rows == [""]
     play(display, traffic(1.0, 0, 0), ENDED)
     assert terminal.rows == [""]
@@ -203,7 +213,7 @@ def test_a_peer_that_only_checks_leaves_no_line(shows: Shows, terminal: Terminal
 def test_while_a_name_is_looked_up_no_ports_are_told(terminal: Terminal) -> None:
     """It said "punching towards  on 0 ports"."""
     display = terminal.display(STATES)
-    play(display, ("waiting", {"waited_s": 1.0, "dials": 0}))
+    play(display, Waiting(1.0, dials=0))
     assert terminal.rows[0].startswith("looking up the peer's address since ")
 
 
@@ -387,9 +397,9 @@ if os.fork() == 0:
     output = Output(sys.stderr)
     shows = Shows(states=True, streams=True, hint=lambda: "a hint")
     status = Status(0, output, None, Display(output, sys.stderr, shows, wall=lambda: NOON))
-    for event, fields in (*punching(5.0), HOLE, SEALED, LINK_UP, traffic(1.0, 1, 1), ENDED):
-        status(event, **fields)
-    status("exit", status=1, reason="why")
+    for event in (*punching(5.0), HOLE, SEALED, LINK_UP, traffic(1.0, 1, 1), ENDED):
+        status(event)
+    status(Exited(1, "why"))
     os._exit(0)
 os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
@@ -436,10 +446,10 @@ def test_rich_is_loaded_for_a_terminal_only() -> None:
     log = (
         "import io\n"
         "from punchtunnel.reporting.display import *\n"
-        "from punchtunnel.reporting.status import Output\n"
+        "from punchtunnel.reporting.events import Traffic\n"
         "log = io.StringIO()\n"
         "display = Display(Output(log), log, Shows(progress=True), lambda: 0.0)\n"
-        "display.take('traffic', {'elapsed_s': 1.0, 'bytes_in': 1, 'bytes_out': 1})\n"
+        "display.take(Traffic(1.0, 1, 1, streams=1))\n"
         "assert log.getvalue()\n"
     )
     assert not {name for name in loaded_by(log) if name.startswith("rich")}

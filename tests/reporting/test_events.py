@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from punchtunnel.words.events import EVENTS, SCHEMA
-from tests.words.test_words import REPORTS
+from punchtunnel.reporting.events import SCHEMA, Event, Exited, Level, unreported
 
 TEXT = (Path(__file__).parents[2] / "docs" / "EVENTS.md").read_text()
 
@@ -71,17 +71,55 @@ def check_finding(finding: dict[str, object]) -> None:
     assert finding["sentence"]
 
 
-def test_the_document_names_every_event_and_no_other() -> None:
-    assert DOCUMENTED.keys() == EVENTS.keys()
+EVENTS: dict[str, type[Event]] = {event.name: event for event in Event.__subclasses__()}
+# How each type of a field is written in the source.
+WRITTEN = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "float | None": "number or null",
+    "list[int]": "list of integers",
+}
+SAMPLES = {"str": "text", "int": 7, "float": 1.5, "bool": True, "float | None": None, "list[int]": [7]}
+
+
+def sample(event: type[Event]) -> Event:
+    """Return an event with some value in every field."""
+    return event(**{field.name: SAMPLES[str(field.type)] for field in fields(event)})  # type: ignore[arg-type]
 
 
 def test_the_document_is_of_the_schema_that_is_told() -> None:
     assert f"# Events for programs, schema {SCHEMA}\n" in TEXT
 
 
-@pytest.mark.parametrize(("place", "event", "given"), REPORTS, ids=[f"{place} {event}" for place, event, _ in REPORTS])
-def test_every_report_of_the_package_has_the_fields_of_the_document(place: str, event: str, given: set[str]) -> None:
-    assert given == DOCUMENTED[event].keys(), place
+def test_the_document_has_every_event_with_its_fields_in_their_order() -> None:
+    assert {
+        name: [(field.name, WRITTEN[str(field.type)]) for field in fields(event)]  # type: ignore[arg-type]
+        for name, event in EVENTS.items()
+    } == {name: list(types.items()) for name, types in DOCUMENTED.items()}
+
+
+@pytest.mark.parametrize("event", EVENTS.values())
+def test_a_sentence_and_a_notice_need_only_the_fields_that_the_event_has(event: type[Event]) -> None:
+    told = sample(event)
+    for text in (event.sentence, event.notice):
+        assert bool(told.fill(text)) is bool(text)
+    assert told.fields.keys() == {field.name for field in fields(event)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("event", [event for event in EVENTS.values() if event.progress])
+def test_what_progresses_is_a_field(event: type[Event]) -> None:
+    assert event.progress in sample(event).fields
+
+
+def test_levels_are_those_of_q_and_v() -> None:
+    assert [int(level) for level in (Level.ERROR, Level.NOTE, Level.INFO, Level.DEBUG)] == [-1, 0, 1, 2]
+    assert Exited.level is Level.ERROR
+
+
+def test_an_unreported_event_goes_nowhere() -> None:
+    unreported(Exited(0, ""))
 
 
 @pytest.mark.parametrize("event", DOCUMENTED)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.reporting import notify
-from punchtunnel.reporting.status import Output, Status
+from punchtunnel.reporting.events import Exited, HoleOpened, LinkUp, Punching, PunchingAgain, RoundTrip
+from punchtunnel.reporting.output import Output
+from punchtunnel.reporting.status import Status
 
-HOLE: dict[str, object] = {"local": "192.0.2.1:10240", "remote": "203.0.113.7:10240"}
+HOLE = HoleOpened("192.0.2.1:10240", "203.0.113.7:10240", None, "-L", leads=True, waited_s=0.1, dials=3)
 
 
 @pytest.fixture(params=["a path", "an abstract name"])
@@ -30,16 +32,16 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 def test_each_state_is_one_datagram_and_ready_comes_with_the_link(manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
     report = Status(-1, None, manager=notify.teller(address))
-    report("punching", peer="203.0.113.7", port_count=20)
+    report(Punching("203.0.113.7", 20, [10240]))
     assert sock.recv(4096) == b"STATUS=punching towards 203.0.113.7 on 20 ports"
-    report("hole", **HOLE)
+    report(HOLE)
     assert sock.recv(4096) == b"STATUS=connected, 192.0.2.1:10240 to 203.0.113.7:10240"
-    report("link_up", loop="uvloop", side="leading")
+    report(LinkUp("uvloop", "leading"))
     assert sock.recv(4096) == b"READY=1"
-    report("rtt", rtt_s=0.1)
-    report("punching_again", reason="link lost")
+    report(RoundTrip(0.1))
+    report(PunchingAgain("link lost"))
     assert sock.recv(4096) == b"STATUS=link lost; punching again"
-    report("exit", status=143, reason="")
+    report(Exited(143, ""))
     assert sock.recv(4096) == b"STOPPING=1\nSTATUS="
 
 
@@ -51,7 +53,7 @@ def test_without_a_manager_nobody_is_told(address: str | None) -> None:
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody", "vsock:2:1", "/" + "x" * 200])
 def test_a_manager_that_is_gone_or_odd_ends_nothing(address: str) -> None:
     lines = io.StringIO()
-    Status(0, Output(lines), manager=notify.teller(address))("exit", status=3, reason="no hole")
+    Status(0, Output(lines), manager=notify.teller(address))(Exited(3, "no hole"))
     assert lines.getvalue() == "punchtunnel: no hole\n"
 
 
@@ -66,5 +68,5 @@ def test_a_manager_that_does_not_read_does_not_hold_up_the_tunnel(
         with contextlib.suppress(BlockingIOError):
             while True:
                 filler.sendto(b"!", address.replace("@", "\0"))
-    report("link_up")
+    report(LinkUp("uvloop", "leading"))
     assert sock.recv(4096) == b"!"

@@ -23,8 +23,10 @@ from punchtunnel.protocol.frames import Flag, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Reason
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.session import session
+from punchtunnel.reporting.events import Event, StreamOpened, TargetRefused, Warned
+from punchtunnel.session import roles, session
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.roles import Ports
 from punchtunnel.session.session import Session
 
 # A test that waits so long is hung.
@@ -41,10 +43,10 @@ class Stage:
     there: socket.socket
     listener: socket.socket
     client: socket.socket
-    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
-    def named(self, event: str) -> list[dict[str, object]]:
-        return [fields for name, fields in self.events if name == event]
+    def told(self, kind: type[Event]) -> list[Event]:
+        return [one for one in self.events if isinstance(one, kind)]
 
     async def until(self, happened: Callable[[], object]) -> None:
         while not happened():  # noqa: ASYNC110 - what happens in the kernel sets no event
@@ -64,15 +66,15 @@ class Stage:
 async def stage() -> AsyncIterator[Stage]:
     here, there = socket.socketpair()
     there.setblocking(False)
-    events: list[tuple[str, dict[str, object]]] = []
+    events: list[Event] = []
     with there, socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         hole = Hole(here, "here", "there", b"", True, Role.TO, Trait(0), 0.0, Counts(), None, True)
-        plan = Plan(Role.LISTEN, listeners=[listener])
+        plan = Plan(Role.LISTEN, Ports([listener]))
 
-        def report(event: str, /, **fields: object) -> None:
-            events.append((event, fields))
+        def report(event: Event) -> None:
+            events.append(event)
 
         session = Session(asyncio.get_running_loop(), hole, plan, report)
         try:
@@ -80,7 +82,7 @@ async def stage() -> AsyncIterator[Stage]:
             client.connect(listener.getsockname())
             client.setblocking(False)
             made = Stage(session, there, listener, client, events)
-            await made.until(lambda: made.named("stream_opened"))
+            await made.until(lambda: made.told(StreamOpened))
             yield made
         finally:
             session.close()
@@ -124,7 +126,7 @@ def test_a_hole_that_has_ended_takes_no_new_client(run: Any) -> None:
             assert await read_all(stage.client) == REST
             outcome = await stage.session.ended
             assert (outcome.status, outcome.reason) == (Exit.LOST, words.LINK_CUT)
-            assert len(stage.named("stream_opened")) == 1
+            assert len(stage.told(StreamOpened)) == 1
             accepted, _ = stage.listener.accept()
             accepted.close()
 
@@ -183,7 +185,7 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
         def broken(*_: object) -> None:
             raise KeyError("a bug")
 
-        monkeypatch.setattr(stage.session._link._mux, "receive", broken)
+        monkeypatch.setattr(stage.session.link._mux, "receive", broken)
         await asyncio.get_running_loop().sock_sendall(stage.there, Header(Kind.PING, Flag.SYN, 0, 1).encode())
         with pytest.raises(KeyError, match="a bug"):
             await stage.session.ended
@@ -193,7 +195,7 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
 
 def test_a_programs_loop_is_not_held_up(run: Any) -> None:
     async def case(stage: Stage) -> None:
-        assert not stage.session._poller._spins
+        assert not stage.session.poller._spins
 
     run(case)
 
@@ -218,14 +220,14 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
         here, there = socket.socketpair()
         with there, socket.create_server(("127.0.0.1", 0), backlog=64) as target:
             hole = Hole(here, "here", "there", b"", True, Role.LISTEN, Trait(0), 0.0, Counts(), None, True)
-            plan = Plan(Role.TO, target=Place("127.0.0.1", target.getsockname()[1]))
+            ports = Ports(target=Place("127.0.0.1", target.getsockname()[1]))
             opened: list[object] = []
 
-            def report(event: str, /, **fields: object) -> None:
-                if event == "stream_opened":
-                    opened.append(fields["stream"])
+            def report(event: Event) -> None:
+                if isinstance(event, StreamOpened):
+                    opened.append(event.stream)
 
-            session = Session(asyncio.get_running_loop(), hole, plan, report)
+            session = Session(asyncio.get_running_loop(), hole, Plan(Role.TO, ports), report)
             try:
                 session.start(hole.unread)
                 numbers = range(2, 42, 2)
@@ -234,13 +236,13 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
                     frames += b"".join(Header(Kind.WINDOW, Flag.RST, number, 0).encode() for number in numbers[:-1])
                 there.sendall(frames)
                 wanted = list(numbers[-1:] if gone else numbers)
-                assert session._connects is not None
+                assert ports._connects is not None
                 most = 0
                 while opened != wanted:
                     await asyncio.sleep(0)
-                    most = max(most, len(session._connects._under_way))
+                    most = max(most, len(ports._connects._under_way))
                 assert most <= 2, "the others wait"
-                assert not session._connects._queue
+                assert not ports._connects._queue
             finally:
                 session.close()
 
@@ -265,25 +267,25 @@ def no_descriptors() -> Iterator[None]:
 
 
 def test_that_no_descriptor_is_left_is_told_once(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(roles, "ACCEPT_PAUSE", 0.01)
 
     async def case(stage: Stage) -> None:
         accepts = 0
-        later = stage.session._later
+        later = stage.session.timers.later
 
         def counted(name: str, seconds: float, call: Callable[[], object]) -> None:
             nonlocal accepts
             accepts += name.startswith("accept") and seconds > 0
             later(name, seconds, call)
 
-        monkeypatch.setattr(stage.session, "_later", counted)
+        monkeypatch.setattr(stage.session.timers, "later", counted)
         with socket.socket() as second:
             second.setblocking(False)
             with no_descriptors():
                 second.connect_ex(stage.listener.getsockname())
                 await stage.until(lambda: accepts > 5)
-            await stage.until(lambda: len(stage.named("stream_opened")) == 2)
-        assert len(stage.named("warning")) == 1
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 2)
+        assert len(stage.told(Warned)) == 1
 
     run(case)
 
@@ -306,7 +308,7 @@ def test_a_connection_that_was_aborted_keeps_no_other_waiting(run: Any, monkeypa
         with socket.socket() as second:
             second.setblocking(False)
             second.connect_ex(stage.listener.getsockname())
-            await stage.until(lambda: len(stage.named("stream_opened")) == 2)
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 2)
 
     run(case)
 
@@ -315,7 +317,7 @@ def test_refused_streams_are_reset(run: Any) -> None:
     async def case(stage: Stage) -> None:
         reset = Header(Kind.WINDOW, Flag.RST, 1, Reason.REFUSED).encode()
         await asyncio.get_running_loop().sock_sendall(stage.there, reset)
-        await stage.until(lambda: stage.named("target_refused"))
+        await stage.until(lambda: stage.told(TargetRefused))
         with pytest.raises(ConnectionResetError):
             await read_all(stage.client)
 

@@ -6,10 +6,10 @@ terminal is narrow: the part with the greatest; 0 is never left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from punchtunnel.reporting.state import Flow, State
+from punchtunnel.reporting.state import Flow, State
+from punchtunnel.words.quantities import duration, milliseconds, rate, size, utc
 
 
 class Part(NamedTuple):
@@ -118,38 +118,3 @@ def path(local: str, remote: str, protection: Part, least: float, median: float,
     port = local.rpartition(":")[2]
     times = f"{milliseconds(least)}, median {milliseconds(median)}, at most {milliseconds(most)}"
     return f"connected to {remote} from port {port}, {protection.text}; round trip {times}"
-
-
-def size(count: float) -> str:
-    """Return bytes as a person reads them."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        # 1023.95 would read 1024.0.
-        if count < 1023.95:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} TiB"
-
-
-def rate(count: float) -> str:
-    """Return bytes a second as a person reads them."""
-    return f"{size(count)}/s"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a stopwatch shows them."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a round trip."""
-    return f"{seconds * 1000:.1f} ms" if seconds >= 0.001 else f"{seconds * 1000:.2f} ms"
-
-
-def utc(t: float) -> str:
-    """Return the time of day of a Unix time."""
-    minutes, second = divmod(int(t) % 86400, 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"

@@ -1,0 +1,71 @@
+"""What programs are told: one JSON object a line for every event; docs/EVENTS.md has the schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from punchtunnel.reporting.events import Event, Exited
+from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_descriptor
+
+# Seconds between two of an event that comes again and again while a state lasts.
+PERIOD = 10.0
+# A timer of PERIOD seconds may be early by this much.
+SLACK = 0.5
+
+
+class JsonLines:
+    """Writes each event as one line.
+
+    Args:
+        output: Where to.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.time) -> None:
+        self._output = output
+        self._clock = clock
+        # By type: when it was told last, and what else than time it said.
+        self._told: dict[type[Event], tuple[float, dict[str, object]]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Tell one event.
+
+        Raises:
+            OSError: Nobody will ever read it, or the disk is full.
+            ValueError: The stream is closed.
+        """
+        now = self._clock()
+        if event.progress and not self._is_news(event, now):
+            return
+        lost = {"lost": self._output.lost} if self._output.lost else {}
+        line = json.dumps({"time_s": now, "event": event.name} | event.fields | lost, default=str)
+        self._output.write(f"{line}\n", LAST_PATIENCE if isinstance(event, Exited) else PATIENCE)
+
+    def _is_news(self, event: Event, now: float) -> bool:
+        """Tell whether a periodic event is due, and says something new."""
+        state = {name: value for name, value in event.fields.items() if name != event.progress}
+        then, told = self._told.get(type(event), (float("-inf"), None))
+        # A clock that was set back must not silence it for long.
+        if 0 <= now - then < PERIOD - SLACK or state == told:
+            return False
+        self._told[type(event)] = now, state
+        return True
+
+
+def open_jsonlines(as_json: bool, status_fd: int | None, stdio: bool) -> JsonLines | None:
+    """Return what tells programs, if anything was asked for.
+
+    Args:
+        as_json: --json.
+        status_fd: --status-fd.
+        stdio: The peer's bytes go to descriptor 1.
+
+    Raises:
+        UsageError: The descriptor is not open for writing, or belongs to the tunnel.
+    """
+    if status_fd is not None:
+        return JsonLines(open_descriptor(status_fd, stdio))
+    return JsonLines(Output(sys.stderr)) if as_json and sys.stderr is not None else None
