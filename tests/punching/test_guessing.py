@@ -19,7 +19,8 @@ from punchtunnel.punching.punch import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, Rations
 
 A, B = "127.0.0.1", "127.0.0.2"
-WAIT = 3.0
+# The tries that are free are gone in half of it.
+WAIT = 1.5
 ANSWER_SIZE = HELLO_SIZE + len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE
 
 
