@@ -18,6 +18,7 @@ As a library (library/):
     hole = punchtunnel.punch("203.0.113.9")             the bare socket, blocking
     reader, writer = await punchtunnel.connect(…)       one sealed stream
     async with punchtunnel.open_tunnel(…) as tunnel:    any number of streams
+    async for tunnel in punchtunnel.open_tunnels(…):    one tunnel after another
 """
 
 # Nothing is imported before a name is asked for, not even `typing`: importing
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         RejectedError,
         UsageError,
     )
-    from punchtunnel.library.calls import connect, open_tunnel
+    from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
     from punchtunnel.library.tunnel import Tunnel
     from punchtunnel.punching.hole import Hole
     from punchtunnel.punching.punch import punch
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "connect",
     "open_tunnel",
+    "open_tunnels",
     "punch",
 ]
 
@@ -61,6 +63,7 @@ _MODULES = {
     "Tunnel": "library.tunnel",
     "connect": "library.calls",
     "open_tunnel": "library.calls",
+    "open_tunnels": "library.calls",
     "punch": "punching.punch",
 }
 

@@ -1,4 +1,4 @@
-"""The calls for asyncio programs: one stream (`connect`), or any number (`open_tunnel`).
+"""The calls for asyncio programs: one stream (`connect`), any number (`open_tunnel`), tunnel after tunnel.
 
 The policy is the command line's (session/): a program has the role of stdio,
 or of -L and --to at once, so that it meets either.  The punch is synchronous
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from punchtunnel.errors import SignalError
@@ -31,6 +31,8 @@ from punchtunnel.system.signals import Wake
 
 # Of the process: a program that punches again and again must not give strangers fresh tries each time.
 _RATIONS = Rations(time.monotonic)
+# What meets -L, --to and the same call.
+_EITHER = Role.LISTEN | Role.TO
 
 
 async def connect(
@@ -62,7 +64,7 @@ async def connect(
 
     Returns:
         Reader and writer, as of `asyncio.open_connection`.  `write_eof()`
-        ends one direction.  `await writer.wait_closed()` behind
+        ends one direction.  `await writer.wait_closed()` after
         `writer.close()` returns when the far side has taken everything, and
         raises LinkError if it has not.  A reader raises LinkError where the
         stream was cut; only its true end reads as EOF.
@@ -117,16 +119,60 @@ async def open_tunnel(
     Raises:
         LinkError: The link was lost before everything was delivered.
     """
-    both = Role.LISTEN | Role.TO
-    settings = _settings(both, peers, channel, secret, wait, bind, family, clock_offset, plain)
-    tunnel = Tunnel(await _meet(settings), both)
-    try:
+    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    tunnel = Tunnel(await _meet(settings), _EITHER)
+    async with _ending(tunnel):
         yield tunnel
+    await tunnel._check()
+
+
+async def open_tunnels(
+    *peers: str,
+    channel: str = "",
+    secret: str | bytes = "",
+    wait: float = 0.0,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+    plain: bool = False,
+) -> AsyncGenerator[Tunnel, None]:
+    """Punch again when a tunnel has ended, as `-k` does: one tunnel after another.
+
+        async for tunnel in punchtunnel.open_tunnels("203.0.113.9", secret="…"):
+            with contextlib.suppress(punchtunnel.LinkError):  # the link was lost
+                async for reader, writer in tunnel:
+                    ...
+
+    Arguments are those of `connect`; `wait` is for each tunnel.  The end of
+    the loop's body closes what is still open, as the end of `open_tunnel`'s
+    block does, but a lost link raises nothing: the next tunnel follows.  A
+    peer that is rejected, and a name or an address of this machine that is
+    gone after the first tunnel, are tried again after a pause.
+
+    Raises:
+        UsageError, NoHoleError, LocalError: As `connect`.
+    """
+    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    with Wake() as wake:
+        holes = Holes(settings, wake, keep=True, rations=_RATIONS)
+        goes_on = True
+        while goes_on:
+            hole = await _next(holes, wake, settings.role)
+            tunnel = Tunnel(hole, _EITHER)
+            async with _ending(tunnel):
+                yield tunnel
+            goes_on = holes.goes_on(hole, await tunnel._outcome())
+
+
+@contextlib.asynccontextmanager
+async def _ending(tunnel: Tunnel) -> AsyncIterator[None]:
+    """End a tunnel with the block: cut it where an exception ends that."""
+    try:
+        yield
     except BaseException:
         await tunnel._end(cut=True)
         raise
     await tunnel._end(cut=False)
-    await tunnel._check()
 
 
 def _settings(
@@ -147,21 +193,24 @@ def _settings(
 
 
 async def _meet(settings: Settings) -> Hole:
-    """Punch until the peer does more than check the path (-z); that takes nothing from the wait but time."""
-    loop = asyncio.get_running_loop()
+    """Return one hole."""
     with Wake() as wake:
-        holes = Holes(settings, wake, rations=_RATIONS)
-        while Trait.CHECK in (hole := await _next(holes, wake)).traits:
-            session = Session(loop, hole, Plan(settings.role, Ends()), events.unreported)
-            try:
-                session.start(hole.unread)
-                holes.goes_on(hole, await session.ended)
-            finally:
-                session.close()
-        return hole
+        return await _next(Holes(settings, wake, rations=_RATIONS), wake, settings.role)
 
 
-async def _next(holes: Holes, wake: Wake) -> Hole:
+async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
+    """Return the next hole to a peer that does more than check the path (-z); that takes only time from the wait."""
+    while Trait.CHECK in (hole := await _punch(holes, wake)).traits:
+        session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
+        try:
+            session.start(hole.unread)
+            holes.goes_on(hole, await session.ended)
+        finally:
+            session.close()
+    return hole
+
+
+async def _punch(holes: Holes, wake: Wake) -> Hole:
     """Wait for a hole in a thread, and end that when this is cancelled."""
     with ThreadPoolExecutor(1, "punch") as thread:
         punching = asyncio.wrap_future(thread.submit(holes.next))

@@ -176,6 +176,10 @@ class Tunnel:
         Raises:
             LinkError: It was not a good one.
         """
-        outcome = await asyncio.shield(self._life)
+        outcome = await self._outcome()
         if outcome.status != Exit.OK:
             raise LinkError(outcome.reason)
+
+    async def _outcome(self) -> Outcome:
+        """Wait for the end of the link, and return how it ended."""
+        return await asyncio.shield(self._life)
