@@ -175,8 +175,9 @@ SLOW = ["asyncio", "uvloop", "rich", "cryptography", "spake2", "ssl"]
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("punchtunnel.cli.command", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.proc"]),
-        ("punchtunnel", [*SLOW, "typer"]),
+        ("punchtunnel.cli.run", [*SLOW, "punchtunnel.reporting.display", "punchtunnel.system.proc"]),
+        ("punchtunnel.cli.command", [*SLOW, "punchtunnel.punching", "punchtunnel.session"]),
+        ("punchtunnel", [*SLOW, "typer", "typing", "enum"]),
     ],
 )
 def test_the_first_syn_waits_for_no_slow_import(module: str, unwanted: list[str]) -> None:

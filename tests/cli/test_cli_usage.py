@@ -8,18 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 import punchtunnel
 from punchtunnel.cli import command
-from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
-from punchtunnel.protocol.hello import NO_TRAITS
-from punchtunnel.punching.hole import Settings
+from punchtunnel.errors import Exit
 from punchtunnel.reporting.events import SCHEMA
-from punchtunnel.session.plan import Outcome
 
 from ..reporting.test_events import check
 
@@ -215,29 +210,3 @@ def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], 
         assert_one_sentence(done.stderr)
         file.seek(0)
         assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
-
-
-@pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError])
-@pytest.mark.parametrize("sessions", [0, 1])
-def test_a_service_outlives_what_is_gone_for_a_while(
-    error: type[PunchtunnelError], sessions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """--bind's address, a name, a peer; but what was wrong from the start ends it, except the peer's mistake."""
-    punches: list[object] = [*[SimpleNamespace(traits=NO_TRAITS)] * sessions, error("gone"), SignalError(15)]
-    told: list[str] = []
-
-    def open_hole(*_: object, **__: object) -> object:
-        if isinstance(result := punches.pop(0), BaseException):
-            raise result
-        return result
-
-    monkeypatch.setattr(command, "open_hole", open_hole)
-    monkeypatch.setattr(command, "_plan", lambda *_: None)
-    monkeypatch.setattr(command, "_bridge", lambda *_: Outcome(Exit.LOST, "link lost"))
-    options: Any = SimpleNamespace(keep=True, check=False, as_json=False)
-    signals: Any = SimpleNamespace(sleep=lambda seconds: told.append("pause"))
-    status: Any = lambda event, **fields: None  # noqa: E731 - a words.Report
-    survives = sessions or error is RejectedError
-    with pytest.raises(SignalError if survives else error):
-        command._run(options, Settings([PEER]), [], status, signals)
-    assert told == ["pause"] * bool(survives)
