@@ -1,4 +1,4 @@
-"""The part of an event loop that a session uses, with a guard around each callback.
+"""The part of an event loop that a session uses, with a guard around each callback, and timers by name.
 
 A loop writes an exception of a callback to a log and goes on, and a session
 that goes on with half of its state would hang.  The loop's own exception
@@ -73,10 +73,10 @@ class GuardedLoop:
 
 
 class Timers:
-    """Calls that are to come, by name.
+    """Calls that a loop will make later, each known by its name.
 
     Args:
-        loop: Where they run.
+        loop: The running loop.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -87,7 +87,7 @@ class Timers:
         return name in self._handles
 
     def later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        """Call once, later; a timer of the same name is replaced."""
+        """Call once after so many seconds; a timer of the same name is replaced."""
         if (handle := self._handles.get(name)) is not None:
             handle.cancel()
 
@@ -98,7 +98,7 @@ class Timers:
         self._handles[name] = self._loop.call_later(seconds, run)
 
     def cancel(self) -> None:
-        """Forget them all."""
+        """Cancel all of them."""
         for handle in self._handles.values():
             handle.cancel()
         self._handles.clear()
