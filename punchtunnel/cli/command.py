@@ -23,9 +23,10 @@ from punchtunnel.errors import NO_RESOURCES, Exit, LocalError, PunchtunnelError,
 from punchtunnel.protocol import secret
 from punchtunnel.protocol.frames import MAX_SIZE
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.punching.hole import Hole, Settings
-from punchtunnel.punching.punch import open_hole
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events, notify
 from punchtunnel.reporting.jsonlines import open_jsonlines
 from punchtunnel.reporting.output import open_output

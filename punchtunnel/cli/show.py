@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from punchtunnel.address import AnyPlace, Place, is_literal
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.resolver import Address, source_towards
+from punchtunnel.punching.candidates import Address
+from punchtunnel.punching.resolver import source_towards
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
 from punchtunnel.words import show as words

@@ -24,9 +24,10 @@ from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol import secret as secrets
 from punchtunnel.protocol.agreement import readable
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.hole import DEFAULT_WAIT, Hole, Settings
-from punchtunnel.punching.punch import has_fast_aes, open_hole, settings_from
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.reporting import events
 from punchtunnel.session.plan import Outcome, Plan
 from punchtunnel.session.session import Session

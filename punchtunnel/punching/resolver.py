@@ -14,10 +14,11 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
+from punchtunnel.punching.candidates import Address
 from punchtunnel.words import peer as peer_words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
@@ -35,27 +36,10 @@ _LASTING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """One address of the peer, or this machine itself (`own`)."""
-
-    family: socket.AddressFamily
-    host: str
-    scope: int = 0
-    own: bool = False
-
-    def at(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-        """Return the address that `connect` takes for a port."""
-        if self.family == socket.AF_INET6:
-            return (self.host, port, 0, self.scope)
-        return (self.host, port)
-
-
 GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a look-up found.
 
     `failed` has a sentence for every PEER without an address; `lasting` tells
@@ -65,6 +49,13 @@ class Answer:
     addresses: tuple[Address, ...] = ()
     failed: tuple[str, ...] = ()
     lasting: bool = True
+
+    def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
+        """Return the addresses to punch towards, where there were others `before`."""
+        # A name that fails for the moment keeps the addresses that it had.
+        found = dict.fromkeys((*self.addresses, *(before if self.failed else ())))
+        foreign = tuple(address for address in found if not address.own)
+        return (foreign or tuple(found))[:MAX_ADDRESSES]
 
 
 class Resolver:

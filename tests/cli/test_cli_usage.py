@@ -17,7 +17,7 @@ import punchtunnel
 from punchtunnel.cli import command
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS
-from punchtunnel.punching.hole import Settings
+from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting.events import SCHEMA
 from punchtunnel.session.plan import Outcome
 

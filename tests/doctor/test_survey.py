@@ -13,6 +13,7 @@ from punchtunnel.doctor import survey
 from punchtunnel.doctor.facts import Facts, Route
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.protocol.secret import VARIABLE
+from punchtunnel.punching import ports
 
 ROUTE4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -161,9 +162,13 @@ def test_the_clock_is_read_or_not_known() -> None:
     assert clock.offset_s is None or clock.error_s > 0
 
 
+def dialling(port: int) -> socket.socket:
+    return ports.dialling_socket(socket.AF_INET, "127.0.0.1", port)
+
+
 def test_a_port_of_the_range_can_be_had_and_shared() -> None:
     rng = random.Random(2)
-    with survey.port_of_range(socket.AF_INET, rng, "127.0.0.1") as sock:
+    with survey.on_some_port(rng, dialling) as sock, dialling(sock.getsockname()[1]):
         assert LOWEST_PORT <= sock.getsockname()[1] <= HIGHEST_PORT
 
 
@@ -176,7 +181,7 @@ def test_ports_that_are_taken_are_passed_over_but_not_for_ever() -> None:
                 return port
 
         with pytest.raises(OSError, match="in use"):
-            survey.port_of_range(socket.AF_INET, Always(), "127.0.0.1")
+            survey.on_some_port(Always(), dialling)
 
 
 def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import pytest
 from punchtunnel import words
 from punchtunnel.address import parse_peer
 from punchtunnel.errors import UsageError
-from punchtunnel.punching.resolver import MAX_ADDRESSES, Address, Answer, Resolver, is_own
+from punchtunnel.punching.candidates import Address
+from punchtunnel.punching.resolver import MAX_ADDRESSES, Answer, Resolver, is_own
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 OURSELVES = Address(V4, "127.0.0.1", own=True)
