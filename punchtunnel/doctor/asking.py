@@ -25,6 +25,7 @@ from punchtunnel.address import Place
 from punchtunnel.doctor import sntp, survey
 from punchtunnel.doctor.facts import Clock, Sight
 from punchtunnel.errors import PeerError
+from punchtunnel.punching import ports
 from punchtunnel.reach import stun
 from punchtunnel.system import tcp
 from punchtunnel.words import NO_ANSWER
@@ -102,7 +103,7 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
                 if address in asked:
                     continue
                 asked.add(address)
-                sock = survey.port_of_range(family, rng) if own is None else survey.shared_port(family, "", own.port)
+                sock = _dialling_socket(family, own, rng)
                 stack.callback(tcp.close_with_reset, sock)
                 sock.settimeout(PATIENCE)
                 sock.connect(address)
@@ -116,6 +117,13 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
                 # The loop over `waiting` comes to it next.
                 waiting.append(answer.other)
     return sights
+
+
+def _dialling_socket(family: socket.AddressFamily, own: Place | None, rng: random.Random) -> socket.socket:
+    """Return a socket that dials as a punch does, from the same port as the ones before it."""
+    if own is None:
+        return survey.on_some_port(rng, lambda port: ports.dialling_socket(family, None, port))
+    return ports.dialling_socket(family, None, own.port)
 
 
 def _may_lead(server: str, other: Place) -> bool:
