@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from punchtunnel.protocol.agreement import HEADER, MAX_RECORD, Opener
+from punchtunnel.protocol.records import HEADER, MAX_RECORD, Opener
 from punchtunnel.system import tcp
 
 RECEIVE_SIZE = 256 * 1024

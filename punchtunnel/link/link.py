@@ -46,7 +46,6 @@ from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.link.sink import Delivery
 from punchtunnel.link.source import SPARSE, Supply
-from punchtunnel.protocol.agreement import Opener, Sealer
 from punchtunnel.protocol.frames import HEADER, Data
 from punchtunnel.protocol.mux import (
     Credited,
@@ -61,6 +60,7 @@ from punchtunnel.protocol.mux import (
     Reset,
     Sized,
 )
+from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.system import pipes, tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.pipes import WORTH_SPLICING

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from punchtunnel.ends.stdio import End
 from punchtunnel.link.pacing import Pacer
-from punchtunnel.protocol.agreement import MAX_PLAINTEXT, MAX_RECORD, Sealer
+from punchtunnel.protocol.records import MAX_PLAINTEXT, MAX_RECORD, Sealer
 from punchtunnel.system import tcp
 from punchtunnel.system.pipes import Pipe
 

@@ -29,10 +29,10 @@ from punchtunnel.ends.stdio import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
 from punchtunnel.ends.target import Connects, why_unreachable
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.link.link import Broken, Link
-from punchtunnel.protocol.agreement import Opener, Sealer
 from punchtunnel.protocol.goodbye import Parting
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Goodbye, Reason, Reset
+from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
 from punchtunnel.system.loop import GuardedLoop

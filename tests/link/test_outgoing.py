@@ -25,7 +25,7 @@ from punchtunnel.link.outgoing import (
     SHORTEST_FRAME,
     Outgoing,
 )
-from punchtunnel.protocol.agreement import OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import OVERHEAD, Opener, Sealer
 from punchtunnel.system import tcp
 from punchtunnel.system.pipes import Pipe
 

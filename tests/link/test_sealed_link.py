@@ -15,7 +15,7 @@ import pytest
 from punchtunnel.ends.stdio import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.link import Link
-from punchtunnel.protocol.agreement import HEADER, OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.system.poller import Poller
 
 from .links import LONG, Case, Side, connect, receive_all, send
