@@ -32,6 +32,7 @@ from punchtunnel.link.incoming import SHORT_RECORDS, Incoming
 from punchtunnel.protocol import secret
 from punchtunnel.protocol.agreement import Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.events import StreamState
 from punchtunnel.protocol.frames import Decoder, Flag, Header, Kind
 from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
@@ -113,7 +114,7 @@ def decoder(draw: st.DataObject) -> None:
 def mux(draw: st.DataObject) -> None:
     """mux.Mux: events, or PeerError; what it has to say stays bounded."""
     data = draw.draw(damaged(FRAME))
-    machine = Mux(draw.draw(st.booleans()))
+    machine = Mux(draw.draw(st.booleans()), StreamState)
     with contextlib.suppress(PeerError):
         for number, piece in enumerate(pieces(draw, data)):
             for _ in machine.receive(memoryview(piece), float(number)):

@@ -43,7 +43,7 @@ NOT_YET = {
     ("words", "punching.hole"),
     ("words.display", "reporting.state"),
     ("protocol.secret", "words"),
-    ("ends.target", "protocol.mux"),
+    ("ends.target", "protocol.frames"),
     ("reporting.display", "reporting.status"),
 }
 

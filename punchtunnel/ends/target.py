@@ -22,7 +22,7 @@ from punchtunnel import words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.ends.stdio import system_reason
 from punchtunnel.errors import NO_RESOURCES
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import WRITE, Poller

@@ -28,10 +28,13 @@ from punchtunnel import words
 from punchtunnel.ends.stdio import ACCEPTED_INHERIT, End, SocketEnd, StdioEnd
 from punchtunnel.ends.target import Connects, why_unreachable
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
-from punchtunnel.link.link import Broken, Link
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.link import Link
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.events import Reset
+from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.goodbye import Parting
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.mux import Goodbye, Reason, Reset
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.session.plan import Outcome, Plan, RoundTrips
@@ -150,7 +153,8 @@ class Session:
         seals = None
         if hole.keys is not None:
             seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
-        self._link = Link(self._loop, self._poller, hole.sock, hole.leads, self, seals)
+        self._carrier = Carrier(hole.sock, seals)
+        self._link = Link(self._loop, self._poller, hole.leads, self)
         self._parting = Parting(hole.leads)
         self._connects: Connects | None = None
         self._target = ""
@@ -179,7 +183,7 @@ class Session:
         """Open the first stream or the doors to it, and begin."""
         if not self._checked:
             self._report("link_up", loop=self._loop_name, side="leading" if self._leads else "following")
-        self._link.start(unread)
+        self._link.attach(self._carrier, unread)
         if self._checked:
             self._later("check", CHECK_LIMIT, self._give_up_checking)
         else:
@@ -232,6 +236,8 @@ class Session:
         if self._connects is not None:
             self._connects.close()
         self._link.close(reset=True)
+        # If it was never attached.
+        self._carrier.close(reset=True)
         self._poller.close()
 
     def stop(self, status: Exit) -> None:
@@ -250,7 +256,7 @@ class Session:
         asked = time.monotonic()
 
         def judge() -> None:
-            if self._link.heard_at < asked:
+            if self._carrier.heard_at < asked:
                 self._die(time.monotonic())
 
         self._later("probe", PROBE_TIMEOUT, judge)
@@ -531,16 +537,16 @@ class Session:
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:
             # This process was stopped; what came meanwhile is not read yet.
-            self._link.heard_at = self._link.payload_at = now
+            self._carrier.heard_at = self._link.payload_at = now
         self._last_tick = now
         if not self._link.is_open:
             if not self._single and now - self._link.payload_at >= DEAD_AFTER:
                 # Whoever reads nothing must not keep the others from the next hole; a pipe's reader may take its time.
                 self._fail(LinkError(words.unread_rest(DEAD_AFTER)))
                 self._cut_all()
-        elif now - self._link.heard_at >= DEAD_AFTER:
+        elif now - self._carrier.heard_at >= DEAD_AFTER:
             self._die(now)
-        elif now - self._link.said_at >= HEARTBEAT or now - self._link.heard_at >= HEARTBEAT:
+        elif now - self._carrier.said_at >= HEARTBEAT or now - self._carrier.heard_at >= HEARTBEAT:
             self._link.ping()
         if idle and now - self._link.payload_at >= idle and not self._parting.said:
             if self._link.stream_count or (self._single and self._only is None):
@@ -549,5 +555,5 @@ class Session:
 
     def _die(self, now: float) -> None:
         """The peer is gone: its silence says so."""
-        self._fail(LinkError(words.dead_link(now - self._link.heard_at)))
+        self._fail(LinkError(words.dead_link(now - self._carrier.heard_at)))
         self._finish()

@@ -18,7 +18,7 @@ import uvloop
 from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.ends import target as module
 from punchtunnel.ends.target import Connects, LookUp, Reach, why_unreachable
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.system.poller import Poller
 
 LONG = 30.0

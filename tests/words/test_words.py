@@ -15,8 +15,8 @@ import pytest
 
 import punchtunnel
 from punchtunnel import words
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.protocol.hello import NO_TRAITS, Hello, Role, Trait, roles_fit
-from punchtunnel.protocol.mux import Reason
 from punchtunnel.punching.hole import Counts
 from punchtunnel.words import doctor, peer, usage
 from punchtunnel.words.events import EVENTS, NOTICES, Level
