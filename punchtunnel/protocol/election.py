@@ -40,12 +40,12 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
+from punchtunnel.protocol.contender import Contender, Input, State
 from punchtunnel.protocol.hello import (
     HELLO_SIZE,
     MAGIC,
@@ -112,19 +112,6 @@ class Won(NamedTuple):
 Action = Send | Drop | Reject | Won
 
 
-@dataclass(slots=True)
-class _Connection:
-    buffer: bytearray = field(default_factory=bytearray)
-    hello: Hello | None = None
-    # The hello as it came, with bits that only a later version knows.
-    raw_hello: bytes = b""
-    # The peer's PICK came while it could not be answered.
-    asked: bool = False
-    agreement: Agreement | None = None
-    keys: Keys | None = None
-    won: bool = False
-
-
 class Limits:
     """Who may begin a key agreement; these let everybody, the oldest first."""
 
@@ -164,14 +151,14 @@ class Election:
         self._agree = agree
         self._strict = strict
         self._limits = limits or Limits()
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Contender] = {}
         # The connection that we picked, or whose PICK we accepted.
         self.picked: int | None = None
         self._failed_nonces: deque[bytes] = deque(maxlen=FAILURES_REMEMBERED)
 
     def opened(self, conn: int) -> list[Action]:
         """Take in a connection that has just opened; `conn` is any fresh number."""
-        self._connections[conn] = _Connection()
+        self._connections[conn] = Contender()
         return [Send(conn, self.mine.encode())]
 
     def has_hello(self, conn: int) -> bool:
@@ -182,11 +169,11 @@ class Election:
     def received(self, conn: int, data: bytes) -> list[Action]:
         """Take in bytes from `conn`, any length, and return what to do now, in order."""
         connection = self._connections.get(conn)
-        if connection is None or connection.won:
+        if connection is None or connection.state is State.WON:
             return []
         connection.buffer += data
         actions: list[Action] = []
-        if connection.hello is None:
+        if connection.state is State.OPENED:
             actions += self._read_hello(conn, connection)
         if connection.hello is not None:
             actions += self._read_message(conn, connection, connection.hello)
@@ -212,15 +199,15 @@ class Election:
     def engaged(self, conn: int) -> bool:
         """Tell whether it is the peer's turn to answer on `conn`, at once."""
         connection = self._connections.get(conn)
-        return conn == self.picked or (connection is not None and connection.keys is not None)
+        return connection is not None and connection.state in (State.PICKED, State.PROVING, State.WON)
 
-    def _close(self, conn: int, connection: _Connection) -> None:
+    def _close(self, conn: int, connection: Contender) -> None:
         if connection.keys is None:
             self._limits.showed_nothing(conn)
         else:
             self._limits.ended(conn, proved=False)
 
-    def _read_hello(self, conn: int, connection: _Connection) -> list[Action]:
+    def _read_hello(self, conn: int, connection: Contender) -> list[Action]:
         """Read a hello from the buffer once it is whole; judge it before that if it must fail."""
         buffer = connection.buffer
         if not buffer.startswith(MAGIC[: len(buffer)]):
@@ -242,6 +229,7 @@ class Election:
             return self._reject(conn, Reject(conn, VERSION, hello))
         connection.raw_hello = bytes(buffer[:HELLO_SIZE])
         connection.hello = hello
+        connection.move(Input.HELLO)
         del buffer[:HELLO_SIZE]
         return self._next_choice()
 
@@ -251,25 +239,27 @@ class Election:
         nobody_receives = Trait.NO_RECEIVE in self.mine.traits & hello.traits
         return roles_fit(self.mine.role, hello.role) and not nobody_receives
 
-    def _read_message(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+    def _read_message(self, conn: int, connection: Contender, hello: Hello) -> list[Action]:
         """Read what follows the hello: PICK or ACCEPT, and the proof that follows those."""
         leads = self._leads(hello.nonce)
-        if connection.keys is not None:
+        if connection.state is State.PROVING:
             return self._read_proof(conn, connection, hello, b"")
         expected, size = (ACCEPT, TAG_SIZE) if leads else (PICK, 0)
         size = len(expected) + (size + MESSAGE_SIZE if self._agree else 0)
         message = bytes(connection.buffer[:size])
-        unasked = leads and conn != self.picked and message
+        # It may say nothing more before it is picked, or answered.
+        too_early = message and connection.state is (State.GREETED if leads else State.ASKED)
         known = message.startswith(expected[: len(message)])
-        if unasked or not known or connection.asked:
+        if too_early or not known:
             return self._drop(conn, Why.STRANGER)
         if len(message) < size:
             return []
         if leads:
             return self._answer(conn, connection, hello)
-        connection.asked = True
+        connection.move(Input.ASK)
         actions = self._next_choice()
-        if connection.asked and len(connection.buffer) > size:
+        waits = conn in self._connections and connection.state is State.ASKED
+        if waits and len(connection.buffer) > size:
             # Nothing may follow a PICK that is not answered yet.
             actions += self._drop(conn, Why.STRANGER)
         return actions
@@ -278,7 +268,7 @@ class Election:
         """Tell whether it is on this side to pick, where the other one has this nonce."""
         return self.mine.nonce > nonce
 
-    def _answer(self, conn: int, connection: _Connection, hello: Hello) -> list[Action]:
+    def _answer(self, conn: int, connection: Contender, hello: Hello) -> list[Action]:
         """Go on from a whole PICK or ACCEPT in the buffer."""
         leads = self._leads(hello.nonce)
         if leads or self._agree is None:
@@ -286,10 +276,9 @@ class Election:
             self.picked = conn
         else:
             self._limits.began(conn, hello.nonce)
-        connection.asked = False
         del connection.buffer[: len(PICK)]
         if self._agree is None:
-            connection.won = True
+            connection.move(Input.AGREE)
             won = Won(conn, bytes(connection.buffer), leads, hello)
             return [won] if leads else [Send(conn, ACCEPT), won]
         try:
@@ -298,17 +287,18 @@ class Election:
             return self._drop(conn, Why.STRANGER)
         return self._read_proof(conn, connection, hello, reply) if leads else [Send(conn, reply)]
 
-    def _derive(self, connection: _Connection, leads: bool) -> bytes:
+    def _derive(self, connection: Contender, leads: bool) -> bytes:
         """Compute the keys from the message in the buffer; return what the peer must have."""
         assert self._agree is not None
         agreement = connection.agreement or self._agree()
         mine, theirs = self.mine.encode(), connection.raw_hello
         hellos = (mine, theirs) if leads else (theirs, mine)
         connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos)
+        connection.move(Input.KEYS)
         del connection.buffer[:MESSAGE_SIZE]
         return connection.keys.my_tag if leads else ACCEPT + agreement.message + connection.keys.my_tag
 
-    def _read_proof(self, conn: int, connection: _Connection, hello: Hello, reply: bytes) -> list[Action]:
+    def _read_proof(self, conn: int, connection: Contender, hello: Hello, reply: bytes) -> list[Action]:
         """Check the peer's tag once it is whole; ours is sent whatever it says, so that both sides know."""
         keys = connection.keys
         assert keys is not None
@@ -322,7 +312,7 @@ class Election:
         self._limits.ended(conn, proved=True)
         if not self._fits(hello):
             return replies + self._reject(conn, Reject(conn, VERSION, hello, proved=True))
-        connection.won = True
+        connection.move(Input.PROOF)
         leads = self._leads(hello.nonce)
         return [*replies, Won(conn, bytes(connection.buffer), leads, hello, keys)]
 
@@ -336,7 +326,7 @@ class Election:
         while (conn := self._limits.choose(self._waiting())) is not None:
             connection = self._connections[conn]
             assert connection.hello is not None
-            if connection.asked:
+            if connection.state is State.ASKED:
                 actions += self._answer(conn, connection, connection.hello)
             else:
                 actions.append(self._pick(conn, connection, connection.hello.nonce))
@@ -344,23 +334,25 @@ class Election:
 
     def _waiting(self) -> dict[int, bytes]:
         """Return the nonces behind the connections on which we could go on, the best first."""
-        heard = {conn: one.hello.nonce for conn, one in self._connections.items() if one.hello is not None}
+        nonces = {conn: one.hello.nonce for conn, one in self._connections.items() if one.hello is not None}
         # On a plain link an ACCEPT is a promise, so there is one at a time.
-        free = self.picked is None
-        waiting = {
-            conn: nonce
-            for conn, nonce in heard.items()
-            if self._connections[conn].asked and (free or self._agree is not None)
-        }
-        if free:
-            # Whoever did not answer before comes last: it may never do.
-            led = [conn for conn, nonce in heard.items() if self._leads(nonce)]
-            led.sort(key=lambda conn: heard[conn] in self._failed_nonces)
-            waiting.update((conn, heard[conn]) for conn in led)
+        is_free = self.picked is None
+        waiting: dict[int, bytes] = {}
+        if is_free or self._agree is not None:
+            waiting.update((conn, nonces[conn]) for conn in self._all(State.ASKED))
+        if is_free:
+            # A party that did not answer before comes last: it may never do.
+            led = [conn for conn in self._all(State.GREETED) if self._leads(nonces[conn])]
+            led.sort(key=lambda conn: nonces[conn] in self._failed_nonces)
+            waiting.update((conn, nonces[conn]) for conn in led)
         return waiting
 
-    def _pick(self, conn: int, connection: _Connection, nonce: bytes) -> Send:
+    def _all(self, state: State) -> list[int]:
+        return [conn for conn, connection in self._connections.items() if connection.state is state]
+
+    def _pick(self, conn: int, connection: Contender, nonce: bytes) -> Send:
         self.picked = conn
+        connection.move(Input.PICK)
         message = b""
         if self._agree is not None:
             self._limits.began(conn, nonce)

@@ -1,0 +1,81 @@
+"""One connection that may win an election, and its states as a table.
+
+    leads      OPENED ──hello──> GREETED ──pick──> PICKED ──keys──> PROVING ──proof──> WON
+    follows    OPENED ──hello──> GREETED ──asked─> ASKED ───keys──> PROVING ──proof──> WON
+
+    on a plain link                                PICKED, ASKED ──agree──────────────> WON
+
+A connection that is closed, or breaks the order, is forgotten in any state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from punchtunnel.protocol.agreement import Agreement, Keys
+    from punchtunnel.protocol.hello import Hello
+
+
+class State(Enum):
+    """How far a connection has come."""
+
+    # Our hello is sent; the peer's is not whole yet.
+    OPENED = auto()
+    # Both are said.  The leader may pick it; the follower waits for that.
+    GREETED = auto()
+    # Our PICK is sent.
+    PICKED = auto()
+    # The peer's PICK has come, and is not answered yet.
+    ASKED = auto()
+    # There are keys; the peer's proof that it knows the secret is missing.
+    PROVING = auto()
+    WON = auto()
+
+
+class Input(Enum):
+    """What brings it further."""
+
+    HELLO = auto()
+    PICK = auto()
+    ASK = auto()
+    KEYS = auto()
+    PROOF = auto()
+    # PICK and ACCEPT of a plain link, which has nothing to prove.
+    AGREE = auto()
+
+
+# What is not here is a bug: what a peer says at the wrong time never gets so far.
+TRANSITIONS = {
+    (State.OPENED, Input.HELLO): State.GREETED,
+    (State.GREETED, Input.PICK): State.PICKED,
+    (State.GREETED, Input.ASK): State.ASKED,
+    (State.PICKED, Input.KEYS): State.PROVING,
+    (State.ASKED, Input.KEYS): State.PROVING,
+    (State.PROVING, Input.PROOF): State.WON,
+    (State.PICKED, Input.AGREE): State.WON,
+    (State.ASKED, Input.AGREE): State.WON,
+}
+
+
+@dataclass(slots=True)
+class Contender:
+    """What the election knows of one connection.
+
+    Attributes:
+        buffer: What has come and is not read yet.
+        raw_hello: The peer's hello as it came, with bits that only a later version knows.
+    """
+
+    state: State = State.OPENED
+    buffer: bytearray = field(default_factory=bytearray)
+    hello: Hello | None = None
+    raw_hello: bytes = b""
+    agreement: Agreement | None = None
+    keys: Keys | None = None
+
+    def move(self, word: Input) -> None:
+        """Go on to the next state."""
+        self.state = TRANSITIONS[self.state, word]
