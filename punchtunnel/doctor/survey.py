@@ -30,7 +30,7 @@ from punchtunnel.words import doctor as words
 Seen = TypeVar("Seen")
 # Seconds for a tool that prints its rules.
 TOOL_PATIENCE = 5.0
-# Where such tools are, though an ordinary user's PATH often does not say so.
+# Folders of such tools that an ordinary user's PATH often lacks.
 TOOL_PLACES = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin"))
 # Ports that are tried before none is said to be free.
 PORT_TRIES = 20
@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 
 def facts(rng: random.Random) -> Facts:
-    """Return what this machine says about itself."""
+    """Return what this machine tells about itself."""
     tables, reason = _firewall()
     return Facts(
         routes=_known(default_routes),
@@ -60,18 +60,6 @@ def facts(rng: random.Random) -> Facts:
     )
 
 
-def on_some_port(rng: random.Random, open_on: Callable[[int], socket.socket]) -> socket.socket:
-    """Return the socket that is opened on some port of the punch's range.
-
-    Raises:
-        OSError: None of a few is free.
-    """
-    for _ in range(PORT_TRIES - 1):
-        with contextlib.suppress(OSError):
-            return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
-    return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
-
-
 def _known(look: Callable[[], Seen | None]) -> Seen | None:
     """Return what is seen, or None if the file has not the form that Linux gives it."""
     with contextlib.suppress(ValueError):
@@ -80,6 +68,18 @@ def _known(look: Callable[[], Seen | None]) -> Seen | None:
 
 
 # ---- ports
+
+
+def on_some_port(rng: random.Random, open_on: Callable[[int], socket.socket]) -> socket.socket:
+    """Return what `open_on` has opened on some port of the punch's range.
+
+    Raises:
+        OSError: None of PORT_TRIES ports is free.
+    """
+    for _ in range(PORT_TRIES - 1):
+        with contextlib.suppress(OSError):
+            return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
+    return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
 
 
 def _why_not_shared(rng: random.Random) -> str:
