@@ -1,17 +1,21 @@
-# make demo   the main job on this machine, in half a minute
-# make test   everything that must pass
-# make check  format, lint, types, tests
-# make docs   the man page and fish's completions; make pictures: the pictures, from real runs
-# make lab    the network laboratory: every router behaviour, as a table
-# make bench  the tool beside its peers, in half an hour: docs/bench.*
-# make fuzz   ten minutes of garbage for every decoder
+# make demo      the main job on this machine, in half a minute
+# make quick     unit tests, in a minute: while working
+# make test      what everybody should see pass, in four: also real processes and programs, and the laboratory's short list
+# make test-all  `make test`, and then `make test-exhaustive`: what it left out, all data paths and long waits
+# make check     format, lint, types, `make test`
+# make docs      the man page and fish's completions; make pictures: the pictures, from real runs
+# make lab       the network laboratory: every router behaviour, as a table
+# make bench     the tool beside its peers, in half an hour: docs/bench.*
+# make fuzz      ten minutes of garbage for every decoder
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := punchtunnel tests bench docs
+# Tests wait for sockets more than they compute, so both cores get work.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test check format lint types docs pictures man completions lab bench fuzz clean
+.PHONY: demo quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,9 +25,18 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready
 	$(BIN)/python bench/demo.py
 
-# Tests wait for sockets more than they compute, so both cores get work.
+# The tiers and their marks: tests/conftest.py.
+quick: $(VENV)/ready
+	$(PYTEST) -m "not played and not exhaustive"
+
 test: $(VENV)/ready
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not exhaustive"
+
+test-exhaustive: $(VENV)/ready
+	$(PYTEST) -m exhaustive
+
+test-all: test
+	$(MAKE) test-exhaustive
 
 check: $(VENV)/ready lint types test
 

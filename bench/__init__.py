@@ -9,6 +9,7 @@ The rooms, from the bottom up; a file imports only from those above it:
     target.py      what swallows, mirrors, answers       a process of its own
     load.py        what is sent there                    processes of their own
     pour.py        the two ends of a pipe                processes of their own
+    congestion.py  TCP's congestion control, the same for all
     hole.py        two hosts with a slow path between them
     stage.py       the processes of one subject: started, heard, gone
     forwarders.py  how the tool and each of its peers are started

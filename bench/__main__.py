@@ -3,11 +3,8 @@
     python -m bench --tool /other/checkout --only 'sealed.*one' --rounds 3
 
 As root everything happens in private namespaces (see tests/natlab/sandbox.py):
-nothing can remain, however it ends.  Otherwise rows that need them are left out.
-
-All connections use the congestion control that Linux has by default, so that
-figures of two machines can be compared: with bbr, which paces also over
-loopback, every program here moves about half as much.
+nothing can remain, however it ends.  Otherwise rows that need them are left out,
+and connections use the machine's own congestion control (see congestion.py).
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from pathlib import Path
 
 from tests.natlab import sandbox
 
-from . import charts, hole, machine, report
+from . import charts, congestion, hole, machine, report
 from .rows import ROOT_RIGHTS, rows
 from .stage import LOOPBACK, ROOT, Stage, bounded, in_namespaces
 from .table import Result, Row, Running, Subject
@@ -34,7 +31,6 @@ from .table import Result, Row, Running, Subject
 # Of one measurement beside the time it is given: start, hash, end.
 GRACE_SECONDS = 60.0
 QUICK_ROUNDS, QUICK_SHARE = 1, 0.4
-CONGESTION_CONTROL = "cubic"
 
 
 def options() -> argparse.Namespace:
@@ -47,7 +43,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="show the titles of the rows")
     parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing: draw --svg from a finished run")
     parser.add_argument(
-        "--congestion", default=CONGESTION_CONTROL, metavar="NAME", help="TCP's congestion control (default: cubic)"
+        "--congestion", metavar="NAME", help="TCP's congestion control; needs root (default: cubic, if there is one)"
     )
     for name in ("text", "json", "svg"):
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the result as {name}")
@@ -71,7 +67,12 @@ def main() -> int:
     absent = machine.missing(machine.PROGRAMS)
     if absent:
         print(machine.advice(absent), file=sys.stderr)
-    if not _go_private(given.congestion):
+    if _go_private():
+        _choose_congestion_control(given.congestion)
+        chosen = [row for row in chosen if _has_path(row)]
+    elif given.congestion:
+        sys.exit("--congestion needs network namespaces of the bench's own")
+    else:
         chosen = [row for row in chosen if not row.path]
         absent.append(ROOT_RIGHTS)
     facts = machine.about(given.tool.resolve())
@@ -87,7 +88,7 @@ def main() -> int:
     return 1 if any(result.failures for result in results) else 0
 
 
-def _go_private(congestion_control: str) -> bool:
+def _go_private() -> bool:
     """Enter namespaces of our own, if this machine lets us."""
     reason = sandbox.missing()
     if reason is not None:
@@ -95,18 +96,27 @@ def _go_private(congestion_control: str) -> bool:
         return False
     sandbox.enter()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    try:
-        # The kernel loads the module, if it has one.
-        machine.CONGESTION_CONTROL.write_text(congestion_control)
-    except PermissionError:
-        # In a namespace of its own even root may choose only among those that everybody may.
-        sys.exit(
-            f"this machine does not let everybody use the congestion control {congestion_control!r}: "
-            f"add it to the others of `sysctl net.ipv4.tcp_allowed_congestion_control`"
-        )
-    except OSError as error:
-        sys.exit(f"this kernel does not have the congestion control {congestion_control!r}: {error.strerror}")
     return True
+
+
+def _choose_congestion_control(wanted: str | None) -> None:
+    """Use what was asked for, or else the usual one; without that the machine's own, and say so."""
+    name = wanted or congestion.USUAL
+    if congestion.is_usable(name):
+        congestion.use(name)
+    elif wanted:
+        sys.exit(f"this kernel does not have the congestion control {wanted!r}")
+    else:
+        print(f"this kernel does not have {name}: all rows use its {congestion.in_use()}", file=sys.stderr)
+
+
+def _has_path(row: Row) -> bool:
+    """Tell whether the path of a row can be made; a figure of another congestion control would have a wrong title."""
+    name = row.path.congestion_control if row.path else ""
+    if not name or congestion.is_usable(name):
+        return True
+    print(f"this kernel does not have {name}, left out: {row.title}", file=sys.stderr)
+    return False
 
 
 def _write(given: argparse.Namespace, facts: dict[str, object], results: list[Result]) -> None:
@@ -131,7 +141,6 @@ def run(row: Row, given: argparse.Namespace, folder: Path, absent: set[str]) -> 
             try:
                 stack.enter_context(hole.hosts(row.path))
             except subprocess.CalledProcessError as error:
-                # Such as a kernel without its congestion control: a figure of another would have a wrong title.
                 result.failures.append(f"the path could not be made: {error}")
                 return result
             place = in_namespaces(hole.LEFT, hole.RIGHT)

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from tests.natlab import sandbox
 from tests.natlab.internet import DEVICE, READ_SIZE, open_device
 
-from . import machine
+from . import congestion
 
 LEFT, RIGHT = "203.0.113.1", "203.0.113.2"
 NAMES = ("left", "right")
@@ -103,11 +103,10 @@ def _configure(name: str, own: str, other: str, congestion_control: str) -> None
     subprocess.run([*in_there, "link", "set", "lo", "up"], check=True)
     subprocess.run([*in_there, "address", "add", own, "peer", other, "dev", DEVICE], check=True)
     subprocess.run([*in_there, "link", "set", DEVICE, "txqueuelen", str(DEVICE_QUEUE), "up"], check=True)
-    # A new namespace has the machine's, not ours.
-    congestion_control = congestion_control or machine.CONGESTION_CONTROL.read_text().strip()
-    settings = {"tcp_rmem": BUFFERS, "tcp_wmem": BUFFERS, machine.CONGESTION_CONTROL.name: congestion_control}
-    for setting, value in settings.items():
-        command = f"echo {value} > /proc/sys/net/ipv4/{setting}"
+    # A new namespace has the machine's, not the bench's.
+    congestion.use(congestion_control or congestion.in_use(), name)
+    for setting in ("tcp_rmem", "tcp_wmem"):
+        command = f"echo {BUFFERS} > /proc/sys/net/ipv4/{setting}"
         subprocess.run(["ip", "netns", "exec", name, "sh", "-c", command], check=True)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import congestion
 from .stage import SYSTEM_PATH
 
 # How each program says its version, and its Debian package.
@@ -23,8 +24,6 @@ PROGRAMS = {
     "haproxy": (["haproxy", "-v"], "haproxy"),
     "stunnel": (["stunnel", "-version"], "stunnel4"),
 }
-# Of the network namespace that one is in.
-CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _NUMBER = re.compile(r"\d+\.\d+[\w.]*")
 
 
@@ -47,7 +46,7 @@ def about(tool: Path) -> dict[str, object]:
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
+        "congestion_control": congestion.in_use(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version(), **_packages(), **_versions()},
     }
@@ -57,9 +56,11 @@ def lines(facts: dict[str, object]) -> list[str]:
     """Return what `about` found, for people."""
     versions = facts["versions"]
     assert isinstance(versions, dict)
+    tcp = facts["congestion_control"]
+    unusual = "" if tcp == congestion.USUAL else f", not {congestion.USUAL} as usual"
     return [
         f"{facts['tool']}, {facts['when']}",
-        f"{facts['kernel']}, {facts['processor']}, {facts['cores']} cores, TCP {facts['congestion_control']}",
+        f"{facts['kernel']}, {facts['processor']}, {facts['cores']} cores, TCP {tcp}{unusual}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"load average before: {facts['load_before']}; after, with the bench's own: {facts.get('load_after', '-')}",
         "",

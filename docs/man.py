@@ -23,6 +23,7 @@ import typer.main
 
 import punchtunnel
 from punchtunnel.cli import command as cli
+from punchtunnel.cli.options import Options
 
 # Of the last change that a reader of the page would notice.
 DATE = "2026-11-21"
@@ -113,7 +114,7 @@ def page() -> str:
         ".B punchtunnel",
         r"[\fIOPTION\fR]... \fIPEER\fR...",
         ".SH DESCRIPTION",
-        *paragraphs(inspect.cleandoc(cli.run.__doc__ or "")),
+        *paragraphs(inspect.cleandoc(Options.__doc__ or "")),
         ".SH ROLES",
         *roles(blocks["Roles that fit together (run one command on each machine)"]),
         ".SH OPTIONS",

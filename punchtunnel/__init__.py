@@ -1,40 +1,43 @@
 """Punch a TCP hole between two machines that know only each other's address.
 
-The life of a run, in six steps:
+The life of a run, a folder for each part of it:
 
-    1. command.py       options become values
-    2. schedule.py  the clock and the channel become ports
-    3. puncher.py   every port is dialled, and some listen, until connections open
-    4. election.py  both sides agree on one connection, the hole
-    5. link.py      the hole becomes a link that carries many streams (mux.py)
-    6. session.py    each stream is joined to stdio, a local client or a target
-                    (stdio.py), until both directions have ended
+    cli/         options become values
+    protocol/    the clock and the channel become ports; both sides agree on one
+                 connection, and on keys; many streams share it
+    punching/    every port is dialled, and some listen, until there is a hole
+    link/        the hole becomes a link that carries many streams
+    ends/        what a stream is joined to: stdio, a local client, a target
+    session/     who opens streams, and how a session ends; one hole after another
+    reporting/   what people, programs and service managers are told
+    system/      what this machine's kernel knows and does
+    doctor/      one machine looked at without any of this (--doctor)
 
-doctor/ looks at one machine without any of this (--doctor).
-
-As a library:
+As a library (library/):
 
     hole = punchtunnel.punch("203.0.113.9")             the bare socket, blocking
     reader, writer = await punchtunnel.connect(…)       one sealed stream
     async with punchtunnel.open_tunnel(…) as tunnel:    any number of streams
+    async for tunnel in punchtunnel.open_tunnels(…):    one tunnel after another
 """
 
-from typing import TYPE_CHECKING, Any
-
-from punchtunnel.errors import (
-    LinkError,
-    LocalError,
-    NoHoleError,
-    PeerError,
-    PunchtunnelError,
-    RejectedError,
-    UsageError,
-)
-from punchtunnel.punching.hole import Hole
-from punchtunnel.punching.punch import punch
-
+# Nothing is imported before a name is asked for, not even `typing`: importing
+# costs time, and until __main__ has set its signals Ctrl-C shows a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from punchtunnel.library.tunnel import Tunnel, connect, open_tunnel
+    from punchtunnel.errors import (
+        LinkError,
+        LocalError,
+        NoHoleError,
+        PeerError,
+        PunchtunnelError,
+        RejectedError,
+        UsageError,
+    )
+    from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
+    from punchtunnel.library.tunnel import Tunnel
+    from punchtunnel.punching.hole import Hole
+    from punchtunnel.punching.punch import punch
 
 __version__ = "0.1.0"
 
@@ -51,16 +54,27 @@ __all__ = [
     "__version__",
     "connect",
     "open_tunnel",
+    "open_tunnels",
     "punch",
 ]
 
-# Loaded when they are asked for: the command line does not need asyncio before the first SYN.
-_LATE = ("Tunnel", "connect", "open_tunnel")
+_MODULES = {
+    "Hole": "punching.hole",
+    "Tunnel": "library.tunnel",
+    "connect": "library.calls",
+    "open_tunnel": "library.calls",
+    "open_tunnels": "library.calls",
+    "punch": "punching.punch",
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+def __getattr__(name: str) -> object:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from punchtunnel.library import tunnel
+    from importlib import import_module
 
-    return getattr(tunnel, name)
+    return getattr(import_module(f"punchtunnel.{_MODULES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

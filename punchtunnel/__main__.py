@@ -1,15 +1,15 @@
 """The entry point of `punchtunnel` and `python -m punchtunnel`."""
 
 import signal
-from typing import NoReturn
+
+# Before anything else is loaded: until the command line has its own handlers,
+# Ctrl-C ends this process as it ends any program, without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def main() -> NoReturn:
-    """Run the command line."""
-    # Until the command line is loaded Ctrl-C ends us as it ends any program,
-    # without a traceback.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+def main() -> None:
+    """Run the command line, and exit."""
     from punchtunnel.cli.command import main as run
 
     run()

@@ -1,4 +1,13 @@
-"""What tests of several modules need."""
+"""What tests of several modules need, and the tiers of the tests.
+
+    make quick             neither played nor exhaustive: pure and unit tests
+    make test              not exhaustive: and real processes, programs, the laboratory's short list
+    make test-exhaustive   exhaustive: the rest
+
+A test is played because of where it is (PLAYED).  It is exhaustive by its mark,
+and so may be single parameters of a test; then another of its parameters, or
+another test, shows the same behaviour in `make test`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +16,19 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.system import pipes
 
 from .link.links import Case
+
+HERE = Path(__file__).parent
+PLAYED = {"e2e", "natlab", "test_bench.py", "test_install.py"}
 
 # asm-generic/socket.h
 SO_MAX_PACING_RATE = 47
@@ -29,6 +42,16 @@ settings.load_profile("shared machine")
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is played, and begin with the laboratory: its short list is the longest wait."""
+    places = {item: item.path.relative_to(HERE).parts[0] for item in items}
+    for item, place in places.items():
+        if place in PLAYED:
+            item.add_marker(pytest.mark.played)
+    items.sort(key=lambda item: places[item] != "natlab")
 
 
 @pytest.fixture(params=["spliced", "copied"])

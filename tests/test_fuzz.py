@@ -12,6 +12,7 @@ from punchtunnel.protocol.hello import decode_hello
 from .fuzz import TARGETS, fuzz
 
 
+@pytest.mark.exhaustive
 def test_five_seconds_of_noise_find_nothing(tmp_path: Path) -> None:
     passed, failed = fuzz(5.0, tmp_path)
     assert failed == 0

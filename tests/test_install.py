@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 # Seconds for one step: a slow index, a busy machine.
 LIMIT = 300
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 # What a package must leave below its prefix.
 SHARED = {

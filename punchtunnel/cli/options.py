@@ -1,61 +1,150 @@
-"""What was given on the command line, and what it asks for: checked values for the punch."""
+"""Every option of the command line: its name, type, default, and what --help says of it."""
 
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from punchtunnel import words
-from punchtunnel.address import parse_bind, parse_peer, parse_target
-from punchtunnel.errors import SignalError, UsageError
-from punchtunnel.protocol import secret
-from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
-from punchtunnel.reporting import events
-from punchtunnel.words import usage
+import typer
 
-if TYPE_CHECKING:
-    from punchtunnel.cli.show import Side
+# The secret, unless an option says where it is.
+SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
 
-# A number of seconds above this is a mistake: three centuries.
-LONGEST = 1e10
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from punchtunnel import __version__
+
+        typer.echo(f"punchtunnel {__version__}")
+        raise typer.Exit
+
+
+def _show_new_secret(wanted: bool) -> None:
+    if wanted:
+        from punchtunnel.protocol import secret
+
+        typer.echo(secret.fresh(os.urandom))
+        raise typer.Exit
+
+
+def _own_addresses(incomplete: str) -> list[str]:
+    """Return what completes --bind.  Where nothing completes a word, the shells offer files."""
+    # Imported now: only a shell that completes needs it.
+    from punchtunnel.system.addresses import own_addresses
+
+    return [address for address in own_addresses() if address.startswith(incomplete)]
+
+
+def _own_places(incomplete: str) -> list[str]:
+    """Return what completes -L: an address to which only the port is missing."""
+    places = [f"[{address}]:" if ":" in address else f"{address}:" for address in _own_addresses("")]
+    return [place for place in places if place.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was given on the command line; the names are those of `run`."""
+    """Punch a TCP hole to PEER and send any TCP program through it.
 
-    peers: list[str] | None
-    stdio: bool
-    listen: list[str] | None
-    to: str | None
-    channel: str
-    wait: float | None
-    idle: float
-    keep: bool
-    no_stdin: bool
-    send_only: bool
-    recv_only: bool
-    ipv4: bool
-    ipv6: bool
-    bind: str | None
-    clock_offset: float
-    secret_file: str | None
-    ask_secret: bool
-    require_secret: bool
-    plain: bool
-    verbose: int
-    quiet: bool
-    as_json: bool
-    status_fd: int | None
-    progress: bool
-    show: bool
-    check: bool
-    doctor: bool
-    stun: list[str] | None
-    ntp: str | None
+    Run one command on each of the two machines, within two minutes (-w).
+    Both must know the other's public address; nothing else is needed.
+
+    The link is encrypted.  With the same secret on both sides, in
+    PUNCHTUNNEL_SECRET or by --secret-file or --ask-secret, the two machines
+    also prove to each other who they are.
+    """
+
+    peers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PEER...", help="Address or name of the other machine; all given are tried at once."),
+    ] = None
+    stdio: Annotated[bool, typer.Option("--stdio", help="Join the hole to stdin and stdout (the default).")] = False
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-L",
+            "--listen",
+            metavar="[BIND:]PORT",
+            help="Local port, or unix:/path; may be repeated.",
+            autocompletion=_own_places,
+        ),
+    ] = None
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="[HOST:]PORT", help="Where connections from the far side lead, or unix:/path."),
+    ] = None
+    channel: Annotated[
+        str, typer.Option("--channel", metavar="NAME", help="Separates links between the same two machines.")
+    ] = ""
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            "-w", "--wait", metavar="SECONDS", help="To get a hole; 0: for ever.  [default: 120; with -k: for ever]"
+        ),
+    ] = None
+    idle: Annotated[
+        float, typer.Option("-i", "--idle-timeout", metavar="SECONDS", help="End a session without traffic; 0: never.")
+    ] = 0.0
+    keep: Annotated[bool, typer.Option("-k", "--keep-open", help="When a session or the hole ends, punch again.")] = (
+        False
+    )
+    no_stdin: Annotated[bool, typer.Option("-n", "--no-stdin", help="Do not read stdin: send EOF at once.")] = False
+    send_only: Annotated[bool, typer.Option("--send-only", help="Write nothing to stdout.")] = False
+    recv_only: Annotated[bool, typer.Option("--recv-only", help="Send nothing; like -n.")] = False
+    ipv4: Annotated[bool, typer.Option("-4", "--ipv4", help="IPv4 only.")] = False
+    ipv6: Annotated[bool, typer.Option("-6", "--ipv6", help="IPv6 only.")] = False
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            "--bind", metavar="ADDR", help="Address of this machine to punch from.", autocompletion=_own_addresses
+        ),
+    ] = None
+    clock_offset: Annotated[
+        float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
+    ] = 0.0
+    secret_file: Annotated[
+        str | None, typer.Option("--secret-file", metavar="FILE", help="Read the shared secret from FILE.")
+    ] = None
+    ask_secret: Annotated[bool, typer.Option("--ask-secret", help="Ask for the shared secret on the terminal.")] = False
+    require_secret: Annotated[bool, typer.Option("--require-secret", help="Refuse to run without a secret.")] = False
+    new_secret: Annotated[
+        bool,
+        typer.Option("--new-secret", callback=_show_new_secret, is_eager=True, help="Print a fresh secret and exit."),
+    ] = False
+    plain: Annotated[bool, typer.Option("--plain", help="Do not seal the link; must be given on both sides.")] = False
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more.")] = 0
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only why it failed.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stderr for every event.")] = False
+    status_fd: Annotated[
+        int | None,
+        typer.Option("--status-fd", metavar="N", help="Write what --json tells to descriptor N; stderr is for people."),
+    ] = None
+    progress: Annotated[
+        bool, typer.Option("--progress", help="With stdio: bytes, rate, average and time, as pv shows them.")
+    ] = False
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the command for the other machine and the ports; send nothing.")
+    ] = False
+    check: Annotated[
+        bool, typer.Option("-z", help="Only check the path: meet the peer, measure the round trip, and leave it alone.")
+    ] = False
+    doctor: Annotated[
+        bool,
+        typer.Option("--doctor", help="Look at this machine, without a PEER; sends nothing without --stun or --ntp."),
+    ] = False
+    stun: Annotated[
+        list[str] | None,
+        typer.Option("--stun", metavar="HOST[:PORT]", help="With --doctor: ask this STUN server by TCP; give two."),
+    ] = None
+    ntp: Annotated[
+        str | None, typer.Option("--ntp", metavar="HOST[:PORT]", help="With --doctor: ask this NTP server the time.")
+    ] = None
+    half_close: Annotated[bool, typer.Option("-N", help="Accepted and ignored: EOF always reaches the far side.")] = (
+        False
+    )
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False
 
     @property
     def is_stdio(self) -> bool:
@@ -66,142 +155,3 @@ class Options:
     def reads_stdin(self) -> bool:
         """With stdio: what it reads is sent."""
         return not (self.recv_only or self.no_stdin)
-
-
-def side_of(options: Options) -> Side:
-    """Return what the other side must fit."""
-    # Imported now: only --show and a terminal's hint need it.
-    from punchtunnel.cli.show import Side
-
-    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
-    return Side(
-        peers=[parse_peer(peer) for peer in options.peers or []],
-        bind=None if options.bind is None else parse_bind(options.bind),
-        channel=options.channel,
-        listens=bool(options.listen),
-        target=None if options.to is None else parse_target(options.to),
-        flags=[flag for flag, given in flags.items() if given],
-        secret=bool(options.secret_file or options.ask_secret or os.environ.get(secret.VARIABLE)),
-    )
-
-
-def check_secret(options: Options) -> None:
-    """Check that a secret is not given where none can be used.
-
-    Raises:
-        UsageError: It is.
-    """
-    given = options.secret_file or options.ask_secret or options.require_secret or secret.VARIABLE in os.environ
-    if options.plain and given:
-        raise UsageError(usage.PLAIN_AND_SECRET.format(variable=secret.VARIABLE))
-
-
-def find_secret(options: Options, report: events.Report) -> bytes:
-    """Return the shared secret, or b"" if there is none."""
-
-    def warn(reason: str) -> None:
-        report(events.Warned(reason=reason))
-
-    check_secret(options)
-    ask = None
-    if options.ask_secret:
-        ask = _ask
-    found = secret.find(os.environ, options.secret_file, ask, warn)
-    if options.require_secret and not found:
-        raise UsageError(usage.NO_SECRET.format(variable=secret.VARIABLE))
-    return found
-
-
-def _ask() -> str:
-    """Ask for the secret on the terminal; stdin and stdout belong to the tunnel."""
-    # Imported now: only who asks pays for it.
-    import getpass
-
-    # SIGINT must come as an exception: getpass has echo to switch on again.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        # Without a terminal getpass would read the tunnel's stdin.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-        return getpass.getpass(words.PROMPT)
-    except EOFError as error:
-        raise UsageError(usage.NOTHING_TYPED) from error
-    except OSError as error:
-        raise UsageError(usage.NOBODY_TO_ASK) from error
-    except KeyboardInterrupt as error:
-        raise SignalError(signal.SIGINT) from error
-    except UnicodeError:
-        # Without the cause: it would show bytes of what was typed.
-        raise UsageError(usage.SECRET_NOT_TEXT) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _traits(options: Options) -> Trait:
-    return (
-        (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
-        | (Trait.PLAIN if options.plain else NO_TRAITS)
-        | (Trait.CHECK if options.check else NO_TRAITS)
-        | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
-    )
-
-
-def settings_of(options: Options) -> Settings:
-    """Check what concerns the punch, and return it without the secret.
-
-    Raises:
-        UsageError: Something is wrong or contradicts something else.
-    """
-    _check_contradictions(options)
-    waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
-    for name, seconds in waits.items():
-        if not 0 <= seconds < LONGEST:
-            raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
-    if not options.peers and not options.show:
-        raise UsageError(usage.NO_PEER)
-    wait = options.wait
-    if wait is None:
-        wait = 0.0 if options.keep else DEFAULT_WAIT
-    return settings_from(
-        peers=options.peers or [],
-        channel=options.channel,
-        wait=wait,
-        bind=options.bind,
-        family=4 if options.ipv4 else 6 if options.ipv6 else 0,
-        clock_offset=options.clock_offset,
-        role=_role(options),
-        traits=_traits(options),
-    )
-
-
-def _role(options: Options) -> Role:
-    """Return the role that the options ask for."""
-    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
-    return role or Role.STDIO
-
-
-def _check_contradictions(options: Options) -> None:
-    """Check what cannot be meant together.
-
-    Raises:
-        UsageError: It is given.
-    """
-    ports = not options.is_stdio
-    sends_nothing = not options.reads_stdin
-    if options.ipv4 and options.ipv6:
-        raise UsageError(usage.BOTH_FAMILIES)
-    if options.check and (options.keep or options.progress):
-        raise UsageError(usage.CHECK_ALONE)
-    if options.progress and ports:
-        raise UsageError(usage.PROGRESS_OF_PORTS)
-    if options.progress and options.as_json and options.status_fd is None:
-        raise UsageError(usage.PROGRESS_AND_JSON)
-    if options.quiet and options.verbose:
-        raise UsageError(usage.QUIET_AND_VERBOSE)
-    if options.send_only and sends_nothing:
-        raise UsageError(usage.NOTHING_TO_DO)
-    if ports and options.stdio:
-        raise UsageError(usage.STDIO_AND_PORTS)
-    if ports and (options.send_only or sends_nothing):
-        raise UsageError(usage.STDIO_OPTIONS)
-    if not ports and options.keep and not sends_nothing:
-        raise UsageError(usage.KEEP_WITH_STDIN)

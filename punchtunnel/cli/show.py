@@ -6,18 +6,19 @@ Nothing is sent, and no name is looked up: that would send a packet too.
 from __future__ import annotations
 
 import ipaddress
+import os
 import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from punchtunnel.address import AnyPlace, Place, is_literal
+from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.candidates import Address
-from punchtunnel.punching.resolver import source_towards
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
+from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.words import show as words
 from punchtunnel.words import usage
 
@@ -47,6 +48,20 @@ class Side:
     target: AnyPlace | None = None
     flags: Sequence[str] = ()
     secret: bool = False
+
+
+def side_of(options: Options) -> Side:
+    """Return what the other side must fit."""
+    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
+    return Side(
+        peers=[parse_peer(peer) for peer in options.peers or []],
+        bind=None if options.bind is None else parse_bind(options.bind),
+        channel=options.channel,
+        listens=bool(options.listen),
+        target=None if options.to is None else parse_target(options.to),
+        flags=[flag for flag, given in flags.items() if given],
+        secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
+    )
 
 
 def command(side: Side) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from punchtunnel.address import Place
 from punchtunnel.doctor.firewall import Table
+from punchtunnel.system.routes import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,6 @@ class Clock:
     offset_s: float | None = None
     error_s: float = 0.0
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A default route; `gateway` is "" where the device alone says where to."""
-
-    device: str
-    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from punchtunnel.doctor.facts import Clock, Facts, Route, Sight
+from punchtunnel.doctor.facts import Clock, Facts, Sight
 from punchtunnel.doctor.firewall import ACCEPT, DROP, Packet, fate
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.system.routes import Route
 from punchtunnel.words import doctor as words
 
 # Seconds by which a clock may be wrong, and the other one the other way

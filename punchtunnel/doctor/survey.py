@@ -1,7 +1,7 @@
-"""Look at this machine without sending anything: /proc, the kernel's clock, and the firewall's own tools.
+"""Look at this machine without sending anything: what system/ knows of it, and what the firewall's own tools print.
 
-Whatever cannot be read stays None: a container, another system, or a user who
-is not root see less, and findings.py says so.
+What cannot be read is None: a container or another system shows less, and a
+user who is not root sees less; findings.py says so.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import os
 import random
 import shutil
 import socket
-import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from punchtunnel.doctor import rulesets
-from punchtunnel.doctor.facts import Clock, Facts, Route
+from punchtunnel.doctor.facts import Clock, Facts
 from punchtunnel.doctor.firewall import Table
-from punchtunnel.protocol import secret
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.punching import ports
+from punchtunnel.system import proc
+from punchtunnel.system.addresses import Address, global_addresses6, source_towards
 from punchtunnel.system.clock import error_bound_ms
+from punchtunnel.system.routes import default_routes
 from punchtunnel.words import doctor as words
 
-PROC = Path("/proc")
 Seen = TypeVar("Seen")
 # Seconds for a tool that prints its rules.
 TOOL_PATIENCE = 5.0
@@ -35,12 +34,8 @@ TOOL_PATIENCE = 5.0
 TOOL_PLACES = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin"))
 # Ports that are tried before none is said to be free.
 PORT_TRIES = 20
-# A documentation address stands for the internet (RFC 5737): connecting a
-# datagram socket only asks the routing table.
-SOMEWHERE = ("192.0.2.1", 9)
-# linux/route.h, and an IPv6 scope of 0: global.
-_RTF_UP, _RTF_REJECT = 0x0001, 0x0200
-_GLOBAL_SCOPE = "00"
+# A documentation address stands for the Internet (RFC 5737); it is only looked up in the routing table.
+SOMEWHERE = Address(socket.AF_INET, "192.0.2.1")
 
 
 def clock() -> Clock:
@@ -54,11 +49,11 @@ def facts(rng: random.Random) -> Facts:
     """Return what this machine says about itself."""
     tables, reason = _firewall()
     return Facts(
-        routes=_known(_routes),
-        address4=_address4(),
-        addresses6=_known(_addresses6),
-        ephemeral=_known(_ephemeral),
-        taken=_known(_taken) or 0,
+        routes=_known(default_routes),
+        address4=source_towards(SOMEWHERE) or "",
+        addresses6=_known(global_addresses6),
+        ephemeral=_known(proc.ephemeral_ports),
+        taken=_known(lambda: proc.taken_ports(LOWEST_PORT, HIGHEST_PORT)) or 0,
         sharing=_why_not_shared(rng),
         tables=tables,
         tables_unread=reason,
@@ -78,103 +73,13 @@ def on_some_port(rng: random.Random, open_on: Callable[[int], socket.socket]) ->
 
 
 def _known(look: Callable[[], Seen | None]) -> Seen | None:
-    """Return what is seen, or None if the file is not as Linux writes it: containers imitate some."""
+    """Return what is seen, or None if the file has not the form that Linux gives it."""
     with contextlib.suppress(ValueError):
         return look()
     return None
 
 
-def _read(*names: str) -> str | None:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return PROC.joinpath(*names).read_text()
-    return None
-
-
-# ---- addresses and routes
-
-
-def _routes() -> dict[int, Route] | None:
-    table4, table6 = _read("net", "route"), _read("net", "ipv6_route")
-    if table4 is None and table6 is None:
-        return None
-    routes: dict[int, Route] = {}
-    for version, found in ((4, _default4(table4 or "")), (6, _default6(table6 or ""))):
-        if best := min(found, key=lambda one: one[0], default=None):
-            routes[version] = best[1]
-    return routes
-
-
-def _default4(table: str) -> Iterator[tuple[int, Route]]:
-    """Yield the metric and the route of each default route in /proc/net/route."""
-    for line in table.splitlines()[1:]:
-        device, target, gateway, flags, _, _, metric, mask, *_ = line.split()
-        if int(target, 16) == int(mask, 16) == 0 and int(flags, 16) & (_RTF_UP | _RTF_REJECT) == _RTF_UP:
-            # The kernel prints the word as it lies in memory.
-            address = socket.inet_ntoa(struct.pack("=I", int(gateway, 16)))
-            yield int(metric), Route(device, "" if address == "0.0.0.0" else address)
-
-
-def _default6(table: str) -> Iterator[tuple[int, Route]]:
-    """Yield the same for /proc/net/ipv6_route."""
-    for line in table.splitlines():
-        target, size, _, _, gateway, metric, _, _, flags, device = line.split()
-        if int(target, 16) == int(size, 16) == 0 and int(flags, 16) & (_RTF_UP | _RTF_REJECT) == _RTF_UP:
-            address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(gateway))
-            yield int(metric, 16), Route(device, "" if address == "::" else address)
-
-
-def _address4() -> str:
-    """Return the address that this machine would punch from, or ""."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(SOMEWHERE)
-        return str(probe.getsockname()[0])
-    return ""
-
-
-def _addresses6() -> list[str] | None:
-    table = _read("net", "if_inet6")
-    if table is None:
-        # Without IPv6 in the kernel there is no such file.
-        return [] if _read("net", "route") is not None else None
-    lines = [line.split() for line in table.splitlines()]
-    return [
-        socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address))
-        for address, _, _, scope, _, device in lines
-        if scope == _GLOBAL_SCOPE and device != "lo"
-    ]
-
-
 # ---- ports
-
-
-def _ephemeral() -> list[tuple[int, int]] | None:
-    """Return the ranges from which outgoing connections get their ports."""
-    text = _read("sys", "net", "ipv4", "ip_local_port_range")
-    if text is None:
-        return None
-    low, high = map(int, text.split())
-    ranges: list[tuple[int, int]] = []
-    for first, last in sorted(_reserved()):
-        if first > low:
-            ranges.append((low, min(high, first - 1)))
-        low = max(low, last + 1)
-    return [one for one in (*ranges, (low, high)) if one[0] <= one[1]]
-
-
-def _reserved() -> Iterator[tuple[int, int]]:
-    text = (_read("sys", "net", "ipv4", "ip_local_reserved_ports") or "").strip()
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        yield int(first), int(last or first)
-
-
-def _taken() -> int:
-    """Count the ports of the punch's range that some TCP socket has."""
-    taken: set[int] = set()
-    for name in ("tcp", "tcp6"):
-        for line in (_read("net", name) or "").splitlines()[1:]:
-            taken.add(int(line.split()[1].rpartition(":")[2], 16))
-    return sum(LOWEST_PORT <= port <= HIGHEST_PORT for port in taken)
 
 
 def _why_not_shared(rng: random.Random) -> str:
@@ -194,7 +99,7 @@ def _why_not_shared(rng: random.Random) -> str:
 def _firewall() -> tuple[Sequence[Table] | None, str]:
     """Return all rules that this user may read, or None and why there are none."""
     shown, reason = _printed("nft", "-j", "list", "ruleset")
-    old = bool(_read("net", "ip_tables_names") or _read("net", "ip6_tables_names"))
+    old = bool(proc.read("net/ip_tables_names") or proc.read("net/ip6_tables_names"))
     try:
         tables = rulesets.parse_nft(shown) if shown is not None else []
         if shown is None or old or any(map(rulesets.is_of_iptables, tables)):
@@ -209,20 +114,19 @@ def _firewall() -> tuple[Sequence[Table] | None, str]:
     return tables, ""
 
 
-def _environment() -> dict[str, str]:
-    """Return what another program gets: English, and not the secret."""
-    return {name: value for name, value in os.environ.items() if name != secret.VARIABLE} | {"LC_ALL": "C"}
-
-
 def _printed(*command: str) -> tuple[str | None, str]:
-    """Return what a command prints, or None and why it fails."""
-    program = shutil.which(command[0], path=os.environ.get("PATH", os.defpath) + os.pathsep + TOOL_PLACES)
+    """Return what a command prints, or None and why it fails.
+
+    It runs in English, and with nothing else of our environment: that may hold the secret.
+    """
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + TOOL_PLACES
+    program = shutil.which(command[0], path=path)
     if program is None:
         return None, words.NOT_INSTALLED.format(program=command[0])
     try:
         done = subprocess.run(
             [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TOOL_PATIENCE,
-            check=True, env=_environment(),
+            check=True, env={"PATH": path, "LC_ALL": "C"},
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         if os.geteuid() != 0:

@@ -1,22 +1,14 @@
-"""What a stream is joined to: a socket, or this process's stdin and stdout.
+"""The end that is this process's stdin and stdout, or any two inherited descriptors.
 
-An end has a source (bytes for the peer) and a sink (bytes from the peer).
-Neither ever blocks the loop, and neither keeps bytes of its own:
+An inherited descriptor is shared with the shell and with other programs, so
+its status flags are never changed:
 
-    read_into(view)  n > 0 bytes read   0 EOF   None nothing there yet
-    write(data)      n > 0 bytes taken  0 no room now
-
-`source_fd` and `sink_fd` are what to wait on after None and 0; they are None
-where waiting is of no use because the descriptor is always ready (regular
-files, /dev/null: epoll refuses those, and uvloop aborts the process).
-
-`spliced_source` and `spliced_sink` are what bytes may be spliced from and to
-(pipes.py) instead, without blocking; None: read and write only.
-
-Inherited descriptors are shared with the shell and other programs, so their
-status flags are never changed: a pipe or a terminal is opened a second time,
-without blocking, through /proc; where that is impossible each read and write
-is preceded by a poll and stays below PIPE_BUF; sockets take MSG_DONTWAIT.
+    pipe, terminal    opened a second time through /proc, without blocking
+    the same where    a poll before each read and write, and writes of at most
+    /proc fails       PIPE_BUF
+    socket            MSG_DONTWAIT
+    file, /dev/null   always ready: epoll refuses them and uvloop aborts the
+                      process, so the loop never sees their descriptors
 """
 
 from __future__ import annotations
@@ -28,142 +20,26 @@ import select
 import socket
 import stat
 import sys
-from typing import Protocol
 
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace
-from punchtunnel.errors import LocalError
-from punchtunnel.system import pipes, tcp
+from punchtunnel.system import pipes
 
-# A write that is not longer never blocks on a pipe that polls as writable.
+# A pipe that polls as writable takes this many bytes without blocking (POSIX, pipe(7)).
 _PIPE_BUF = select.PIPE_BUF
 
 
-class End(Protocol):
-    """Both halves of what a stream is joined to.
-
-    `short_is_dry`: a read of less than was asked for shows that nothing is left.
-    """
-
-    short_is_dry: bool
-
-    @property
-    def source_fd(self) -> int | None:
-        """The descriptor to wait on before reading; None: always ready."""
-
-    @property
-    def sink_fd(self) -> int | None:
-        """The descriptor to wait on before writing; None: always ready."""
-
-    @property
-    def spliced_source(self) -> int | None:
-        """The descriptor to splice from; None: copy."""
-
-    @property
-    def spliced_sink(self) -> int | None:
-        """The descriptor to splice to; None: copy."""
-
-    def read_into(self, view: memoryview) -> int | None:
-        """Read into `view`; 0 is EOF, None is nothing there yet.
-
-        Raises:
-            OSError: The source is broken.
-        """
-
-    def write(self, data: memoryview) -> int:
-        """Write some of `data`; 0 is no room now.
-
-        Raises:
-            OSError: The sink is broken.
-        """
-
-    def finish_writing(self) -> None:
-        """Pass EOF on: nothing more will be written.
-
-        Raises:
-            OSError: What was written could not be kept (a full disk, NFS).
-        """
-
-    def failure(self) -> OSError | None:
-        """Return what has broken both halves, if the kernel knows of something."""
-
-    def close(self) -> None:
-        """Both halves have ended well."""
-
-    def abort(self) -> None:
-        """Pass RST on, where the end has such a thing."""
-
-
-# Accepted sockets have the options of their listener: two system calls less for each.
-ACCEPTED_INHERIT = sys.platform == "linux"
-
-
-class SocketEnd:
-    """A connected stream socket; owns it.
-
-    Args:
-        sock: The socket.
-        tuned: Accepted from `listen`'s socket, it has inherited what that was told.
-    """
-
-    def __init__(self, sock: socket.socket, *, tuned: bool = False) -> None:
-        if sock.gettimeout() != 0:
-            sock.setblocking(False)
-        is_tcp = not tcp.is_unix(sock)
-        # A read of a Unix socket ends before a message that has descriptors with it.
-        self.short_is_dry = is_tcp
-        if is_tcp and not tuned:
-            _tune(sock)
-        self._sock = sock
-        # Plain numbers: they are asked for all the time, but not behind `close`.
-        self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
-
-    def read_into(self, view: memoryview) -> int | None:
-        """See End."""
-        try:
-            return self._sock.recv_into(view)
-        except BlockingIOError:
-            return None
-
-    def write(self, data: memoryview) -> int:
-        """See End."""
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-
-    def finish_writing(self) -> None:
-        """See End."""
-        # The program may be gone already; reading will tell.
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-
-    def failure(self) -> OSError | None:
-        """See End."""
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return OSError(code, os.strerror(code)) if code else None
-
-    def close(self) -> None:
-        """See End."""
-        self._sock.close()
-
-    def abort(self) -> None:
-        """See End."""
-        tcp.abort(self._sock)
-
-
 class StdioEnd:
-    """The process's own stdin and stdout, or any two inherited descriptors.
+    """A descriptor to read and one to write; it closes stdout at EOF, and nothing else that it has not opened.
 
     Args:
-        stdin: Descriptor to read; None reads as an immediate EOF.
-        stdout: Descriptor to write; None when it was closed from the start:
-            the first byte is then an error, as it is for cat.
+        stdin: The descriptor to read; None reads as an immediate EOF.
+        stdout: The descriptor to write; None: it was closed when this program
+            started, and the first byte is an error, as it is for cat.
         discard: Take all bytes and write none of them (--send-only).
-        keep_open: EOF of one session is not EOF of the output (-k).
+        keep_open: Keep stdout open at EOF, for the next session (-k).
     """
 
-    # A terminal gives a line at a time.
+    # A terminal gives one line for each read.
     short_is_dry = False
 
     def __init__(
@@ -192,7 +68,7 @@ class StdioEnd:
 
     @property
     def spliced_sink(self) -> int | None:
-        """See End: into a file splicing gains nothing."""
+        """See End; splicing into a file would gain nothing."""
         return None if self._sink is None or self._sink.wait_fd is None else self._sink.spliced_fd
 
     def read_into(self, view: memoryview) -> int | None:
@@ -210,15 +86,15 @@ class StdioEnd:
     def finish_writing(self) -> None:
         """See End.
 
-        The reader of a pipe sees EOF only when its last writer is closed, so
-        stdout itself is closed too; /dev/null keeps its number occupied.
+        The reader of a pipe sees EOF once its last writer is closed, so stdout
+        itself is closed too; /dev/null keeps its number occupied.
         """
         if self._sink is not None and not self._keep_open:
             self._sink.finish()
             self._sink = None
 
     def failure(self) -> OSError | None:
-        """See End: a reader of stdout that has gone is found by writing."""
+        """See End; only a write tells that the reader of stdout is gone."""
         return None
 
     def close(self) -> None:
@@ -234,7 +110,7 @@ class StdioEnd:
 
 
 class _Descriptor:
-    """One inherited descriptor, read or written without blocking and without changing it."""
+    """One inherited descriptor, read or written without blocking and without changing its flags."""
 
     def __init__(self, fd: int, mode: int) -> None:
         kind = os.fstat(fd).st_mode
@@ -250,7 +126,7 @@ class _Descriptor:
         waits = _can_wait(fd)
         self._polls = waits and self._socket is None and self._private is None
         self.wait_fd = (self._private if self._private is not None else fd) if waits else None
-        # A socket that blocks would block in splice(2) too, whatever its flags say.
+        # splice(2) on a blocking socket would block, whatever its own flags say.
         self.spliced_fd = fd if stat.S_ISREG(kind) else None
         if stat.S_ISFIFO(kind) and self._private is not None:
             self.spliced_fd = self._private
@@ -277,21 +153,21 @@ class _Descriptor:
             return 0
 
     def finish(self) -> None:
-        """Close for good, so that whoever reads the other end sees EOF."""
+        """Close the inherited descriptor too, so that the reader at its other end sees EOF."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
         self.close()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            # Not left to dup2(), which hides that the last bytes could not be kept.
+            # dup2() would close it as well, but hide an error of that (a full disk, NFS).
             os.close(self._fd)
         finally:
             os.dup2(null, self._fd)
             os.close(null)
 
     def close(self) -> None:
-        """Give back what was opened here."""
+        """Close what was opened here, and leave the inherited descriptor open."""
         if self._socket is not None:
             self._socket.close()
         if self._private is not None:
@@ -300,13 +176,13 @@ class _Descriptor:
 
 
 def _can_wait(fd: int) -> bool:
-    """Tell whether readiness of a descriptor can be waited for."""
+    """Tell whether a descriptor can block, and can be waited for."""
     kind = os.fstat(fd).st_mode
     if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(fd):
         return True
     if stat.S_ISREG(kind) or sys.platform != "linux":
         return False
-    # An event device, an eventfd: what epoll takes can block.
+    # Others (an event device, an eventfd) can block if epoll accepts them.
     try:
         with select.epoll() as probe:
             probe.register(fd, select.EPOLLIN)
@@ -316,7 +192,7 @@ def _can_wait(fd: int) -> bool:
 
 
 def _is_master(fd: int) -> bool:
-    """Tell whether a terminal is the master of a pair: opened a second time it is a new pair."""
+    """Tell whether a descriptor is the master of a pseudo-terminal: opening it again would make a new pair."""
     device = os.fstat(fd).st_rdev
     return sys.platform == "linux" and (os.major(device), os.minor(device)) == (5, 2)
 
@@ -325,66 +201,3 @@ def _ready(fd: int, event: int) -> bool:
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(0))
-
-
-def system_reason(error: OSError) -> str:
-    """Return the system's own words: asyncio and socket put some of theirs into strerror."""
-    if isinstance(error, socket.gaierror) or not error.errno:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
-
-
-def _tune(sock: socket.socket) -> None:
-    tcp.send_at_once(sock)
-    tcp.keep_urgent_bytes(sock)
-
-
-def listen(place: AnyPlace) -> socket.socket:
-    """Bind and listen for -L; of a name, its first address.
-
-    Raises:
-        LocalError: The port is taken, or the address is not ours.
-    """
-    try:
-        if isinstance(place, UnixPlace):
-            return _listen_unix(place.path)
-        infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, sockaddr = infos[0]
-        listener = socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
-        _tune(listener)
-        return listener
-    except UnicodeError as error:
-        # An interface behind "%" that no machine can have.
-        raise LocalError(words.not_our_address(str(place))) from error
-    except OSError as error:
-        raise LocalError(
-            words.cannot(words.listen_on(str(place)), OSError(error.errno, system_reason(error)))
-        ) from error
-
-
-def _listen_unix(path: str) -> socket.socket:
-    """Listen on a Unix socket; a path that nobody listens on any more is taken over."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
-        sock.listen(socket.SOMAXCONN)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _is_stale(path: str) -> bool:
-    """Tell whether `path` is a socket without a listener.
-
-    A file that is no socket refuses connections too, and is not ours to remove.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        return stat.S_ISSOCK(os.stat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED

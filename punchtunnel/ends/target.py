@@ -1,9 +1,13 @@
 """Connect streams to the target of --to: to each of its addresses in turn, until one answers.
 
-No task and no future: a tunnel may carry thousands of connections a second,
-and each would cost more than the connection itself.  A name is looked up once
-for all that wait for it: the peer opens as many streams as it likes, and
-neither our threads nor the name server shall count them.
+    Connects   all connections of a session: at most MAX_UNDER_WAY at a time
+       └─ Attempt   one connection: the target's addresses one after another
+             └─ LookUp   the addresses of a name, shared by all
+
+Callbacks, neither tasks nor futures: a tunnel may carry thousands of
+connections a second, and a task would cost more than the connection.  A name
+is looked up once for all streams that wait for it: a peer that opens many
+streams must not cost as many threads and questions to the name server.
 """
 
 from __future__ import annotations
@@ -18,37 +22,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from punchtunnel import words
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
-from punchtunnel.ends.stdio import system_reason
-from punchtunnel.errors import NO_RESOURCES
-from punchtunnel.protocol.mux import Reason
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import WRITE, Poller
 
 # Seconds for all addresses of the target together.
 TIMEOUT = 15.0
-# Connections that are made at the same time.
+# Connections being made at the same time; each costs a descriptor.
 MAX_UNDER_WAY = 1024
-# Seconds for which the answer of a look-up holds.
+# Seconds for which the answer of a look-up is used again.
 KEPT = 2.0
 # Seconds before a Unix socket whose queue is full is tried again.
 QUEUE_PAUSE = 0.02
 
-# What a second connect(2) means in the words of the first.
+# What a second connect(2) returns -> what the first would have returned.
 _MEANING = {errno.EALREADY: errno.EINPROGRESS, errno.EISCONN: 0}
 
-# Family and address of one way to the target.
+# The family and the socket address of one way to the target.
 _Way = tuple[int, Any]
-# Called with the ways to a name, or with the error of the look-up.
+# Called with the ways to a name, or with none and the error of the look-up.
 Told = Callable[[Sequence[_Way], OSError | None], None]
-# Called once, with the connected socket or the last way's error.
+# Called once, with the connected socket or with the error of the last way.
 Done = Callable[[socket.socket | OSError], None]
 
 
 class LookUp:
-    """The addresses behind a target's name, asked for in a thread.
+    """Looks up the target's name in a thread, and remembers the answer for KEPT seconds.
 
     Args:
         loop: The running loop.
@@ -63,7 +63,7 @@ class LookUp:
         self._told_at = float("-inf")
 
     def ask(self, target: Place, told: Told) -> None:
-        """Have somebody told of the ways to the one target of this session, but not before this returns."""
+        """Call `told` with the ways to the target, but not before this returns."""
         if time.monotonic() - self._told_at < KEPT:
             self._loop.call_soon(told, self._ways, self._failure)
             return
@@ -79,17 +79,17 @@ class LookUp:
             self._loop.call_soon(self._tell, [], OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
     def literal(self, target: Place) -> Sequence[_Way]:
-        """Return the way to a literal address, which needs no thread.
+        """Return the ways to a literal address, which need no thread.
 
         Raises:
-            OSError: Its interface is gone.
+            OSError: The interface it names is gone.
         """
         if time.monotonic() - self._told_at >= KEPT:
             self._ways, self._told_at = _ways(target, socket.AI_NUMERICHOST), time.monotonic()
         return self._ways
 
     def forget(self, told: Told) -> None:
-        """Who has asked does not wait any longer."""
+        """Do not call `told` any more."""
         self._waiting.pop(told, None)
 
     def _ask(self, target: Place) -> None:
@@ -99,7 +99,7 @@ class LookUp:
             ways = _ways(target, 0)
         except OSError as error:
             failure = error
-        # The session may be over, and its loop closed.
+        # The session may have ended in the meantime, and its loop be closed.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._tell, ways, failure)
 
@@ -110,16 +110,16 @@ class LookUp:
             told(ways, failure)
 
 
-class Reach:
-    """One connection to the target, being made.
+class Attempt:
+    """One connection to the target that is being made.
 
     Args:
         loop: The running loop.
         poller: Watches the socket that connects.
-        look_up: Shared with all others of the session.
-        target: Where to.
-        seconds: For all addresses together; TimeoutError if none answers.
-        done: Told how it ends; of success maybe within `start`, of failure never.
+        look_up: Shared by all attempts of the session.
+        target: What to connect to.
+        seconds: The time for all addresses together; TimeoutError if none answers.
+        done: Called with the result; a success may come within `start`, a failure never does.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Reach:
         self._done: Done | None = done
         self._is_asking = False
         self._ways: list[_Way] = []
-        # The one that is being tried.
+        # The way that is being tried.
         self._way: _Way | None = None
         self._sock: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -147,7 +147,7 @@ class Reach:
             try:
                 self._try_all(self._look_up.literal(target))
             except OSError as error:
-                # Its interface is gone.
+                # The interface it names is gone.
                 self._loop.call_soon(self._fail, error)
         else:
             self._timer = self._loop.call_later(self._seconds, self._fail, TimeoutError())
@@ -155,7 +155,7 @@ class Reach:
             self._look_up.ask(target, self._try_all)
 
     def cancel(self) -> None:
-        """Give up; nothing is told."""
+        """Give up without calling `done`."""
         self._done = None
         self._stop_waiting()
         if self._sock is not None:
@@ -167,10 +167,10 @@ class Reach:
         self._try_next(failure)
 
     def _try_next(self, error: OSError | None) -> None:
-        """Try the next way; there may be none after this error, and there may have been none at all."""
+        """Try the next way; with none left, fail with the error of the last one."""
         self._stop_waiting()
         if self._sock is not None:
-            # One that has connected to itself would keep the target's port in TIME_WAIT, and the target from it.
+            # After a connection to itself, a plain close would leave the target's port in TIME_WAIT.
             tcp.abort(self._sock)
             self._sock = None
         if self._done is None:
@@ -187,7 +187,7 @@ class Reach:
             sock.setblocking(False)
             code = sock.connect_ex(address)
             if code == errno.EINPROGRESS:
-                # On this machine the handshake is mostly over by now, and only a second call tells.
+                # On loopback the handshake is mostly over by now, and a second call tells so.
                 code = _MEANING.get(again := sock.connect_ex(address), again)
             if not code and _is_itself(sock, way):
                 code = errno.ECONNREFUSED
@@ -201,12 +201,12 @@ class Reach:
         elif code == errno.EINPROGRESS:
             self._timer = self._loop.call_later(left, self._try_next, TimeoutError())
         elif code == errno.EAGAIN and family == socket.AF_UNIX and left > 0:
-            # The queue of a Unix socket is full: a connect that may block would wait there.
+            # The queue of a Unix socket is full; only a blocking connect(2) could wait for room in it.
             sock.close()
             self._sock = None
             self._timer = self._loop.call_later(QUEUE_PAUSE, self._try, way, deadline)
         else:
-            # Never from within `start`: whoever asked has not noted yet that it did.
+            # Not within `start`: the caller has not stored its attempt yet.
             error = TimeoutError() if code == errno.EAGAIN else OSError(code, os.strerror(code))
             self._loop.call_soon(self._try_next, error)
 
@@ -245,14 +245,14 @@ class Reach:
 
 
 class Connects:
-    """The connections of a session to its target that are being made: so many at a time, and the others in turn.
+    """The connections to the target that a session is making: MAX_UNDER_WAY at a time, the others in turn.
 
     Args:
         loop: The running loop.
         poller: Watches the sockets that connect.
-        target: Where to.
-        done: Told how each one ends, with the number it was started under; of success maybe within `start`,
-            of failure never.
+        target: What to connect to.
+        done: Called with the number given to `start` and the result; a success may come within `start`, a
+            failure never does.
     """
 
     def __init__(
@@ -267,12 +267,12 @@ class Connects:
         self._target = target
         self._done = done
         self._look_up = LookUp(loop)
-        self._under_way: dict[int, Reach] = {}
+        self._under_way: dict[int, Attempt] = {}
         self._queue: dict[int, None] = {}
         self._is_starting = False
 
     def start(self, number: int) -> None:
-        """Make a connection, now or when it is its turn."""
+        """Make a connection, now or when its turn comes."""
         if len(self._under_way) >= MAX_UNDER_WAY:
             self._queue[number] = None
             return
@@ -282,26 +282,26 @@ class Connects:
             self._done(number, result)
             self._start_queued()
 
-        reach = Reach(self._loop, self._poller, self._look_up, self._target, TIMEOUT, done)
-        self._under_way[number] = reach
-        reach.start()
+        attempt = Attempt(self._loop, self._poller, self._look_up, self._target, TIMEOUT, done)
+        self._under_way[number] = attempt
+        attempt.start()
 
     def cancel(self, number: int) -> None:
-        """Give one up, if it is still being made; nothing is told."""
+        """Give one up without calling `done`, if it is still being made."""
         if self._queue:
             self._queue.pop(number, None)
-        if (reach := self._under_way.pop(number, None)) is not None:
-            reach.cancel()
+        if (attempt := self._under_way.pop(number, None)) is not None:
+            attempt.cancel()
             self._start_queued()
 
     def close(self) -> None:
-        """Give all up."""
+        """Give all of them up."""
         self._queue.clear()
-        for reach in self._under_way.values():
-            reach.cancel()
+        for attempt in self._under_way.values():
+            attempt.cancel()
 
     def _start_queued(self) -> None:
-        # What is connected within `start` ends up here again.
+        # A connection that succeeds within `start` calls this again: no recursion.
         if self._is_starting:
             return
         self._is_starting = True
@@ -313,15 +313,18 @@ class Connects:
 
 
 def _is_itself(sock: socket.socket, way: _Way) -> bool:
-    """Tell whether a socket has connected to itself: where nobody listens on a port that it was given as its own."""
+    """Tell whether a socket has connected to itself.
+
+    That happens where no process listens on the target's port and the kernel picks this port as our own one.
+    """
     family, address = way
     if family == socket.AF_UNIX:
         return False
     with contextlib.suppress(OSError):
         own = sock.getsockname()
-        # Of most the port tells that they have not: one question less.
+        # The port alone tells it for most: one system call less.
         return bool(own[1] == address[1] and own == sock.getpeername())
-    # The peer has gone again, and reading will tell.
+    # The target has closed again already; reading will tell.
     return False
 
 
@@ -329,20 +332,6 @@ def _ways(target: Place, flags: int) -> list[_Way]:
     try:
         infos: Sequence[Any] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError as error:
-        # An interface behind "%" that no machine can have.
+        # A "%" followed by a name that no interface can have.
         raise socket.gaierror(socket.EAI_NONAME, "no such interface") from error
     return [(family, sockaddr) for family, _, _, _, sockaddr in infos]
-
-
-def why_unreachable(error: OSError) -> tuple[str, Reason]:
-    """Return an error of `connect` as words and as a reason for the far side."""
-    if isinstance(error, TimeoutError):
-        return words.NO_ANSWER, Reason.TIMED_OUT
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror), Reason.NO_SUCH_NAME
-    reason = Reason.UNREACHABLE
-    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
-        reason = Reason.REFUSED
-    elif error.errno in NO_RESOURCES:
-        reason = Reason.NO_RESOURCES
-    return system_reason(error), reason

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from punchtunnel import words
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import LONGEST_FRAME, PREFIX, Outgoing

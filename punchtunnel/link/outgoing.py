@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.link.pacing import Pacer
 from punchtunnel.protocol.agreement import MAX_PLAINTEXT, MAX_RECORD, Sealer
 from punchtunnel.system import tcp

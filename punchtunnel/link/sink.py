@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.system import pipes
 from punchtunnel.system.pipes import Pipe, Pool
 

@@ -11,7 +11,7 @@ Knows neither credit's reasons nor whose turn it is; owns no descriptor.
 
 from __future__ import annotations
 
-from punchtunnel.ends.stdio import End
+from punchtunnel.ends.end import End
 from punchtunnel.link.outgoing import LONGEST_FRAME, Outgoing
 from punchtunnel.system import pipes
 from punchtunnel.system.pipes import WORTH_SPLICING

@@ -375,7 +375,7 @@ class Mux:
             return False
         length = header.length
         if stream.finished_there and length:
-            raise PeerError(words.DATA_BEHIND_END.format(stream=header.stream))
+            raise PeerError(words.DATA_AFTER_END.format(stream=header.stream))
         if length > stream.allowed:
             raise PeerError(words.MORE_THAN_CREDIT.format(length=length, stream=header.stream, allowed=stream.allowed))
         stream.allowed -= length

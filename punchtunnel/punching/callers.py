@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from punchtunnel.punching.candidates import Address, Candidate
+from punchtunnel.punching.candidates import Candidate
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 
 # Seconds until a hello.
 HELLO_TIMEOUT = 0.5

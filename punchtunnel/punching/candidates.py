@@ -14,29 +14,12 @@ from enum import Enum
 from typing import NamedTuple
 
 from punchtunnel.address import join_host_port
+from punchtunnel.system.addresses import Address
 
 # Errors of connect() by what they say about the way to the peer.
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 FORBIDDEN = {errno.EPERM, errno.EACCES}
-
-
-# A NamedTuple, like the other small values of punching/ and of the election: it takes 0.05 ms to make,
-# a frozen dataclass with slots 0.4 ms, and every start makes all of them before its first SYN.  Equality
-# and hash by value are all that is asked of them.
-class Address(NamedTuple):
-    """One address of the peer, or this machine itself (`own`)."""
-
-    family: socket.AddressFamily
-    host: str
-    scope: int = 0
-    own: bool = False
-
-    def at(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-        """Return the address that `connect` takes for a port."""
-        if self.family == socket.AF_INET6:
-            return (self.host, port, 0, self.scope)
-        return (self.host, port)
 
 
 class Kind(Enum):
@@ -49,6 +32,9 @@ class Kind(Enum):
     PAIR = "pair"
 
 
+# A NamedTuple, like the other small values of a punch and of the election: it takes 0.05 ms to make,
+# a frozen dataclass with slots 0.4 ms, and every start makes all of them before its first SYN.  Equality
+# and hash by value are all that is asked of them.
 class Candidate(NamedTuple):
     """A way to the peer that can be dialled: at most one dial of it is in progress."""
 

@@ -31,13 +31,14 @@ from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Address, Candidate, Fate, Kind, fate_of
+from punchtunnel.punching.candidates import Candidate, Fate, Kind, fate_of
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners, Place
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import NEVER, ScheduledPorts
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address, source_towards
 
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 SHIELD_LIFE = 0.25
@@ -339,5 +340,4 @@ def _fate_now(dial: _Dial) -> Fate:
     if not tcp.is_stopped_here(dial.sock):
         return Fate.PENDING
     # Neither a local firewall that drops what is sent nor a route that is gone ends a connect() that is under way.
-    candidate = dial.candidate
-    return Fate.FORBIDDEN if tcp.has_route(candidate.address.family, candidate.far_place) else Fate.UNREACHABLE
+    return Fate.FORBIDDEN if source_towards(dial.candidate.address) is not None else Fate.UNREACHABLE

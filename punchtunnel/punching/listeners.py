@@ -15,10 +15,10 @@ from typing import NamedTuple
 from punchtunnel.errors import NO_RESOURCES
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Address
 from punchtunnel.punching.hole import Counts
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 
 Place = tuple[socket.AddressFamily, int]
 

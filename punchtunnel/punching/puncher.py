@@ -28,7 +28,6 @@ from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Trait
 from punchtunnel.punching import diagnosis
 from punchtunnel.punching.callers import Callers, Connection
-from punchtunnel.punching.candidates import Address
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
@@ -44,6 +43,7 @@ from punchtunnel.words import usage
 
 if TYPE_CHECKING:
     from punchtunnel.punching.helper import Helper, News
+from punchtunnel.system.addresses import Address
 
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
-from punchtunnel.punching.candidates import Address
+from punchtunnel.system.addresses import LOOPBACK, Address, is_own
 from punchtunnel.words import peer as peer_words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
@@ -27,7 +27,6 @@ REFRESH = 60.0
 # Every address costs a dial a port; a name with more is not one machine.
 MAX_ADDRESSES = 8
 
-LOOPBACK = "127.0.0.1"
 # Answers of a resolver that will be the same in a minute; anything else is its trouble.
 _LASTING = {
     getattr(socket, name)
@@ -150,23 +149,3 @@ class Resolver:
             # the LAN address there still meet.
             return Address(socket.AF_INET, LOOPBACK, own=True)
         return address
-
-
-def is_own(address: Address) -> bool:
-    """Tell whether an address is this machine's; sends nothing.
-
-    The kernel talks to an own address from that same address.
-    """
-    source = source_towards(address)
-    return source is not None and (source == address.host or address.host.startswith("127."))
-
-
-def source_towards(address: Address) -> str | None:
-    """Return from which own address this machine talks to another; None if there is no route.
-
-    Connecting a datagram socket only asks the routing table, and sends nothing.
-    """
-    with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address.at(9))
-        return str(probe.getsockname()[0]).partition("%")[0]
-    return None

@@ -49,7 +49,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.candidates import Address, Candidate, Fate, Kind
+from punchtunnel.punching.candidates import Candidate, Fate, Kind
+from punchtunnel.system.addresses import Address
 
 if TYPE_CHECKING:
     import random

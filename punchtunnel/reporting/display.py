@@ -1,20 +1,20 @@
-"""The line that shows where a run stands, rewritten in place; and --progress.
+"""One line of a terminal that shows the state of a run, rewritten in place; and --progress.
 
     events ──> State ──> line.py ──> parts ──> fit to the width ──> stderr
 
 Rule 1: the line is written only while this process is in the foreground of
         its terminal; a background job leaves the terminal alone.
-Rule 2: whatever else is printed goes above the line (`above`), and the line
-        is ended before this process ends (`close`).
-Rule 3: it is rewritten only as long as nobody else uses the terminal.  With
-        stdio that is so until the hole is up: behind it ssh, less or the
-        user's own typing may be, so one line stays and nothing follows,
+Rule 2: anything else that is printed goes above the line (`above`), and the
+        line is ended before this process ends (`close`).
+Rule 3: the line is rewritten only while nothing else uses the terminal.  With
+        stdio that is until the hole is up: after that ssh, less or the user's
+        own typing may use it, so the line stays as it is and nothing follows,
         unless --progress asks for it.
 Rule 4: a terminal that cannot rewrite (TERM=dumb), or a file, gets whole lines
         at changes of state, and with --progress every PERIOD seconds.
 
-Colours, widths and cutting are rich's, which is loaded when the first line is
-drawn: a punch that succeeds at once, or a log, never pays for it.
+rich measures, cuts and colours.  It is loaded when the first line is drawn, so
+a punch that succeeds at once does not pay for it, and a log never does.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CLEAR_LINE = "\r\x1b[K"
-# Seconds between two looks at the traffic for a line, and for a log.
+# Seconds between two Traffic events for a line that is rewritten, and for one that is not.
 LINE_EVERY = 0.5
 PERIOD = 10.0
-# Seconds without a hole after which the command for the other machine is shown.
+# Seconds without a hole after which the command for the other machine is printed.
 HINT_AFTER = 2.0
-# Columns of a terminal that does not tell.
+# Columns of a terminal that does not tell its width.
 DEFAULT_WIDTH = 80
 _COLOURS = {"good": "green", "bad": "yellow", "": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Shows:
-    """What is to be shown.
+    """What a terminal is to show.
 
     Attributes:
-        states: The state line: stderr is a terminal, without -v and -q.
-        streams: The state line goes on while the hole is up (-L, --to).
+        states: The state of the run: stderr is a terminal, without -v and -q.
+        streams: The state while the hole is up, too (-L, --to).
         progress: --progress.
-        typing: Somebody types what is sent, into the same terminal.
+        typing: The user types what is sent into the same terminal.
         hint: Returns the command for the other machine.
     """
 
@@ -66,12 +66,12 @@ class Shows:
 
 def fit(parts: list[Part], width: int) -> list[Part]:
     """Return the parts that fit into `width` columns together; at least those of rank 0."""
-    # Imported now: see above.
+    # Imported now: the first SYN need not wait for it.
     from rich.cells import cell_len
 
     left = list(parts)
     while cell_len(line.joined(left)) > width and (worst := max(part.rank for part in left)):
-        # Of equal ones the last.
+        # The last one of equal rank.
         del left[max(place for place, part in enumerate(left) if part.rank == worst)]
     return left
 
@@ -80,10 +80,10 @@ class Display:
     """Draws what `shows` asks for; Status hands it every event.
 
     Args:
-        output: Where to.
-        stream: The same, for its terminal.
-        shows: What is to be shown.
-        wall: Unix time in seconds by which the ports are chosen.
+        output: Where the lines go.
+        stream: The same stream, asked for its terminal and its encoding.
+        shows: What to draw.
+        wall: Unix time in seconds, with --clock-offset: the time that chooses the ports.
     """
 
     def __init__(self, output: Output, stream: TextIO, shows: Shows, wall: Callable[[], float]) -> None:
@@ -95,11 +95,11 @@ class Display:
         self._parts: list[Part] = []
         self._drawn = False
         self._hinted = shows.hint is None
-        # A line for this punch was printed, where lines are not rewritten.
-        self._told = False
+        # Where lines are not rewritten: the one line about this punch has been printed.
+        self._printed = False
         # The link carries streams.
         self._is_up = False
-        # Others use the terminal now (rule 3).
+        # Something else uses the terminal now (rule 3).
         self._muted = False
         self._clock_part = line.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
         self._console: Console | None = None
@@ -109,18 +109,19 @@ class Display:
 
     @property
     def has_person(self) -> bool:
-        """Somebody looks at a terminal and wants to be told."""
+        """A person looks at the terminal, and has not asked for silence or for a log."""
         return self._shows.states
 
     @property
     def traffic_every(self) -> float:
-        """Seconds between two `traffic` events that are of use here; 0: none is."""
+        """Seconds between two Traffic events that would be drawn; 0: none would."""
         if not self._live:
             return 0.0
         return LINE_EVERY if self._rewrites else PERIOD
 
     @property
     def _live(self) -> bool:
+        """The line goes on while the hole is up."""
         shows = self._shows
         return (shows.progress or (shows.states and shows.streams)) and not shows.typing
 
@@ -133,11 +134,11 @@ class Display:
         self._state.take(event)
         match event:
             case events.Waiting():
-                # Not Punching: the first SYNs go before the first line.
+                # Not at Punching: the first SYNs leave before the first line is drawn.
                 self._muted = False
                 self._show_punching()
             case events.LinkUp():
-                self._told = False
+                self._printed = False
                 self._is_up = True
                 self._show_link_up()
             case events.PathMeasured():
@@ -156,8 +157,8 @@ class Display:
         parts = line.punching(self._state, self._wall(), self._clock_part)
         if self._rewrites:
             self._draw(parts)
-        elif not self._told:
-            self._told = True
+        elif not self._printed:
+            self._printed = True
             self._print(parts)
         if not self._hinted and self._state.waited_s >= HINT_AFTER and self._shows.hint and self.in_foreground():
             self._hinted = True
@@ -203,18 +204,18 @@ class Display:
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:
-            # Not the terminal that this process was started from: nobody else's job is on it.
+            # Not the controlling terminal of this process: no shell has jobs on it.
             return True
 
     def above(self, text: str, patience: float = 0.0) -> None:
-        """Print whole lines, as Output.write does; the line of the state stays below them."""
+        """Print whole lines, as Output.write does; the drawn line stays below them."""
         clear = CLEAR_LINE if self._drawn and self.in_foreground() else ""
         self._output.write(clear + text, patience)
         if self._drawn:
             self._draw(self._parts)
 
     def give_way(self) -> None:
-        """Leave the terminal to others until this session is over (rule 3)."""
+        """Clear the line, and draw none until this session is over (rule 3)."""
         self._muted = True
         if self._drawn and self.in_foreground():
             self._output.write(CLEAR_LINE)
@@ -240,13 +241,13 @@ class Display:
 
     def _rendered(self, parts: list[Part]) -> str:
         """Return parts as one row of the terminal, cut and coloured."""
-        # Imported now: see above.
+        # Imported now: the first SYN need not wait for it.
         from rich.console import Console
         from rich.text import Text
 
         if self._console is None:
             self._console = Console(file=self._stream, highlight=False, emoji=False, markup=False)
-        # The last column stays free: some terminals begin a new row behind it.
+        # The last column stays free: some terminals wrap as soon as it is filled.
         width = max(self._columns() - 1, 1)
         text = Text.assemble(*((piece, _COLOURS[tone]) for piece, tone in line.pieces(fit(parts, width))))
         text.truncate(width, overflow="ellipsis" if self._stream.encoding.lower() == "utf-8" else "crop")

@@ -1,4 +1,4 @@
-"""Every event that a run reports: a type each, with its fields, its sentence and its level.
+"""Every event that a run reports: one type each, with its fields, its sentence and its level.
 
     something happens ──> Event ──> Report ──┬──> a sentence on stderr      `level`, `sentence`
                                              ├──> one JSON object a line    `name`, the fields
@@ -7,8 +7,8 @@
 
 Names, fields and their types are a contract with programs: docs/EVENTS.md
 describes them, and a change raises SCHEMA.  A field's name carries its unit
-(`waited_s` is seconds).  Nothing decides by an event's name: code matches on
-the type.
+(`waited_s` is seconds).  Code decides by the type of an event, never by its
+name.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, TypeVar, dataclass_transform
+from typing import ClassVar, dataclass_transform
 
 SCHEMA = 1
 
 
 class Level(IntEnum):
-    """From which verbosity on an event is printed: -q is -1, -v is 1, -vv is 2."""
+    """The verbosity from which on an event is printed: -q is -1, -v is 1, -vv is 2."""
 
     ERROR = -1
     NOTE = 0
@@ -30,18 +30,23 @@ class Level(IntEnum):
     DEBUG = 2
 
 
+@dataclass_transform(frozen_default=True)
 class Event:
-    """What all events have in common.
+    """One thing that has happened; each subclass is a dataclass of its fields.
+
+    Type checkers take it for a frozen one.  At run time it only gets an
+    `__init__`, and the rest is here: thirty frozen dataclasses would cost every
+    start 13 ms, these cost 4 (measured).
 
     Attributes:
-        name: In JSON.
-        level: From which verbosity on people read the sentence.
-        sentence: For people, filled in with the fields; "" is for programs only.
-        notice: For a service manager, filled in likewise; "" tells it nothing.
-        warns: A person at a terminal reads it without -v too, and can act on it.
+        name: Its name in JSON.
+        level: The verbosity from which on people read the sentence.
+        sentence: For people; the fields are filled in.  "": for programs only.
+        notice: For a service manager; the fields are filled in.  "": nothing.
+        warns: A person at a terminal can act on it, and reads it without -v too.
         repeats: The peer or a stranger can cause it as often as they like.
-        progress: The field that changes even if nothing happens, where the event
-            comes again and again while a state lasts; "" where it does not.
+        progress: Of an event that is repeated as long as a state lasts, the
+            field that changes even if nothing happens; "" of all others.
     """
 
     name: ClassVar[str]
@@ -65,6 +70,7 @@ class Event:
     ) -> None:
         cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
         cls.warns, cls.repeats, cls.progress = warns, repeats, progress
+        dataclass(eq=False, repr=False)(cls)
 
     @property
     def fields(self) -> dict[str, object]:
@@ -75,25 +81,11 @@ class Event:
         """Return a text with the fields in their places."""
         return text.format_map(vars(self))
 
-
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
-
-
-Kind = TypeVar("Kind", bound=Event)
-
-
-@dataclass_transform(frozen_default=True)
-def event(kind: type[Kind]) -> type[Kind]:
-    """Make a type of event: a dataclass that type checkers take for a frozen one.
-
-    At run time it only gets its `__init__`, and the rest is Event's: thirty
-    frozen dataclasses cost every start 13 ms, these 4 (measured).
-    """
-    return dataclass(eq=False, repr=False)(kind)
 
 
 Report = Callable[[Event], None]
@@ -106,7 +98,6 @@ def unreported(_: Event) -> None:
 # ---- the run
 
 
-@event
 class Started(Event, name="start"):
     """The run has begun; comes first."""
 
@@ -115,21 +106,18 @@ class Started(Event, name="start"):
     pid: int
 
 
-@event
 class Listening(Event, name="listening", level=Level.NOTE, sentence="listening on {place}"):
-    """A -L is bound."""
+    """A port or socket of -L is bound."""
 
     place: str
 
 
-@event
 class Warned(Event, name="warning", level=Level.NOTE, sentence="{reason}"):
-    """Something is not as it should be, and the run goes on."""
+    """Something is not as it should be; the run goes on."""
 
     reason: str
 
 
-@event
 class PunchingAgain(
     Event,
     name="punching_again",
@@ -137,21 +125,19 @@ class PunchingAgain(
     sentence="{reason}; punching again",
     notice="STATUS={reason}; punching again",
 ):
-    """With -k, a session has ended or a peer was rejected."""
+    """With -k, a session has ended or a peer was rejected, and the next punch begins."""
 
     reason: str
 
 
-@event
 class TryingNow(Event, name="trying_now", level=Level.INFO, sentence="told to try now (SIGHUP): {what}"):
-    """With -k, SIGHUP has come."""
+    """With -k, SIGHUP has arrived."""
 
     what: str
 
 
-@event
 class Exited(Event, name="exit", level=Level.ERROR, sentence="{reason}", notice="STOPPING=1\nSTATUS={reason}"):
-    """The run is over; comes last.  `reason` is "" if there is nothing to say."""
+    """The run is over; comes last.  `reason` is "" if there is nothing to explain."""
 
     status: int
     reason: str
@@ -160,7 +146,6 @@ class Exited(Event, name="exit", level=Level.ERROR, sentence="{reason}", notice=
 # ---- punching
 
 
-@event
 class Punching(
     Event,
     name="punching",
@@ -175,7 +160,6 @@ class Punching(
     ports: list[int]
 
 
-@event
 class Waiting(Event, name="waiting", progress="waited_s"):
     """There is no hole yet."""
 
@@ -183,14 +167,12 @@ class Waiting(Event, name="waiting", progress="waited_s"):
     dials: int
 
 
-@event
 class Unresolved(Event, name="unresolved", level=Level.INFO, sentence="{reason}", notice="STATUS={reason}"):
-    """A name has no address, for now."""
+    """A name has no address at the moment."""
 
     reason: str
 
 
-@event
 class PortBusy(Event, name="port_busy", sentence="port {port} is taken on this machine ({reason}): skipped"):
     """Another program has a port; the other ports are used."""
 
@@ -198,7 +180,6 @@ class PortBusy(Event, name="port_busy", sentence="port {port} is taken on this m
     reason: str
 
 
-@event
 class DialFailed(Event, name="dial_failed", sentence="dial from port {port} to {remote}: {reason}"):
     """A dial has ended with an error, as most do."""
 
@@ -207,7 +188,6 @@ class DialFailed(Event, name="dial_failed", sentence="dial from port {port} to {
     reason: str
 
 
-@event
 class ForeignDial(
     Event,
     name="foreign",
@@ -220,35 +200,31 @@ class ForeignDial(
     remote: str
 
 
-@event
 class Opened(Event, name="opened", sentence="a connection opened: {local} to {remote}"):
-    """A connection has opened; with whom is not known yet."""
+    """A connection has opened; its other side is not known yet."""
 
     local: str
     remote: str
 
 
-@event
 class Dropped(
     Event, name="dropped", level=Level.INFO, sentence="the connection to {remote} {reason}: closed", repeats=True
 ):
-    """A connection was not with the peer."""
+    """The other side of a connection was not the peer."""
 
     remote: str
     reason: str
 
 
-@event
 class Rejected(Event, name="rejected", level=Level.NOTE, sentence="{remote}: {reason}", repeats=True):
-    """The peer's role, version or secret does not fit, or somebody else's."""
+    """The peer's role, version or secret does not fit; it may also be a stranger's."""
 
     remote: str
     reason: str
 
 
-@event
 class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}"):
-    """The same for the same reason, once more from the same source."""
+    """Rejected once more: the same source, for the same reason."""
 
     remote: str
     reason: str
@@ -257,7 +233,6 @@ class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}")
 # ---- the hole and the link
 
 
-@event
 class HoleOpened(
     Event,
     name="hole",
@@ -276,20 +251,18 @@ class HoleOpened(
     dials: int
 
 
-@event
 class Sealed(
     Event,
     name="sealed",
     level=Level.INFO,
     sentence="link sealed; verifier {verifier}, the same on both sides unless somebody stands between",
 ):
-    """The link is sealed; never with --plain."""
+    """The link is sealed, as it is without --plain."""
 
     authenticated: bool
     verifier: str
 
 
-@event
 class Unauthenticated(
     Event,
     name="unauthenticated",
@@ -300,30 +273,26 @@ class Unauthenticated(
     """After Sealed, without a secret."""
 
 
-@event
 class LinkUp(Event, name="link_up", level=Level.INFO, sentence="link up on {loop}, {side}", notice="READY=1"):
-    """Streams can be opened; never where one side only checks the path (-z)."""
+    """Streams can be opened; does not come where one side only checks the path (-z)."""
 
     loop: str
     side: str
 
 
-@event
 class RoundTrip(Event, name="rtt", sentence="round trip {rtt_s:.4f} s"):
     """A ping was answered."""
 
     rtt_s: float
 
 
-@event
 class Announced(Event, name="announced", sentence="{direction}: {bytes} bytes in all"):
-    """With stdio, stdin here ("out") or there ("in") is a file: so many bytes will come."""
+    """With stdio, stdin here ("out") or there ("in") is a file of so many bytes."""
 
     direction: str
     bytes: int
 
 
-@event
 class PathMeasured(Event, name="path"):
     """With -z, the round trip was measured."""
 
@@ -334,21 +303,19 @@ class PathMeasured(Event, name="path"):
     rtt_max_s: float
 
 
-@event
 class Checked(
     Event,
     name="checked",
     level=Level.NOTE,
     sentence="the peer at {remote} has checked the path (-z) and left; punching on",
 ):
-    """The peer has only checked the path (-z); punching goes on."""
+    """The peer has only checked the path; punching goes on."""
 
     remote: str
 
 
-@event
 class Traffic(Event, name="traffic", progress="elapsed_s"):
-    """How much has moved so far; `streams` are open now."""
+    """The bytes so far, and the number of streams that are open now."""
 
     elapsed_s: float
     bytes_in: int
@@ -356,7 +323,6 @@ class Traffic(Event, name="traffic", progress="elapsed_s"):
     streams: int
 
 
-@event
 class LinkEnded(
     Event, name="link_ended", level=Level.INFO, sentence="link ended, {bytes_in} bytes received and {bytes_out} sent"
 ):
@@ -371,7 +337,6 @@ class LinkEnded(
 # ---- streams
 
 
-@event
 class StreamOpened(Event, name="stream_opened", level=Level.INFO, sentence="stream {stream}: {what}", repeats=True):
     """A connection of -L, or to the target of --to, is joined to a stream."""
 
@@ -379,14 +344,12 @@ class StreamOpened(Event, name="stream_opened", level=Level.INFO, sentence="stre
     what: str
 
 
-@event
 class StreamClosed(Event, name="stream_closed", sentence="stream {stream}: closed"):
     """Both directions of a stream have ended."""
 
     stream: int
 
 
-@event
 class StreamReset(Event, name="stream_reset", level=Level.INFO, sentence="stream {stream}: {reason}", repeats=True):
     """A stream broke."""
 
@@ -394,7 +357,6 @@ class StreamReset(Event, name="stream_reset", level=Level.INFO, sentence="stream
     reason: str
 
 
-@event
 class TargetRefused(Event, name="target_refused", level=Level.NOTE, sentence="stream {stream}: {reason}", repeats=True):
     """The target of --to could not be reached, here or there."""
 

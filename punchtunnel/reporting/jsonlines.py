@@ -1,4 +1,4 @@
-"""What programs are told: one JSON object a line for every event; docs/EVENTS.md has the schema."""
+"""Events for programs: one JSON object a line for each; docs/EVENTS.md has the schema."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from punchtunnel.reporting.events import Event, Exited
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_descriptor
 
-# Seconds between two of an event that comes again and again while a state lasts.
+# Seconds between two lines of an event that is repeated as long as a state lasts.
 PERIOD = 10.0
-# A timer of PERIOD seconds may be early by this much.
+# A timer of PERIOD seconds may fire early by this much.
 SLACK = 0.5
 
 
@@ -20,21 +20,21 @@ class JsonLines:
     """Writes each event as one line.
 
     Args:
-        output: Where to.
+        output: Where the lines go.
         clock: Unix time in seconds.
     """
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.time) -> None:
         self._output = output
         self._clock = clock
-        # By type: when it was told last, and what else than time it said.
+        # For each type that has `progress`: when it was written last, and its other fields.
         self._told: dict[type[Event], tuple[float, dict[str, object]]] = {}
 
     def __call__(self, event: Event) -> None:
-        """Tell one event.
+        """Write one event, unless it is a repeated one that is not due or has not changed.
 
         Raises:
-            OSError: Nobody will ever read it, or the disk is full.
+            OSError: The reader is gone for good, or the disk is full.
             ValueError: The stream is closed.
         """
         now = self._clock()
@@ -45,10 +45,10 @@ class JsonLines:
         self._output.write(f"{line}\n", LAST_PATIENCE if isinstance(event, Exited) else PATIENCE)
 
     def _is_news(self, event: Event, now: float) -> bool:
-        """Tell whether a periodic event is due, and says something new."""
+        """Tell whether a repeated event is due, and has changed."""
         state = {name: value for name, value in event.fields.items() if name != event.progress}
         then, told = self._told.get(type(event), (float("-inf"), None))
-        # A clock that was set back must not silence it for long.
+        # `now` can be before `then`: the clock was set back.
         if 0 <= now - then < PERIOD - SLACK or state == told:
             return False
         self._told[type(event)] = now, state
@@ -56,7 +56,7 @@ class JsonLines:
 
 
 def open_jsonlines(as_json: bool, status_fd: int | None, stdio: bool) -> JsonLines | None:
-    """Return what tells programs, if anything was asked for.
+    """Return what writes events for programs; None if none are asked for.
 
     Args:
         as_json: --json.
@@ -64,7 +64,7 @@ def open_jsonlines(as_json: bool, status_fd: int | None, stdio: bool) -> JsonLin
         stdio: The peer's bytes go to descriptor 1.
 
     Raises:
-        UsageError: The descriptor is not open for writing, or belongs to the tunnel.
+        UsageError: The descriptor is not open for writing, or has the peer's bytes.
     """
     if status_fd is not None:
         return JsonLines(open_descriptor(status_fd, stdio))

@@ -1,7 +1,6 @@
-"""The line of a terminal and of --progress, as parts of which some may be missing.
+"""The words of a terminal's line and of --progress, in parts: a narrow terminal gets only the important ones.
 
-The words are those of the README.  `rank` says what is left out first where a
-terminal is narrow: the part with the greatest; 0 is never left out.
+The README shows the same words.
 """
 
 from __future__ import annotations
@@ -13,9 +12,12 @@ from punchtunnel.words.quantities import duration, milliseconds, rate, size, utc
 
 
 class Part(NamedTuple):
-    """One piece of the line; `tone` is "good", "bad" or "" and becomes a colour.
+    """One part of the line.
 
-    Commas stand between the parts, but not before one that begins with a space.
+    Attributes:
+        text: A comma separates it from the part before, unless it begins with a space.
+        rank: The part with the highest rank is left out first; 0 is never left out.
+        tone: "good", "bad" or "": becomes a colour.
     """
 
     text: str
@@ -39,12 +41,12 @@ def pieces(parts: list[Part]) -> list[tuple[str, str]]:
 
 
 def punching(state: State, now: float, clock: Part | None) -> list[Part]:
-    """Return what is said until there is a hole.
+    """Return the line until there is a hole.
 
     Args:
         state: The run.
-        now: Unix time in seconds by which the ports are chosen.
-        clock: What is known about it.
+        now: Unix time in seconds that chooses the ports.
+        clock: How exact it is, if that is known.
     """
     since = f" since {utc(now - state.waited_s)} ({duration(state.waited_s)})"
     where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
@@ -66,7 +68,7 @@ def clock_check(synchronised: bool | None, error_ms: float | None) -> Part | Non
 
 
 def connected(state: State) -> list[Part]:
-    """Return what is said once there is a hole."""
+    """Return the line once there is a hole."""
     parts = [
         Part(f"connected to {state.remote}", 0),
         Part(f" from port {state.local.rpartition(':')[2]}", 5),
@@ -84,7 +86,7 @@ def security(sealed: bool, authenticated: bool) -> Part:
 
 
 def traffic(state: State) -> list[Part]:
-    """Return what is said while connections come and go."""
+    """Return the line while streams come and go."""
     streams = "1 stream" if state.streams == 1 else f"{state.streams} streams"
     parts = [*connected(state), Part(streams, 1)]
     for name, flow in (("in", state.inward), ("out", state.outward)):
@@ -93,7 +95,7 @@ def traffic(state: State) -> list[Part]:
 
 
 def progress(state: State, over: bool) -> list[Part]:
-    """Return what --progress says; `over`: there will be no more."""
+    """Return the line of --progress; `over`: it is the last one."""
     parts = [Part(duration(state.elapsed_s), 2)]
     for name, flow in (("out", state.outward), ("in", state.inward)):
         if flow.size or flow.expected:
@@ -114,7 +116,7 @@ def _flow(name: str, flow: Flow, over: bool) -> list[Part]:
 
 
 def path(local: str, remote: str, protection: Part, least: float, median: float, most: float) -> str:
-    """Return what -z has found; round trips in seconds."""
+    """Return the sentence that -z prints; round trips in seconds."""
     port = local.rpartition(":")[2]
     times = f"{milliseconds(least)}, median {milliseconds(median)}, at most {milliseconds(most)}"
     return f"connected to {remote} from port {port}, {protection.text}; round trip {times}"

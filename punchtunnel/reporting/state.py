@@ -1,4 +1,4 @@
-"""What a run looks like at this moment: the sum of its events so far.
+"""The state of a run at this moment, as its events have told it.
 
     events ──> State ──> line.py ──> a line of a terminal
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from punchtunnel.reporting import events
 from punchtunnel.reporting.events import Event
 
-# Seconds over which a rate is taken: long enough not to flicker.
+# Seconds over which a rate is measured: long enough not to flicker.
 RATE_SPAN = 3.0
 
 
@@ -24,8 +24,8 @@ class Flow:
     Attributes:
         size: Bytes so far.
         expected: Bytes in all, if that is known.
-        rate: Bytes a second, lately.
-        average: Bytes a second, from the beginning.
+        rate: Bytes a second over the last RATE_SPAN seconds.
+        average: Bytes a second since the beginning.
     """
 
     size: int = 0
@@ -35,7 +35,7 @@ class Flow:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until everything is there, as it went so far; None if nobody knows."""
+        """Seconds until `expected` is reached at the average rate; None if that cannot be known."""
         if self.expected is None or not self.average:
             return None
         return max(self.expected - self.size, 0) / self.average
@@ -43,7 +43,7 @@ class Flow:
 
 @dataclass(slots=True)
 class State:
-    """A run, as far as its events have told."""
+    """What the events of a run have told so far; sizes, rates and streams are those of the present hole."""
 
     peer: str = ""
     ports: int = 0
@@ -76,7 +76,7 @@ class State:
             case events.Sealed():
                 self.sealed, self.authenticated = True, event.authenticated
             case events.RoundTrip():
-                # The smallest is the path's own; larger ones waited, also for a peer that was busy.
+                # The smallest is the path's own: larger ones contain queues, or a peer that was busy.
                 self.rtt_s = event.rtt_s if self.rtt_s is None else min(event.rtt_s, self.rtt_s)
             case events.Announced():
                 (self.inward if event.direction == "in" else self.outward).expected = event.bytes
@@ -90,7 +90,7 @@ class State:
     def _measure(self, elapsed: float, bytes_in: int, bytes_out: int) -> None:
         self.elapsed_s, self.inward.size, self.outward.size = elapsed, bytes_in, bytes_out
         self._samples.append((elapsed, bytes_in, bytes_out))
-        # The last two are enough, however far apart.
+        # At least two samples stay, however far apart they are.
         while len(self._samples) > 2 and elapsed - self._samples[1][0] >= RATE_SPAN:
             self._samples.popleft()
         since, was_in, was_out = self._samples[0]

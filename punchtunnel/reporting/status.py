@@ -5,10 +5,10 @@
                        ├──> Output     for people: one sentence a line, on stderr
                        └──> manager    for systemd, if it has started this (notify.py)
 
-Without a terminal there is silence until an error; -v tells more, -q less.
+Without a terminal nothing is printed until an error; -v prints more, -q less.
 
-Rule 1: telling never ends a run and never holds it up: what cannot be written,
-        or is not read for a while, is lost.
+Rule 1: reporting never ends a run and never holds it up: what cannot be
+        written, or is not read for a while, is lost.
 Rule 2: Started comes first, Exited comes last.
 """
 
@@ -28,13 +28,13 @@ from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_o
 if TYPE_CHECKING:
     from punchtunnel.reporting.display import Display
 
-# Of what others can repeat at will, people are told so many at once, and one a
-# second after that; -vv tells all.
-AT_ONCE = 20
+# Lines about one type of event that others can repeat at will: so many at once,
+# then one a second; -vv prints all of them.
+BURST = 20
 
 
-class Flood:
-    """Keeps what others can repeat at will from filling a log.
+class RateLimit:
+    """Keeps events that others can repeat at will from filling a log: a token bucket for each type of event.
 
     Args:
         monotonic: Any steady time in seconds.
@@ -42,35 +42,35 @@ class Flood:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        # When each event will have all its lines again, and how many were left out.
-        self._whole_at: dict[type[Event], float] = {}
+        # When the bucket of a type will be full again; it gains one line a second.
+        self._full_at: dict[type[Event], float] = {}
         self._left_out: dict[type[Event], int] = {}
 
     def passes(self, event: type[Event]) -> bool:
-        """Tell whether one more line is to be written."""
+        """Take one line out of the bucket; return False if it is empty."""
         now = self._monotonic()
-        whole_at = max(now, self._whole_at.get(event, now))
-        if whole_at - now > AT_ONCE - 1:
+        full_at = max(now, self._full_at.get(event, now))
+        if full_at - now > BURST - 1:
             self._left_out[event] = self._left_out.get(event, 0) + 1
             return False
-        self._whole_at[event] = whole_at + 1
+        self._full_at[event] = full_at + 1
         return True
 
     def take_left_out(self, event: type[Event]) -> int:
-        """Return how many were left out since the last one that passed."""
+        """Return how many lines were left out since the last call."""
         return self._left_out.pop(event, 0)
 
 
 class Status:
-    """Tells everybody; an instance is a Report.
+    """Passes each event on to everybody it is for; an instance is a Report.
 
     Args:
         verbosity: -1 (-q) to 2 (-vv).
-        output: For sentences; None for none (stderr was closed, or has the events).
-        programs: For programs.
-        display: The line of a terminal, or --progress.
-        manager: What tells a service manager; it raises nothing.
-        flood: Decides what of it is too much.
+        output: Takes sentences; None: stderr is closed, or has the events.
+        programs: Takes events for programs.
+        display: Draws the line of a terminal, or --progress.
+        manager: Tells a service manager; raises nothing.
+        limit: Leaves out sentences of which there are too many.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Status:
         programs: JsonLines | None = None,
         display: Display | None = None,
         manager: Report | None = None,
-        flood: Flood | None = None,
+        limit: RateLimit | None = None,
     ) -> None:
-        self._flood = flood or Flood()
+        self._limit = limit or RateLimit()
         self._verbosity = verbosity
         self._output = output
         self._programs = programs
@@ -90,17 +90,17 @@ class Status:
         self._manager = manager
 
     def __call__(self, event: Event) -> None:
-        """Tell one event to whom it is for; never raises OSError."""
+        """Tell one event; never raises OSError."""
         if self._programs is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._programs(event)
         person = self._display is not None and self._display.has_person
-        # Most events of a busy tunnel are for nobody.
+        # Most events of a busy tunnel are printed nowhere, so their sentence is not made.
         shown = event.level <= self._verbosity or (person and event.warns)
         if shown and event.repeats and self._verbosity <= Level.INFO:
-            shown = self._flood.passes(type(event))
+            shown = self._limit.passes(type(event))
         text = event.fill(event.sentence) if shown else ""
-        if text and (left_out := self._flood.take_left_out(type(event))):
+        if text and (left_out := self._limit.take_left_out(type(event))):
             text += words.left_out(left_out)
         if text or self._display is not None:
             # A log that cannot be written must not end a transfer.
@@ -120,18 +120,18 @@ class Status:
 
     @property
     def traffic_every(self) -> float:
-        """Seconds between two looks at the traffic that somebody wants; 0: nobody does."""
+        """Seconds between two Traffic events; 0: nobody wants any."""
         display = 0.0 if self._display is None else self._display.traffic_every
         return display or (PERIOD if self._programs is not None else 0.0)
 
     def give_way(self) -> None:
-        """Leave the terminal to what comes out of the tunnel."""
+        """Clear the line, because bytes from the tunnel are about to be written to the same terminal."""
         if self._display is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._display.give_way()
 
     def close(self) -> None:
-        """End the line of the terminal, if one is shown; Exited does it too."""
+        """End the line of the terminal, if one is drawn; Exited does it too."""
         if self._display is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._display.close()
@@ -144,7 +144,7 @@ class Status:
 
 
 def status_of_a_mistake(arguments: Sequence[str]) -> Status:
-    """Return whom to tell of a command line that cannot be parsed."""
+    """Return the Status that tells of a command line which cannot be parsed, where that asks for it."""
     pairs = zip(arguments, [*arguments[1:], ""], strict=True)
     values = [one.partition("=")[2] or other for one, other in pairs if one.partition("=")[0] == "--status-fd"]
     as_json = "--json" in arguments

@@ -70,3 +70,35 @@ class GuardedLoop:
             callback(*args)
         except Exception as error:
             self._broke(error)
+
+
+class Timers:
+    """Calls that are to come, by name.
+
+    Args:
+        loop: Where they run.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._handles: dict[str, asyncio.TimerHandle] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._handles
+
+    def later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        """Call once, later; a timer of the same name is replaced."""
+        if (handle := self._handles.get(name)) is not None:
+            handle.cancel()
+
+        def run() -> None:
+            del self._handles[name]
+            call()
+
+        self._handles[name] = self._loop.call_later(seconds, run)
+
+    def cancel(self) -> None:
+        """Forget them all."""
+        for handle in self._handles.values():
+            handle.cancel()
+        self._handles.clear()

@@ -181,14 +181,6 @@ def is_stopped_here(sock: socket.socket) -> bool:
     return False
 
 
-def has_route(family: socket.AddressFamily, address: tuple[object, ...]) -> bool:
-    """Tell whether this machine knows a way to an address; connecting a datagram socket sends nothing."""
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)
-        return True
-    return False
-
-
 def round_trip(sock: socket.socket) -> float:
     """Return the kernel's estimate of the round trip in seconds; 0.0 where it has none."""
     if sys.platform != "linux":

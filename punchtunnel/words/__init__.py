@@ -1,4 +1,4 @@
-"""The sentences that a person reads, so that tone and wording stay one hand's.
+"""The sentences that a person reads, all in one place, so that they speak with one voice.
 
 A sentence is lower case and without exception names: what happened, with
 numbers, and what to try.  The same word always names the same thing: hole,
@@ -11,9 +11,9 @@ dial, hold, bucket, winner, leader, stream, credit, target, peer.
     words.doctor      --doctor
     words.quantities  bytes, rates and times
 
-Sentences only, which import nothing: the code that decides which one is true
-stands where it knows why.  An event has its sentence with its fields
-(reporting/events.py), and an option its help (cli/command.py).
+These modules import nothing of the package.  The code that chooses a sentence
+stands where the cause is known.  The sentence of an event stands with its
+fields (reporting/events.py), the help of an option with it (cli/command.py).
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ def peers_text(peers: Sequence[str]) -> str:
 
 
 def no_hole(peers: Sequence[str], wait: float, dials: int, cause: str, count: int) -> str:
-    """Say that there is no hole.
+    """Say that there is no hole, and why.
 
     Args:
-        peers: As given.
+        peers: As given on the command line.
         wait: Seconds.
         dials: How many were made.
         cause: A key of NO_HOLE.
-        count: How often it was met.
+        count: How many of the dials or connections show that cause.
     """
     why = NO_HOLE[cause].format(count=count)
     return f"no hole to {peers_text(peers)} in {wait:g} s: {dials} dials{why}"
 
 
-# Why there is no hole, by its cause (punching/diagnosis.py), filled in with `count`.
+# Why there is no hole, by the cause that punching/diagnosis.py has found; `count` is filled in.
 NO_HOLE = {
     "nobody": ", nobody came: start the other side, with the same --channel",
     "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
@@ -110,17 +110,22 @@ def not_our_address(bind: str | None) -> str:
 
 
 def no_resources(reason: str) -> str:
-    """Say that the system is out of something."""
+    """Say that the system is out of descriptors or memory."""
     return f"the system refuses more sockets: {reason}; raise `ulimit -n`"
 
 
 def target_failed(target: str, reason: str, *, local: bool = False) -> str:
-    """Say on the --to side that its target could not be reached; `local`: because of this system."""
+    """Say on the --to side that its target could not be reached; `local`: this system is out of descriptors."""
     advice = "raise `ulimit -n`" if local else "start it, or correct --to"
     return f"the target {target} cannot be reached: {reason}; {advice}"
 
 
-# Why the far side reset a stream; the keys are mux.Reason.
+def to_target(target: str) -> str:
+    """Say where a stream leads on the --to side."""
+    return f"to {target}"
+
+
+# Why the far side reset a stream; the keys are those of mux.Reason.
 RESET_REASONS = {
     0: "connection reset by the far side",
     1: "the far side's target refused the connection: start it, or correct --to there",
@@ -135,12 +140,12 @@ RESET_REASONS = {
 
 
 def reset_reason(reason: int) -> str:
-    """Return why a stream was reset, also for a reason of a later version."""
+    """Return why a stream was reset; a reason that only a later version knows gets the plainest words."""
     return RESET_REASONS.get(reason, RESET_REASONS[0])
 
 
 def dead_link(seconds: float) -> str:
-    """Say that nothing was heard for too long."""
+    """Say that the peer was silent for too long."""
     silence = f"nothing heard from the peer for {seconds:.0f} s"
     return f"link lost: {silence}: its machine or the way there is gone; {PUNCH_AGAIN}"
 
@@ -153,7 +158,7 @@ def broken_link(error: OSError) -> str:
 
 
 def unread_rest(seconds: float) -> str:
-    """Say that somebody here does not take what came before the hole ended."""
+    """Say that a program here has not read what came before the hole ended."""
     return (
         f"the hole has ended, and for {seconds:.0f} s a program here has read nothing of what came before that: "
         "its connection is cut"
@@ -161,8 +166,8 @@ def unread_rest(seconds: float) -> str:
 
 
 def left_out(count: int) -> str:
-    """Say how many like it were not told."""
-    return f" (and {count} more of the kind before it; -vv tells all)"
+    """Say how many sentences of the same kind were left out before this one."""
+    return f" (and {count} more like it before; -vv prints all)"
 
 
 def local_reset(error: OSError) -> str:
@@ -176,16 +181,25 @@ def protocol_error(code: int) -> str:
 
 
 def idle_link(seconds: float) -> str:
-    """Say that --idle-timeout ended the session."""
+    """Say that --idle-timeout has ended the session."""
     return f"nothing was sent or received for {seconds:g} s (-i)"
 
 
+# ---- secrets
+
+
 def readable_secret(path: str) -> str:
-    """Say that a secret is not well kept."""
+    """Say that others may read the file of a secret."""
     return f"others on this machine can read the secret in {path}: chmod 600 {path}"
 
 
-# What could not be done, for `cannot`.
+def foreign_secret(path: str) -> str:
+    """Say that another user may change the file of a secret."""
+    return f"the secret in {path} belongs to another user, who can change it"
+
+
+# ---- what could not be done
+
 READ_STDIN = "read stdin"
 WRITE_STDOUT = "write stdout"
 ACCEPT = "accept a local client"
@@ -193,25 +207,15 @@ WRITE = "write"
 
 
 def listen_on(place: str) -> str:
-    """Return binding a -L as a part of `cannot`."""
+    """Return what `cannot` says of binding a -L."""
     return f"listen on {place}"
 
 
 def read_secret(path: str) -> str:
-    """Return reading the file of a secret as a part of `cannot`."""
+    """Return what `cannot` says of reading the file of a secret."""
     return f"read the secret from {path}"
 
 
-def to_target(target: str) -> str:
-    """Say where a stream leads on the --to side."""
-    return f"to {target}"
-
-
-def foreign_secret(path: str) -> str:
-    """Say that somebody else can change a secret."""
-    return f"the secret in {path} belongs to another user, who can change it"
-
-
 def cannot(what: str, error: OSError) -> str:
-    """Say that reading or writing an own descriptor failed."""
+    """Say that something on this machine failed: one of the above, and the system's reason."""
     return f"cannot {what}: {error.strerror or error}"

@@ -1,19 +1,21 @@
-"""What --doctor finds, and what it says of servers and tools that are of no help.
+"""What --doctor finds, and why a server or a tool is of no help to it.
 
-Sentences with fields are filled in by `str.format`, as those of words.usage.
+Sentences with fields are filled in by `str.format`; they are Final as those of
+words.usage are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 _NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within a minute"
 
 # What --doctor finds: a sentence, and what to do about it.
 FINDINGS: dict[str, tuple[str, str]] = {
-    "clock_kept": ("it is {utc} UTC here; kept right by this system, to {error_s:.3f} s", ""),
+    "clock_kept": ("it is {utc} UTC here; this system keeps the clock right, to {error_s:.3f} s", ""),
     "clock_free": (
-        "it is {utc} UTC here; nothing is known to keep that right",
+        "it is {utc} UTC here; nothing is known to keep the clock right",
         "ask a server with --ntp HOST, or compare with the other machine: up to 20 s wrong does no harm",
     ),
     "clock_asked": ("it is {utc} UTC here, {away_s:.3f} s {way} {source}, to {error_s:.3f} s", ""),
@@ -28,15 +30,15 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "address_public": ("{address} is a public address: no router should translate it", ""),
     "address_private": ("{address} is a private address: a router translates it", ""),
     "address_carrier": (
-        "{address} is of 100.64.0.0/10: the provider translates it for many (carrier-grade NAT)",
+        "{address} is in 100.64.0.0/10: the provider translates it for many (carrier-grade NAT)",
         "see with --stun whether it keeps ports, and use IPv6 if it does not",
     ),
     "address_self": (
-        "{address} is of 169.254.0.0/16: no router has given this machine an address",
+        "{address} is in 169.254.0.0/16: no router has given this machine an address",
         "look at the cable, the wireless network or the router's DHCP",
     ),
     "address_missing": ("there is no IPv4 address to punch from", "use IPv6 on both sides"),
-    "ipv6": ("{address}: towards a peer that has IPv6 too no port need be kept", ""),
+    "ipv6": ("{address}: between two sides that have IPv6 no port need be kept", ""),
     "ipv6_stuck": ("{address}, but no default route for IPv6", "look at the router's settings for IPv6"),
     "ipv6_missing": ("no public IPv6 address", "switch IPv6 on in the router, if the provider has it"),
     "ports": ("{low}–{high} are kept free of outgoing connections; {taken} of {total} in use", ""),
@@ -93,9 +95,9 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "mapping_rewritten": ("the port is rewritten, the same way for each destination", "use IPv6 or a port mapping"),
     "mapping_rewritten_once": ("the port is rewritten", "use IPv6 or a port mapping"),
-    "mapping_rewritten_each": ("the port is rewritten, and anew for each destination", "use IPv6 or a port mapping"),
+    "mapping_rewritten_each": ("the port is rewritten, differently for each destination", "use IPv6 or a port mapping"),
     "nat_carrier": (
-        "behind the first router comes {hop}, of 100.64.0.0/10: the provider translates a second time",
+        "behind the first router comes {hop}, in 100.64.0.0/10: the provider translates a second time",
         "ask the provider for a public address, or use IPv6, if ports are not kept",
     ),
     "nat_private": (
@@ -126,27 +128,27 @@ def finding(name: str, fields: Mapping[str, object]) -> tuple[str, str]:
 
 # ---- parts of a sentence
 
-BEHIND = "behind"
-AHEAD = "ahead of"
-ROUTE = "for IPv{version} by {device}"
-THROUGH = " through {gateway}"
-OF_ONE_FAMILY = " of IPv{version}"
+BEHIND: Final = "behind"
+AHEAD: Final = "ahead of"
+ROUTE: Final = "for IPv{version} by {device}"
+THROUGH: Final = " through {gateway}"
+OF_ONE_FAMILY: Final = " of IPv{version}"
 
 # ---- why the rules of the firewall are not known
 
-NOT_INSTALLED = "{program} is not installed"
-ROOT_ONLY = "only root may; run this as root"
-TOOL_FAILED = "{program} fails: {reason}"
-NOT_UNDERSTOOD = "their form is not known"
+NOT_INSTALLED: Final = "{program} is not installed"
+ROOT_ONLY: Final = "only root may; run this as root"
+TOOL_FAILED: Final = "{program} fails: {reason}"
+NOT_UNDERSTOOD: Final = "their form is not known"
 
 # ---- why a server is of no help
 
-ENDED_WITHOUT_ANSWER = "the server has ended the connection without an answer"
-NO_STUN_SERVER = "what answers is no STUN server"
-STUN_REFUSES = "the STUN server refuses"
-STUN_REFUSES_WITH = "the STUN server refuses: {code} {reason}"
-NO_SIGHT = "the STUN server does not say from which address it sees us"
-CUT_SHORT = "the STUN server's answer is cut short"
-UNKNOWN_FAMILY = "the STUN server gives an address of an unknown family"
-NO_NTP_SERVER = "what answers is no NTP server"
-NO_TIME = "the NTP server does not know the time itself"
+ENDED_WITHOUT_ANSWER: Final = "the server has ended the connection without an answer"
+NO_STUN_SERVER: Final = "what answers is no STUN server"
+STUN_REFUSES: Final = "the STUN server refuses"
+STUN_REFUSES_WITH: Final = "the STUN server refuses: {code} {reason}"
+NO_SIGHT: Final = "the STUN server does not say from which address it sees us"
+CUT_SHORT: Final = "the STUN server's answer is cut short"
+UNKNOWN_FAMILY: Final = "the STUN server gives an address of an unknown family"
+NO_NTP_SERVER: Final = "what answers is no NTP server"
+NO_TIME: Final = "the NTP server does not know the time itself"

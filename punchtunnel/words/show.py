@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from punchtunnel.words.quantities import utc
 
-# Stands for what only a person can fill in.
+# Placeholders for what only a person can fill in.
 THIS_MACHINE = "<address of this machine>"
 ANY_TARGET = "HOST:PORT"
 WITH_SECRET = "with the same secret there: PUNCHTUNNEL_SECRET, --secret-file or --ask-secret"  # noqa: S105
@@ -23,12 +23,12 @@ def other_machine(command: str, secret: bool) -> list[str]:
 
 
 def schedule(now: float, clock: str, ports: Sequence[tuple[int | None, Sequence[int]]], change: float) -> list[str]:
-    """Return what two people can compare.
+    """Return the lines that two people compare on the phone.
 
     Args:
-        now: Unix time in seconds by which the ports are chosen.
-        clock: What is known about it, or "".
-        ports: Buckets and their ports; None is the one that never changes.
+        now: Unix time in seconds that chooses the ports.
+        clock: How exact it is, or "".
+        ports: Each bucket and its ports; None stands for the ports that never change.
         change: Unix time of the next bucket.
     """
     lines = [f"it is {utc(now)} UTC here" + (f", {clock}" if clock else "")]

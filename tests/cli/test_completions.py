@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.address import parse_bind, parse_listen
-from punchtunnel.system import addresses
+from punchtunnel.system.addresses import own_addresses
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "completions"
@@ -194,13 +194,13 @@ def test_the_port_is_typed_right_behind_its_address(complete: Complete) -> None:
 @pytest.mark.parametrize("complete", ["bash", "zsh"], indirect=True)
 def test_an_address_with_colons_is_completed(complete: Complete) -> None:
     """bash takes a colon for the end of a word."""
-    if "::1" not in addresses.addresses():
+    if "::1" not in own_addresses():
         pytest.skip("no IPv6 here")
     complete("punchtunnel --bind ::", "1")
 
 
 def test_every_own_address_is_offered_as_bind_and_listen_take_it() -> None:
-    own = addresses.addresses()
+    own = own_addresses()
     assert "127.0.0.1" in own
     for address in own:
         assert parse_bind(address)
@@ -223,25 +223,3 @@ def test_nothing_is_offered_for_a_peer_because_none_is_remembered(tmp_path: Path
     )  # fmt: skip
     assert not list(tmp_path.iterdir())
     assert tool(_PUNCHTUNNEL_COMPLETE="complete_bash", COMP_WORDS="punchtunnel\n12", COMP_CWORD="1").split() == []
-
-
-def test_addresses_are_read_from_what_linux_writes() -> None:
-    routes = """\
-Local:
-  +-- 0.0.0.0/0 3 0 5
-     +-- 192.168.1.0/24 2 0 2
-        |-- 192.168.1.0
-           /24 link UNICAST
-        |-- 192.168.1.5
-           /32 host LOCAL
-        |-- 192.168.1.255
-           /32 link BROADCAST
-     |-- 127.0.0.0
-        /8 host LOCAL
-"""
-    table = """\
-fe8000000000000002163efffe000001 02 40 20 80     eth0
-20010db8000000000000000000000007 02 40 00 00     eth0
-"""
-    assert list(addresses.ipv4(routes)) == ["192.168.1.5"]
-    assert list(addresses.ipv6(table)) == ["fe80::216:3eff:fe00:1%eth0", "2001:db8::7"]

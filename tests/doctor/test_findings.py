@@ -9,9 +9,10 @@ import pytest
 
 from punchtunnel.address import Place
 from punchtunnel.doctor import findings
-from punchtunnel.doctor.facts import Clock, Facts, Route, Sight
+from punchtunnel.doctor.facts import Clock, Facts, Sight
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.doctor.rulesets import parse_iptables
+from punchtunnel.system.routes import Route
 from punchtunnel.words import doctor as words
 
 NOW = 1795264454.0
@@ -34,7 +35,7 @@ def sight(seen: str, port: int = 12345, server: str = "stun.example") -> Sight:
 
 CLOCKS: list[tuple[Clock, str, Level, str]] = [
     (Clock(NOW), "clock_free", Level.UNKNOWN, "it is 2026-11-21 12:34:14 UTC here; nothing is known"),
-    (Clock(NOW, offset_s=0.0, error_s=0.012), "clock_kept", Level.OK, "kept right by this system, to 0.012 s"),
+    (Clock(NOW, offset_s=0.0, error_s=0.012), "clock_kept", Level.OK, "this system keeps the clock right, to 0.012 s"),
     (Clock(NOW, "ntp:123", 19.0, 0.01), "clock_asked", Level.OK, "19.000 s behind ntp:123, to 0.010 s"),
     (Clock(NOW, "ntp:123", -0.5, 0.01), "clock_asked", Level.OK, "0.500 s ahead of ntp:123"),
     (Clock(NOW, "ntp:123", -3600.0), "clock_wrong", Level.BAD, "3600.000 s ahead of ntp:123, where 20 s do no harm"),

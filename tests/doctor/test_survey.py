@@ -1,4 +1,4 @@
-"""/proc as Linux writes it, as a container imitates it, and as it is not there at all."""
+"""What this machine tells of itself, where it tells everything, something else, or nothing at all."""
 
 from __future__ import annotations
 
@@ -10,38 +10,11 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.doctor import survey
-from punchtunnel.doctor.facts import Facts, Route
+from punchtunnel.doctor.facts import Facts
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
-from punchtunnel.protocol.secret import VARIABLE
 from punchtunnel.punching import ports
-
-ROUTE4 = """\
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
-eth0\t00000000\tFE01A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
-down0\t00000000\t0101A8C0\t0002\t0\t0\t1\t00000000\t0\t0\t0
-none0\t00000000\t00000000\t0201\t0\t0\t2\t00000000\t0\t0\t0
-eth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0
-"""
-ZERO = "0" * 32
-ROUTE6 = f"""\
-20010db8000000000000000000000000 40 {ZERO} 00 {ZERO} 00000100 00000001 00000000 00000001     eth0
-{ZERO} 00 {ZERO} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
-{ZERO} 00 {ZERO} 00 {ZERO} ffffffff 00000001 00000000 00200200       lo
-"""
-ADDRESSES6 = """\
-00000000000000000000000000000001 01 80 10 80       lo
-20010db8000000000000000000000002 02 40 00 80     eth0
-fe800000000000000000000000000002 02 40 20 80     eth0
-"""
-TCP = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:2800 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-   1: 0100007F:2800 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-   2: 0100007F:7FFF 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-   3: 0100007F:8000 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-   4: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-"""
+from punchtunnel.system import proc as proc_module
+from punchtunnel.system.routes import Route
 
 
 @pytest.fixture
@@ -49,7 +22,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty /proc, and no tools."""
     for folder in ("net", "sys/net/ipv4"):
         (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.setattr(survey, "PROC", tmp_path)
+    monkeypatch.setattr(proc_module, "ROOT", tmp_path)
     monkeypatch.setattr(survey, "TOOL_PLACES", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
@@ -64,22 +37,16 @@ def look() -> Facts:
     return survey.facts(random.Random(1))
 
 
-def test_everything_that_linux_says_is_read(proc: Path) -> None:
-    for name, text in (
-        ("route", ROUTE4),
-        ("ipv6_route", ROUTE6),
-        ("if_inet6", ADDRESSES6),
-        ("tcp", TCP),
-        ("tcp6", TCP),
-    ):
-        (proc / "net" / name).write_text(text)
-    (proc / "sys/net/ipv4/ip_local_port_range").write_text("10000\t60999\n")
-    (proc / "sys/net/ipv4/ip_local_reserved_ports").write_text("10240-32767,40000\n")
+def test_what_the_system_tells_is_what_the_doctor_knows(proc: Path) -> None:
+    (proc / "net/route").write_text("Iface\nwlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n")
+    (proc / "net/if_inet6").write_text("20010db8000000000000000000000002 02 40 00 80     eth0\n")
+    (proc / "net/tcp").write_text("sl  local_address rem_address\n 0: 0100007F:2800 00000000:0000 0A\n")
+    (proc / "sys/net/ipv4/ip_local_port_range").write_text("32768\t60999\n")
     facts = look()
-    assert facts.routes == {4: Route("eth0", "192.168.1.254"), 6: Route("eth0", "fe80::1")}
+    assert facts.routes == {4: Route("wlan0", "192.168.1.1")}
     assert facts.addresses6 == ["2001:db8::2"]
-    assert facts.ephemeral == [(10000, 10239), (32768, 39999), (40001, 60999)]
-    assert facts.taken == 2
+    assert facts.ephemeral == [(32768, 60999)]
+    assert facts.taken == 1
     assert facts.sharing == ""
 
 
@@ -95,13 +62,6 @@ def test_files_of_another_form_are_as_good_as_none(proc: Path) -> None:
         (proc / name).write_text("what\nis this? it has words\n")
     facts = look()
     assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)
-
-
-def test_a_kernel_without_ipv6_has_no_addresses_and_no_default_route(proc: Path) -> None:
-    (proc / "net/route").write_text(ROUTE4.splitlines()[0] + "\n")
-    facts = look()
-    assert facts.routes == {}
-    assert facts.addresses6 == []
 
 
 def test_rules_come_from_nft_alone_where_iptables_has_made_none(proc: Path) -> None:
@@ -189,7 +149,7 @@ def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytes
     spy.write_text("#!/bin/sh\nenv\n")
     spy.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv(VARIABLE, "hush")
+    monkeypatch.setenv("PUNCHTUNNEL_SECRET", "hush")
     shown, _ = survey._printed("nft")
     assert shown is not None
     assert "LC_ALL=C" in shown

@@ -1,4 +1,8 @@
-"""Every test gets a laboratory of its own, on every data path, and nothing of it is left behind."""
+"""Every test gets a laboratory of its own, and nothing of it is left behind.
+
+A test runs sealed, and where that makes a difference on every data path; the
+other paths of all other tests are exhaustive.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,12 @@ from punchtunnel.system import pipes
 
 from .ends import Lab
 
+PATHS = ["sealed", "spliced", "copied"]
+on_one_path = pytest.mark.parametrize("data_path", PATHS[:1], indirect=True)
+on_every_path = pytest.mark.parametrize("data_path", PATHS, indirect=True)
 
-@pytest.fixture(params=["sealed", "spliced", "copied"])
+
+@pytest.fixture(params=[PATHS[0], *(pytest.param(path, marks=pytest.mark.exhaustive) for path in PATHS[1:])])
 def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the options with which bytes take this path; a module may say that one is enough."""
     if request.param == "copied":

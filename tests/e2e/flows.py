@@ -15,11 +15,13 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 # Seconds after which something is called hung.
 WAIT = 30.0
+# Seconds without a byte after which a flow is called stalled.
+QUIET = 1.0
 MIB = 1024 * 1024
 # struct linger {1, 0}: close() sends RST.
 LINGER_RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -97,15 +99,20 @@ class Flow(threading.Thread):
         finally:
             os.close(self._fd)
 
-    def wait_until_stalled(self, quiet: float = 1.0) -> int:
-        """Wait until nothing more was taken for `quiet` seconds; return the bytes taken."""
-        deadline = time.monotonic() + WAIT
-        before = -1
-        while before != self.written:
-            assert time.monotonic() < deadline, f"still flowing after {WAIT} s: {self.written} bytes"
-            before = self.written
-            self.join(quiet)
-        return before
+    def wait_until_stalled(self) -> int:
+        """Wait until nothing more is taken; return the bytes taken."""
+        return wait_until_all_stall([self])[0]
+
+
+def wait_until_all_stall(flows: Sequence[Flow]) -> list[int]:
+    """Wait until no flow has had anything taken for QUIET seconds; return the bytes taken of each."""
+    deadline = time.monotonic() + WAIT
+    before: list[int] = []
+    while before != (taken := [flow.written for flow in flows]):
+        assert time.monotonic() < deadline, f"still flowing after {WAIT} s: {taken} bytes"
+        before = taken
+        time.sleep(QUIET)
+    return before
 
 
 class Collector(threading.Thread):

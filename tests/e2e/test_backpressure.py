@@ -7,8 +7,10 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 from .ends import End, Lab
-from .flows import MIB, WAIT, Flow, echo, noise, pattern, receive
+from .flows import MIB, WAIT, Flow, echo, noise, pattern, receive, wait_until_all_stall
 
 GIGABYTE = 1024 * MIB
 # What a process may hold at its worst: the interpreter's 40 MB and the link's bound of 64 MiB.
@@ -42,17 +44,18 @@ def test_gigabyte_waits_for_a_reader_of_stdout_in_little_memory(lab: Lab) -> Non
     assert (right.status(), left.status()) == (141, 1)
 
 
+@pytest.mark.exhaustive
 def test_gigabyte_both_ways_waits_for_both_readers(lab: Lab) -> None:
     left, right = lab.pair()
     flows = [end.feed(pattern(GIGABYTE)) for end in (left, right)]
-    for flow in flows:
-        assert flow.wait_until_stalled() < HELD_BACK
+    assert max(wait_until_all_stall(flows)) < HELD_BACK
     # One direction flows although the other stands still.
     assert right.receive(DRAINED) == whole(pattern(DRAINED))
     assert left.receive(DRAINED) == whole(pattern(DRAINED))
     assert_small(left, right)
 
 
+@pytest.mark.exhaustive
 def test_gigabyte_waits_for_a_server_that_does_not_read(lab: Lab) -> None:
     go, chunk = threading.Event(), whole(pattern(DRAINED))
     results: list[bool] = []
@@ -76,6 +79,7 @@ def test_gigabyte_waits_for_a_server_that_does_not_read(lab: Lab) -> None:
     assert_small(left, right)
 
 
+@pytest.mark.exhaustive
 def test_gigabyte_waits_for_a_client_that_does_not_read(lab: Lab) -> None:
     flows: list[Flow] = []
     begun = threading.Event()
@@ -112,8 +116,7 @@ def test_stalled_connections_stop_nobody_else(lab: Lab) -> None:
         client.sendall(b"s")
         flows.append(Flow(client.detach(), pattern(GIGABYTE)))
         flows[-1].start()
-    for flow in flows:
-        flow.wait_until_stalled()
+    wait_until_all_stall(flows)
     with lab.connect(left.port) as witness:
         witness.sendall(b"e" + noise(60_000))
         assert receive(witness, 60_000) == noise(60_000)

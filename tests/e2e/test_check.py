@@ -43,7 +43,9 @@ def check(lab: Lab, *options: str, shell: str = "") -> End:
     return end
 
 
-@pytest.mark.parametrize("options", [[], ["--send-only"], ["--plain"]])
+@pytest.mark.parametrize(
+    "options", [[], *(pytest.param([option], marks=pytest.mark.exhaustive) for option in ("--send-only", "--plain"))]
+)
 def test_a_pipe_that_waits_is_checked_twice_and_then_still_carries_its_data(lab: Lab, options: Sequence[str]) -> None:
     left = lab.start_left(*options)
     left.send(b"typed before anybody came")
@@ -58,7 +60,7 @@ def test_a_pipe_that_waits_is_checked_twice_and_then_still_carries_its_data(lab:
     assert (left.status(), right.status()) == (0, 0)
 
 
-@pytest.mark.parametrize("keep", [[], ["-k"]])
+@pytest.mark.parametrize("keep", [pytest.param([], marks=pytest.mark.exhaustive), ["-k"]])
 def test_ports_are_checked_and_serve_afterwards(lab: Lab, keep: list[str]) -> None:
     left = lab.start_left("-L", "0", *keep)
     check(lab)
@@ -128,7 +130,7 @@ def test_nobody_there_is_exit_3(lab: Lab) -> None:
 
 def test_another_secret_is_exit_4(lab: Lab) -> None:
     lab.start_left(shell=knowing("one")).wait_for("waiting")
-    assert lab.start_right("-z", "-w", "4", shell=knowing("other")).status() == 4
+    assert lab.start_right("-z", "-w", "3", shell=knowing("other")).status() == 4
 
 
 def test_the_library_is_told_that_it_cannot_be_checked(lab: Lab) -> None:
@@ -160,6 +162,7 @@ def test_a_check_that_is_interrupted_ends_with_its_signal_and_the_other_side_goe
     assert left.process.poll() is None
 
 
+@pytest.mark.exhaustive
 def test_a_check_takes_nothing_from_the_time_to_wait(lab: Lab) -> None:
     left = lab.start_left("-w", "8")
     left.wait_for("waiting")

@@ -4,12 +4,17 @@ Both ends take every combination of INPUTS and OUTPUTS, and every input meets
 every output across the hole.  That takes 42 runs, not 42 × 42: run k gives the
 left end input k mod 6 and output k mod 7 (all 42 pairs, for 6 and 7 have no
 common factor), and the right end the ones next to those.
+
+How bytes are moved depends on one descriptor at a time, so that every data path
+takes only the first seven runs: each kind is in them, and stdin and stdout of
+the same kind are together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import socket
 import subprocess
@@ -19,12 +24,17 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import PATHS
 from .ends import DEVNULL, End, Lab
 from .flows import Collector, Flow, noise, read
 
 INPUTS = ("file", "pipe", "null", "closed", "terminal", "socket")
 OUTPUTS = ("file", "pipe", "null", "closed", "terminal", "socket", "appended file")
 RUNS = [(INPUTS[k % 6], OUTPUTS[k % 7], INPUTS[(k + 1) % 6], OUTPUTS[(k + 1) % 7]) for k in range(42)]
+RUNS_AND_PATHS = [
+    *((*run, path) for run, path in itertools.product(RUNS[:7], PATHS)),
+    *(pytest.param(*run, PATHS[0], marks=pytest.mark.exhaustive) for run in RUNS[7:]),
+]
 
 BYTES = noise(300_000)
 # What a terminal keeps that nobody reads yet; whole lines, or ^D would only end a line.
@@ -159,7 +169,7 @@ def watch(end: End, descriptors: list[Inherited]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("left_in", "left_out", "right_in", "right_out"), RUNS, ids=[f"{a}-{d},{c}-{b}" for a, b, c, d in RUNS]
+    ("left_in", "left_out", "right_in", "right_out", "data_path"), RUNS_AND_PATHS, indirect=["data_path"]
 )
 def test_any_stdin_and_stdout(lab: Lab, left_in: str, left_out: str, right_in: str, right_out: str) -> None:
     sources = [Source(left_in, lab.folder), Source(right_in, lab.folder)]

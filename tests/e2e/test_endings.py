@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from .conftest import on_every_path
 from .ends import End, Lab
 from .flows import MIB, noise, receive, reset
 
@@ -63,6 +64,7 @@ def test_whoever_shuts_down_writing_first_still_gets_the_whole_answer(lab: Lab, 
 
 
 @FIRST
+@on_every_path
 def test_large_answer_behind_a_half_close_arrives_whole(lab: Lab, first: str) -> None:
     one, other = Joined(lab).sides(first)
     one.shutdown(socket.SHUT_WR)
@@ -88,6 +90,7 @@ def test_data_that_is_closed_behind_arrives_whole(lab: Lab, first: str) -> None:
 
 
 @FIRST
+@on_every_path
 def test_reset_arrives_as_reset(lab: Lab, first: str) -> None:
     one, other = Joined(lab).sides(first)
     reset(one)

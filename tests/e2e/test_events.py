@@ -88,7 +88,7 @@ def test_streams_that_open_and_close(lab: Lab) -> None:
 
 def test_a_wrong_secret(lab: Lab) -> None:
     ends = [
-        start("-w", "5", shell=f"export PUNCHTUNNEL_SECRET={secret}")
+        start("-w", "3", shell=f"export PUNCHTUNNEL_SECRET={secret}")
         for start, secret in ((lab.start_left, "one"), (lab.start_right, "other"))
     ]
     assert_documented(*ends)

@@ -10,6 +10,7 @@ import pytest
 
 from punchtunnel.system.tcp import close_with_reset
 
+from .conftest import on_every_path
 from .ends import Lab
 from .flows import MIB, discard, echo, free_port, noise, receive, sockets
 
@@ -45,6 +46,7 @@ def ask(port: int, question: bytes) -> bytes:
         return receive(sock)
 
 
+@on_every_path
 def test_200_connections_through_one_port_at_once_return_every_byte(lab: Lab) -> None:
     left, right = lab.tunnel(lab.serve(echo))
     talk_at_once(left.port, 200, 100_000)

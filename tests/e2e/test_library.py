@@ -100,7 +100,7 @@ def test_connect_may_be_cancelled_while_no_client_has_come(lab: Lab) -> None:
     assert right.status() == 1
 
 
-@pytest.mark.parametrize("wait", [0.0, WAIT])
+@pytest.mark.parametrize("wait", [0.0, pytest.param(WAIT, marks=pytest.mark.exhaustive)])
 def test_peer_that_only_checks_the_path_leaves_the_program_waiting_for_a_real_one(lab: Lab, wait: float) -> None:
     async def test() -> None:
         connecting = asyncio.create_task(connect(lab.right, wait=wait, **towards_right(lab)))
@@ -120,6 +120,7 @@ def test_peer_that_only_checks_the_path_leaves_the_program_waiting_for_a_real_on
     run(test())
 
 
+@pytest.mark.exhaustive
 def test_check_takes_nothing_but_its_time_from_what_a_program_waits(lab: Lab) -> None:
     async def test() -> None:
         connecting = asyncio.create_task(connect(lab.right, wait=8.0, **towards_right(lab)))

@@ -88,8 +88,10 @@ def test_stopped_peer_that_goes_on_has_lost_nothing(lab: Lab) -> None:
 # ---- signals
 
 
-@SIGNALS
-@BOTH_KINDS
+@pytest.mark.parametrize(
+    ("start", "number"),
+    [(stdio, signal.SIGHUP), (stdio, signal.SIGINT), (stdio, signal.SIGTERM), (listen_and_to, signal.SIGTERM)],
+)
 def test_signal_ends_cleanly_and_the_peer_knows(lab: Lab, start: object, number: int) -> None:
     assert callable(start)
     left, right = start(lab)
@@ -110,6 +112,7 @@ def test_signal_ends_the_punch(lab: Lab, number: int) -> None:
     assert (left.status(), left.reason) == (128 + number, "")
 
 
+@pytest.mark.exhaustive
 def test_signal_at_any_moment_of_the_punch_ends_it_without_a_traceback(lab: Lab) -> None:
     """It used to be a KeyError and exit 1 between the making of a dial's socket and its registration."""
     for number in range(12):
@@ -282,6 +285,7 @@ def test_idle_limit_of_the_far_side_ends_this_side_too(lab: Lab) -> None:
 # ---- again and again, and nothing left
 
 
+@pytest.mark.exhaustive
 def test_ten_runs_without_a_pause_all_connect(lab: Lab) -> None:
     for number in range(10):
         left, right = lab.start_left(), lab.start_right(stdin=DEVNULL)
@@ -291,8 +295,8 @@ def test_ten_runs_without_a_pause_all_connect(lab: Lab) -> None:
         assert (left.status(), right.status()) == (0, 0)
 
 
-def test_five_runs_on_one_host_without_a_pause_all_connect(lab: Lab) -> None:
-    for number in range(5):
+def test_three_runs_on_one_host_without_a_pause_all_connect(lab: Lab) -> None:
+    for number in range(3):
         ends = [lab.start("127.0.0.1", "--channel", lab.channel) for _ in range(2)]
         for end in ends:
             end.send(b"run %d" % number)

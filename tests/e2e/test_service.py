@@ -92,6 +92,7 @@ def test_hang_up_makes_a_service_dial_at_once_and_leaves_a_good_link_alone(lab: 
     assert not left.find("link_ended")
 
 
+@pytest.mark.exhaustive
 def test_hang_up_finds_out_that_the_peer_is_gone_long_before_the_heartbeat(lab: Lab) -> None:
     left = lab.start_left("-k", "--to", str(lab.serve(echo)))
     right = lab.start_right("-L", "0")

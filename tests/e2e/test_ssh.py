@@ -7,6 +7,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from .ends import DEVNULL, PIPE, Lab, environment
 from .flows import MIB, digest, noise
 from .programs import SshServer, needs, proxy, run
@@ -64,6 +66,7 @@ def test_ssh_by_proxy_command_runs_a_command_and_returns_its_status(lab: Lab) ->
     assert run(*command, "cat", data=noise(MIB)) == noise(MIB)
 
 
+@pytest.mark.exhaustive
 def test_100_mb_by_scp_over_the_proxy_command(lab: Lab) -> None:
     server = SshServer(lab)
     right = lab.start_right("--to", str(server.port))

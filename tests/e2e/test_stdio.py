@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import PATHS, on_every_path, on_one_path
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import MIB, digest, noise
 
@@ -23,7 +24,12 @@ def two_files(lab: Lab, size: int) -> tuple[Path, Path]:
     return paths
 
 
-@pytest.mark.parametrize("where", [TWO_HOSTS, SAME_HOST])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("where", "data_path"),
+    [*((TWO_HOSTS, path) for path in PATHS), (SAME_HOST, PATHS[0])],
+    indirect=["data_path"],
+)
 def test_100_mb_go_both_ways_at_the_same_time_and_both_ends_exit_with_0(lab: Lab, where: str) -> None:
     sources = two_files(lab, 100 * MIB)
     results = lab.folder / "left.out", lab.folder / "right.out"
@@ -39,6 +45,7 @@ def test_100_mb_go_both_ways_at_the_same_time_and_both_ends_exit_with_0(lab: Lab
     assert digest(results[1]) == digest(sources[0])
 
 
+@on_every_path
 def test_10_mb_go_both_ways_through_pipes(lab: Lab) -> None:
     left, right = lab.pair()
     data = {left: noise(10 * MIB, seed=1), right: noise(10 * MIB, seed=2)}
@@ -52,6 +59,7 @@ def test_10_mb_go_both_ways_through_pipes(lab: Lab) -> None:
     assert (left.status(), right.status()) == (0, 0)
 
 
+@on_every_path
 def test_early_eof_of_one_side_arrives_while_the_other_still_sends(lab: Lab) -> None:
     left, right = lab.pair()
     left.send(b"all I have to say")
@@ -75,6 +83,8 @@ def test_late_eof_in_the_other_order(lab: Lab) -> None:
     assert (left.status(), right.status()) == (0, 0)
 
 
+@pytest.mark.exhaustive
+@on_one_path
 def test_reply_that_comes_5_s_after_eof_arrives(lab: Lab) -> None:
     left = lab.start_left()
     # A program that answers late, between the two pipes of the other end.
@@ -164,6 +174,7 @@ def test_capital_n_is_accepted_and_changes_nothing(lab: Lab) -> None:
 # ---- outputs that end
 
 
+@on_every_path
 def test_head_ends_the_receiver_quietly_with_141_and_the_sender_with_1_and_a_sentence(lab: Lab) -> None:
     inner, outer = os.pipe()
     head = lab.program("head", "-1", stdin=inner, stdout=PIPE)

@@ -26,6 +26,12 @@ command.main()
 """
 
 
+@pytest.fixture
+def data_path() -> list[str]:
+    """Return nothing: a sentence is the same on every path."""
+    return []
+
+
 def killed(lab: Lab) -> End:
     left, right = lab.pair()
     right.process.kill()

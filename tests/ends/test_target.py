@@ -17,8 +17,7 @@ import uvloop
 
 from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.ends import target as module
-from punchtunnel.ends.target import Connects, LookUp, Reach, why_unreachable
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.ends.target import Attempt, Connects, LookUp
 from punchtunnel.system.poller import Poller
 
 LONG = 30.0
@@ -37,7 +36,7 @@ async def reach(target: AnyPlace, seconds: float = LONG) -> socket.socket | OSEr
     loop = asyncio.get_running_loop()
     poller = Poller(loop)
     ended: asyncio.Future[socket.socket | OSError] = loop.create_future()
-    attempt = Reach(loop, poller, LookUp(loop), target, seconds, ended.set_result)
+    attempt = Attempt(loop, poller, LookUp(loop), target, seconds, ended.set_result)
     try:
         attempt.start()
         assert not (ended.done() and isinstance(ended.result(), OSError)), "a failure was told within start"
@@ -267,7 +266,7 @@ def test_cancelled_look_up_tells_nothing(run: Any, monkeypatch: pytest.MonkeyPat
         loop = asyncio.get_running_loop()
         poller = Poller(loop)
         told: list[object] = []
-        attempt = Reach(loop, poller, LookUp(loop), Place("some.name", 1), LONG, told.append)
+        attempt = Attempt(loop, poller, LookUp(loop), Place("some.name", 1), LONG, told.append)
         before = len(os.listdir("/proc/self/fd"))
         attempt.start()
         await loop.run_in_executor(None, asked.wait, LONG)
@@ -302,7 +301,7 @@ def test_a_name_is_looked_up_once_for_all_who_wait(run: Any, monkeypatch: pytest
         poller, names = Poller(loop), LookUp(loop)
         told: list[object] = []
         for number in range(100):
-            attempt = Reach(loop, poller, names, Place("some.name", 1), LONG, told.append)
+            attempt = Attempt(loop, poller, names, Place("some.name", 1), LONG, told.append)
             attempt.start()
             if number % 2:
                 attempt.cancel()
@@ -310,7 +309,7 @@ def test_a_name_is_looked_up_once_for_all_who_wait(run: Any, monkeypatch: pytest
         answer.set()
         while len(told) < 50:  # noqa: ASYNC110 - a thread tells
             await asyncio.sleep(0.001)
-        late = Reach(loop, poller, names, Place("some.name", 1), LONG, told.append)
+        late = Attempt(loop, poller, names, Place("some.name", 1), LONG, told.append)
         late.start()
         assert len(told) == 50, "told within start"
         while len(told) < 51:  # noqa: ASYNC110 - as above
@@ -327,8 +326,7 @@ def test_an_interface_that_is_gone_costs_only_the_connection(run: Any, host: str
 
     async def case() -> None:
         result = await reach(Place(host, 22))
-        assert isinstance(result, OSError)
-        assert why_unreachable(result)[1] is Reason.NO_SUCH_NAME
+        assert isinstance(result, socket.gaierror)
 
     run(case())
 
@@ -363,7 +361,7 @@ def test_no_thread_for_a_look_up_is_told(run: Any, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(threading.Thread, "start", refuse)
         result = await reach(Place("some.name", 1))
         assert isinstance(result, OSError)
-        assert why_unreachable(result)[1] is Reason.NO_RESOURCES
+        assert result.errno == errno.ENOMEM
 
     run(case())
 
@@ -387,18 +385,3 @@ def test_a_full_queue_of_a_unix_socket_is_waited_for(run: Any, tmp_path: Path) -
             assert isinstance(late, TimeoutError)
 
     run(case())
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ConnectionRefusedError(errno.ECONNREFUSED, ""), Reason.REFUSED),
-        (FileNotFoundError(errno.ENOENT, ""), Reason.REFUSED),
-        (TimeoutError(), Reason.TIMED_OUT),
-        (OSError(errno.EHOSTUNREACH, ""), Reason.UNREACHABLE),
-        (OSError(errno.EMFILE, ""), Reason.NO_RESOURCES),
-        (socket.gaierror(socket.EAI_NONAME, "unknown"), Reason.NO_SUCH_NAME),
-    ],
-)
-def test_failed_target_becomes_a_reason_for_the_far_side(error: OSError, reason: Reason) -> None:
-    assert why_unreachable(error)[1] is reason

@@ -19,8 +19,9 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.errors import LinkError, NoHoleError, RejectedError, UsageError
 from punchtunnel.library import tunnel as tunnels
+from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
 from punchtunnel.library.streams import StreamProtocol
-from punchtunnel.library.tunnel import Stream, Tunnel, connect, open_tunnel
+from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.mux import MAX_WINDOW, Reason
 
 # A test that waits so long is hung.
@@ -604,3 +605,51 @@ def test_package_offers_them_and_nothing_else_by_surprise() -> None:
     assert all(hasattr(punchtunnel, name) for name in punchtunnel.__all__)
     with pytest.raises(AttributeError):
         _ = punchtunnel.no_such_name
+
+
+# ---- tunnel after tunnel
+
+
+def test_tunnels_follow_one_another_and_a_lost_link_ends_only_its_own(run: Run) -> None:
+    async def test() -> None:
+        pair = Pair()
+        served: list[bytes] = []
+
+        async def serve() -> None:
+            peer = f"{pair.net}.2"
+            async with contextlib.aclosing(open_tunnels(peer, **pair.left(secret="s"))) as tunnels_of_it:
+                async for tunnel in tunnels_of_it:
+                    with contextlib.suppress(LinkError):
+                        async for reader, writer in tunnel:
+                            served.append(await reader.read(3))
+                            writer.close()
+                    if len(served) == 2:
+                        return
+
+        async def call(words_of_it: bytes, lose: bool) -> None:
+            with contextlib.suppress(ConnectionAbortedError):
+                async with open_tunnel(f"{pair.net}.1", **pair.right(secret="s")) as tunnel:
+                    reader, writer = await tunnel.open()
+                    writer.write(words_of_it)
+                    assert await reader.read() == b""
+                    if lose:
+                        raise ConnectionAbortedError
+
+        async def calls() -> None:
+            await call(b"one", lose=True)
+            await call(b"two", lose=False)
+
+        await asyncio.gather(serve(), calls())
+        assert served == [b"one", b"two"]
+
+    run(test())
+
+
+def test_what_is_wrong_from_the_start_ends_the_tunnels(run: Run) -> None:
+    async def test() -> None:
+        with pytest.raises(UsageError):
+            await anext(open_tunnels())
+        with pytest.raises(NoHoleError):
+            await anext(open_tunnels("127.0.0.1", channel=secrets.token_hex(8), wait=0.1))
+
+    run(test())

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError
 from punchtunnel.link.link import Broken, Link
 from punchtunnel.protocol.frames import Flag, Header, Kind

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.link import Broken
 from punchtunnel.protocol.frames import Flag, Header, Kind

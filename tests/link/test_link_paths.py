@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd, StdioEnd
+from punchtunnel.ends.sockets import SocketEnd
+from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.link import link
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.link import Broken

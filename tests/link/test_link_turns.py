@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd, StdioEnd
+from punchtunnel.ends.sockets import SocketEnd
+from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.errors import PeerError
 from punchtunnel.link import link
 from punchtunnel.link.link import Link

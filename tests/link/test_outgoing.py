@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.outgoing import (
     COMPANY,
     FIRST_FRAME,

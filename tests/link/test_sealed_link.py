@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.link import Link
 from punchtunnel.protocol.agreement import HEADER, OVERHEAD, Opener, Sealer

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.sink import PIECE, Backlog, Delivery
 from punchtunnel.system.pipes import CAPACITY, Pool
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.outgoing import FIRST_FRAME, LONGEST_FRAME, Outgoing
 from punchtunnel.link.source import SPARSE, Supply
 from punchtunnel.system.pipes import WORTH_SPLICING, Pipe

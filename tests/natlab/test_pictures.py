@@ -126,7 +126,7 @@ def test_the_pictures_of_the_documents_are_there_and_well_formed(name: str) -> N
     ElementTree.parse(ROOT / "docs" / name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_two_terminals_are_recorded_while_they_do_what_the_readme_says(tmp_path: FilePath) -> None:
     picture = tmp_path / "session.svg"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchtunnel.protocol.goodbye import Parting
+from punchtunnel.protocol.goodbye import TRANSITIONS, Parting, State, Word
 
 
 def test_leader_closes_when_its_goodbye_was_read() -> None:
     leader = Parting(leads=True)
     leader.say(ping=7)
     assert leader.hear(0)
-    assert leader.over
+    assert leader.state is State.PARTED
     assert not leader.may_close
     leader.pong(7)
     assert leader.may_close
@@ -32,7 +33,7 @@ def test_follower_never_closes_first() -> None:
     follower.say(ping=1)
     follower.hear(0)
     follower.pong(1)
-    assert follower.over
+    assert follower.state is State.PARTED
     assert not follower.may_close
 
 
@@ -64,5 +65,31 @@ def test_nobody_closes_before_both_have_spoken_and_the_own_word_was_read(leads: 
                 side.pong(1)
         happened.append(event)
     read = "say" in happened and "pong" in happened[happened.index("say") :]
-    assert side.over == ({"say", "hear"} <= set(happened))
-    assert side.may_close == (leads and side.over and read)
+    assert (side.state is State.PARTED) == ({"say", "hear"} <= set(happened))
+    assert side.may_close == (leads and side.state is State.PARTED and read)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("word", Word)
+def test_no_word_is_taken_back(state: State, word: Word) -> None:
+    """Each state tells who has spoken, and each word adds to that."""
+    spoken = {
+        State.OPEN: set[Word](),
+        State.LEAVING: set[Word](),
+        State.HEARD: {Word.HEAR},
+        State.SAID: {Word.SAY},
+        State.PARTED: {Word.SAY, Word.HEAR},
+    }
+    after = TRANSITIONS.get((state, word), state)
+    assert spoken[after] == spoken[state] | ({word} - {Word.LEAVE})
+    assert after is not State.OPEN
+
+
+def test_a_side_that_leaves_or_is_left_says_goodbye_when_its_streams_are_over() -> None:
+    leaving, left = Parting(leads=True), Parting(leads=True)
+    leaving.leave()
+    left.hear(0)
+    assert leaving.is_due
+    assert left.is_due
+    leaving.say(1)
+    assert not leaving.is_due

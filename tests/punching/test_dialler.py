@@ -16,13 +16,14 @@ from punchtunnel.errors import LocalError
 from punchtunnel.protocol import schedule
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Address, Candidate, Fate, Kind
+from punchtunnel.punching.candidates import Candidate, Fate, Kind
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import HOLD_LIFE, MEETING, PATIENT_AFTER, PATIENT_WAIT, ScheduledPorts
 from punchtunnel.reporting.events import unreported
+from punchtunnel.system.addresses import Address
 
 A, B = "127.0.0.1", "127.0.0.2"
 # Two workers of pytest must not take each other's ports.

@@ -24,7 +24,7 @@ from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
 from punchtunnel.punching import callers, warmup
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Address, Fate
+from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
@@ -33,6 +33,7 @@ from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
 
 A, B = "127.0.0.1", "127.0.0.2"

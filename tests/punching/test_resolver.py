@@ -13,8 +13,8 @@ import pytest
 from punchtunnel import words
 from punchtunnel.address import parse_peer
 from punchtunnel.errors import UsageError
-from punchtunnel.punching.candidates import Address
-from punchtunnel.punching.resolver import MAX_ADDRESSES, Answer, Resolver, is_own
+from punchtunnel.punching.resolver import MAX_ADDRESSES, Answer, Resolver
+from punchtunnel.system.addresses import Address, is_own
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 OURSELVES = Address(V4, "127.0.0.1", own=True)
@@ -195,18 +195,6 @@ def test_a_bind_address_makes_two_own_addresses_two_machines() -> None:
         assert resolver.literals().addresses == (Address(V4, "127.0.0.2"),)
     with closing(Resolver(["127.0.0.1"], bind="127.0.0.1")) as resolver:
         assert resolver.literals().addresses == (OURSELVES,)
-
-
-@pytest.mark.parametrize(
-    ("family", "host", "own"), [(V4, "127.0.0.1", True), (V4, "127.9.9.9", True), (V4, "198.51.100.7", False)]
-)
-def test_own_addresses_are_told_from_others(family: socket.AddressFamily, host: str, own: bool) -> None:
-    assert is_own(Address(family, host)) is own
-
-
-def test_an_address_is_what_connect_takes() -> None:
-    assert Address(V4, "198.51.100.7").at(10240) == ("198.51.100.7", 10240)
-    assert Address(V6, "fe80::7", scope=3).at(10240) == ("fe80::7", 10240, 0, 3)
 
 
 @pytest.mark.parametrize("peer", ["fe80::1%" + "a" * 64, "fe80::1%\udcff", "fe80::1%no such interface"])

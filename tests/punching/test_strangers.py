@@ -18,13 +18,13 @@ from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK, Election
 from punchtunnel.protocol.hello import Hello, Role
 from punchtunnel.punching.callers import PICK_TIMEOUT, Callers, Connection
-from punchtunnel.punching.candidates import Address
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.nomination import Nomination
 from punchtunnel.punching.puncher import CLOCK_CHECK
 from punchtunnel.punching.rations import FREE_TRIES, TRY_EVERY, Rations, Tries
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting.events import unreported
+from punchtunnel.system.addresses import Address
 
 TAG = bytes(8)
 ADDRESS = "198.51.100.7"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.candidates import Address, Candidate, Fate, Kind, fate_of
+from punchtunnel.punching.candidates import Candidate, Fate, Kind, fate_of
 from punchtunnel.punching.strategy import (
     FAST_WAIT,
     FIRST_WAIT,
@@ -37,6 +37,7 @@ from punchtunnel.punching.strategy import (
     fast_ports,
     redial_wait,
 )
+from punchtunnel.system.addresses import Address
 
 PEER = Address(socket.AF_INET, "198.51.100.7")
 PEER6 = Address(socket.AF_INET6, "2001:db8::7")

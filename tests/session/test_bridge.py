@@ -14,8 +14,9 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Goodbye
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import unreported
-from punchtunnel.session import session
+from punchtunnel.session import running
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.roles import Ports
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 GOODBYE = Header(Kind.GO_AWAY, Flag(0), 0, Goodbye.NORMAL).encode()
@@ -67,4 +68,4 @@ def run(data: bytes, keys: Keys | None) -> Exit:
         there.sendall(data)
         there.shutdown(socket.SHUT_WR)
         hole = Hole(here, "here", "there", b"", False, Role.LISTEN, Trait(0), 0.0, Counts(), keys, True)
-        return session.run(hole, Plan(Role.TO, target=parse_target("9")), unreported).status
+        return running.run(hole, Plan(Role.TO, Ports(target=parse_target("9"))), unreported).status

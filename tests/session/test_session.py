@@ -24,8 +24,9 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.mux import Reason
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, StreamOpened, TargetRefused, Warned
-from punchtunnel.session import session
+from punchtunnel.session import roles, session
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.roles import Ports
 from punchtunnel.session.session import Session
 
 # A test that waits so long is hung.
@@ -70,7 +71,7 @@ async def stage() -> AsyncIterator[Stage]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         hole = Hole(here, "here", "there", b"", True, Role.TO, Trait(0), 0.0, Counts(), None, True)
-        plan = Plan(Role.LISTEN, listeners=[listener])
+        plan = Plan(Role.LISTEN, Ports([listener]))
 
         def report(event: Event) -> None:
             events.append(event)
@@ -184,7 +185,7 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
         def broken(*_: object) -> None:
             raise KeyError("a bug")
 
-        monkeypatch.setattr(stage.session._link._mux, "receive", broken)
+        monkeypatch.setattr(stage.session.link._mux, "receive", broken)
         await asyncio.get_running_loop().sock_sendall(stage.there, Header(Kind.PING, Flag.SYN, 0, 1).encode())
         with pytest.raises(KeyError, match="a bug"):
             await stage.session.ended
@@ -194,7 +195,7 @@ def test_a_bug_ends_the_session_with_its_traceback(run: Any, monkeypatch: pytest
 
 def test_a_programs_loop_is_not_held_up(run: Any) -> None:
     async def case(stage: Stage) -> None:
-        assert not stage.session._poller._spins
+        assert not stage.session.poller._spins
 
     run(case)
 
@@ -219,14 +220,14 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
         here, there = socket.socketpair()
         with there, socket.create_server(("127.0.0.1", 0), backlog=64) as target:
             hole = Hole(here, "here", "there", b"", True, Role.LISTEN, Trait(0), 0.0, Counts(), None, True)
-            plan = Plan(Role.TO, target=Place("127.0.0.1", target.getsockname()[1]))
+            ports = Ports(target=Place("127.0.0.1", target.getsockname()[1]))
             opened: list[object] = []
 
             def report(event: Event) -> None:
                 if isinstance(event, StreamOpened):
                     opened.append(event.stream)
 
-            session = Session(asyncio.get_running_loop(), hole, plan, report)
+            session = Session(asyncio.get_running_loop(), hole, Plan(Role.TO, ports), report)
             try:
                 session.start(hole.unread)
                 numbers = range(2, 42, 2)
@@ -235,13 +236,13 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
                     frames += b"".join(Header(Kind.WINDOW, Flag.RST, number, 0).encode() for number in numbers[:-1])
                 there.sendall(frames)
                 wanted = list(numbers[-1:] if gone else numbers)
-                assert session._connects is not None
+                assert ports._connects is not None
                 most = 0
                 while opened != wanted:
                     await asyncio.sleep(0)
-                    most = max(most, len(session._connects._under_way))
+                    most = max(most, len(ports._connects._under_way))
                 assert most <= 2, "the others wait"
-                assert not session._connects._queue
+                assert not ports._connects._queue
             finally:
                 session.close()
 
@@ -266,18 +267,18 @@ def no_descriptors() -> Iterator[None]:
 
 
 def test_that_no_descriptor_is_left_is_told_once(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(roles, "ACCEPT_PAUSE", 0.01)
 
     async def case(stage: Stage) -> None:
         accepts = 0
-        later = stage.session._later
+        later = stage.session.timers.later
 
         def counted(name: str, seconds: float, call: Callable[[], object]) -> None:
             nonlocal accepts
             accepts += name.startswith("accept") and seconds > 0
             later(name, seconds, call)
 
-        monkeypatch.setattr(stage.session, "_later", counted)
+        monkeypatch.setattr(stage.session.timers, "later", counted)
         with socket.socket() as second:
             second.setblocking(False)
             with no_descriptors():

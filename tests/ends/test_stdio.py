@@ -1,4 +1,4 @@
-"""Ends of every kind, each without blocking and without touching inherited flags."""
+"""Descriptors of every kind are read and written without blocking and without touching inherited flags."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel.address import Place, UnixPlace
-from punchtunnel.ends.stdio import ACCEPTED_INHERIT, SocketEnd, StdioEnd, listen
-from punchtunnel.errors import LocalError
+from punchtunnel.ends.stdio import StdioEnd
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(fd)
 
 
-def read(end: StdioEnd | SocketEnd, size: int = 100) -> bytes | None:
+def read(end: StdioEnd, size: int = 100) -> bytes | None:
     buffer = bytearray(size)
     count = end.read_into(memoryview(buffer))
     return None if count is None else bytes(buffer[:count])
@@ -193,66 +191,3 @@ def test_directory_as_stdin_is_an_error_of_the_source(tmp_path: Path) -> None:
             read(StdioEnd(fd, None))
     finally:
         os.close(fd)
-
-
-def test_socket_end_passes_eof_and_reset() -> None:
-    ours, theirs = socket.socketpair()
-    end = SocketEnd(ours)
-    assert read(end) is None
-    assert end.write(memoryview(b"x")) == 1
-    end.finish_writing()
-    assert theirs.recv(10) == b"x"
-    assert theirs.recv(10) == b""
-    theirs.close()
-    assert read(end) == b""
-    end.close()
-
-
-def test_aborted_tcp_connection_is_reset() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-        with client:
-            SocketEnd(accepted).abort()
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-
-
-def test_port_in_use_is_a_local_error() -> None:
-    with listen(Place("127.0.0.1", 0)) as first, pytest.raises(LocalError, match="in use"):
-        listen(Place("127.0.0.1", first.getsockname()[1]))
-
-
-@pytest.mark.parametrize("host", ["fe80::1%nosuch", "fe80::1%a..b"])
-def test_an_interface_that_is_not_there_is_a_local_error(host: str) -> None:
-    with pytest.raises(LocalError):
-        listen(Place(host, 0))
-
-
-def test_listens_on_ipv6() -> None:
-    with listen(Place("::1", 0)) as listener:
-        assert listener.getsockname()[0] == "::1"
-
-
-def test_stale_unix_socket_is_taken_over_but_a_live_one_is_not(tmp_path: Path) -> None:
-    place = UnixPlace(str(tmp_path / "socket"))
-    listen(place).close()
-    with listen(place), pytest.raises(LocalError, match="in use"):
-        listen(place)
-
-
-def test_ordinary_file_is_not_removed_for_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "precious"
-    path.write_text("data")
-    with pytest.raises(LocalError):
-        listen(UnixPlace(str(path)))
-    assert path.read_text() == "data"
-
-
-@pytest.mark.skipif(not ACCEPTED_INHERIT, reason="each accepted socket is told itself")
-def test_an_accepted_socket_has_what_its_listener_was_told() -> None:
-    with listen(Place("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
-        accepted, _ = listener.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)

@@ -1,0 +1,212 @@
+"""A run: from options to the exit status, by way of the doctor, --show, or punches and sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+import typer
+
+import punchtunnel
+from punchtunnel import words
+from punchtunnel.address import AnyPlace, parse_listen, parse_target
+from punchtunnel.cli import descriptors
+from punchtunnel.cli.options import Options
+from punchtunnel.cli.secret import check_secret, find_secret
+from punchtunnel.cli.values import settings_of
+from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, SignalError, UsageError
+from punchtunnel.protocol.hello import Role
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting import events, notify
+from punchtunnel.reporting.jsonlines import open_jsonlines
+from punchtunnel.reporting.output import Output, open_output
+from punchtunnel.reporting.status import Status
+from punchtunnel.session.holes import Holes
+from punchtunnel.session.outcome import Outcome, RoundTrips
+from punchtunnel.system.signals import Signals
+from punchtunnel.words import usage
+
+if TYPE_CHECKING:
+    from punchtunnel.reporting.display import Display
+    from punchtunnel.session.plan import Plan
+    from punchtunnel.session.roles import Ends
+
+# What --doctor takes, and what says nothing.
+_FOR_DOCTOR = {"doctor", "stun", "ntp", "as_json", "status_fd", "verbose", "quiet", "half_close"}
+
+
+def run(options: Options) -> int:
+    """Run, and turn every expected failure into its status and one sentence."""
+    verbosity = -1 if options.quiet else options.verbose
+    output = open_output(options.as_json, options.status_fd)
+    manager = notify.teller(os.environ.get(notify.VARIABLE))
+    status = Status(verbosity, output, manager=manager)
+    try:
+        programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
+        status = Status(verbosity, output, programs, _display(options, output), manager)
+        begin(status)
+        code, reason = _perform(options, status)
+    except SignalError as error:
+        code, reason = error.status, ""
+    except PunchtunnelError as error:
+        code, reason = error.status, str(error)
+    except OSError as error:
+        if error.errno not in NO_RESOURCES:
+            raise
+        code, reason = Exit.LOCAL, words.no_resources(os.strerror(error.errno))
+    status(events.Exited(status=int(code), reason=reason))
+    return code
+
+
+def _display(options: Options, output: Output | None) -> Display | None:
+    """Return what draws the line of a terminal, or --progress, if anything is to be drawn."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    states = terminal and not (options.quiet or options.verbose)
+    if output is None or not (states or options.progress):
+        return None
+    # Imported now: a log does not need it.
+    from punchtunnel.reporting.display import Display, Shows
+
+    shows = Shows(
+        states=states,
+        streams=not (options.is_stdio or options.check),
+        progress=options.progress,
+        typing=terminal and options.is_stdio and options.reads_stdin and os.isatty(0),
+        hint=lambda: _hint(options),
+    )
+    return Display(output, sys.stderr, shows, lambda: time.time() + options.clock_offset)
+
+
+def _hint(options: Options) -> str:
+    from punchtunnel.cli import show
+
+    return show.hint(show.side_of(options))
+
+
+def _page(options: Options) -> str:
+    from punchtunnel.cli import show
+
+    return show.page(show.side_of(options), time.time() + options.clock_offset)
+
+
+def begin(status: Status) -> None:
+    """Tell that a run begins."""
+    status(events.Started(schema=events.SCHEMA, version=punchtunnel.__version__, pid=os.getpid()))
+
+
+def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
+    """Return what a session is to do."""
+    # Imported now: see `_session`.
+    from punchtunnel.session.plan import Plan
+
+    return Plan(
+        role=role,
+        ends=_ends(options, role, listeners, status),
+        idle=options.idle,
+        traffic_every=status.traffic_every,
+        check=options.check,
+    )
+
+
+def _ends(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Ends:
+    """Return what the streams are joined to."""
+    from punchtunnel.session.roles import Ports, Stdio
+
+    if role != Role.STDIO:
+        return Ports(listeners, None if options.to is None else parse_target(options.to))
+    shared = options.progress and not options.send_only and os.isatty(1) and os.isatty(2)
+    return Stdio(
+        stdin=0 if options.reads_stdin and 0 not in descriptors.closed else None,
+        stdout=1 if 1 not in descriptors.closed else None,
+        stdin_size=descriptors.size_of_stdin() if options.reads_stdin else None,
+        discard=options.send_only,
+        keep_open=options.keep,
+        # Where both are terminals they are the same one.
+        before_output=status.give_way if shared else None,
+    )
+
+
+def _examine(options: Options) -> tuple[Exit, str]:
+    """Look at this machine instead of punching."""
+    # Imported now: only who asks pays for it.
+    from punchtunnel import doctor
+
+    if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
+        raise UsageError(usage.DOCTOR_ALONE)
+    return doctor.examine(options.stun or [], options.ntp, options.as_json), ""
+
+
+def _perform(options: Options, status: Status) -> tuple[Exit, str]:
+    """Check everything, and do what was asked for; return status and reason."""
+    if options.doctor:
+        return _examine(options)
+    if options.stun or options.ntp:
+        raise UsageError(usage.FOR_DOCTOR)
+    settings = settings_of(options)
+    places = [parse_listen(text) for text in options.listen or []]
+    if options.to is not None:
+        parse_target(options.to)
+    if options.show:
+        check_secret(options)
+        typer.echo(_page(options))
+        return Exit.OK, ""
+    # Last: it may ask a person.
+    settings = replace(settings, secret=find_secret(options, status))
+    descriptors.allow_many()
+    with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
+        return _run(options, settings, listeners, status, signals)
+
+
+def _run(
+    options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
+) -> tuple[Exit, str]:
+    """Punch and run sessions, again and again with -k; return status and reason."""
+    holes = Holes(settings, signals, status, keep=options.keep, meanwhile=_load_session)
+    while True:
+        hole = holes.next()
+        outcome = _session(hole, options, settings.role, listeners, status, signals)
+        if outcome.round_trips is not None and not options.as_json:
+            _print_path(hole, settings, outcome.round_trips)
+        if not holes.goes_on(hole, outcome):
+            return outcome.status, outcome.reason
+
+
+def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
+    """Print what -z has found."""
+    from punchtunnel.reporting import line
+
+    protection = line.security(hole.keys is not None, bool(settings.secret))
+    typer.echo(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
+
+
+def _load_session() -> None:
+    """Load asyncio, uvloop and the session, 45 ms, while something else is being waited for."""
+    from punchtunnel.session import running
+
+    running.loop_factory()
+
+
+def _session(
+    hole: Hole, options: Options, role: Role, listeners: list[socket.socket], status: Status, signals: Signals
+) -> Outcome:
+    # Imported now: the first SYN need not wait for it.
+    from punchtunnel.session import running
+
+    return running.run(hole, _plan(options, role, listeners, status), status, signals)
+
+
+def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:
+    """Bind every -L before the punch begins, and clean up at the end."""
+    if not places:
+        return contextlib.nullcontext([])
+    # Imported now: without -L nothing of it is needed before the session.
+    from punchtunnel.ends.listening import listening
+
+    return listening(places, lambda name: status(events.Listening(name)))

@@ -1,0 +1,83 @@
+"""From options to what a run needs: checked values."""
+
+from __future__ import annotations
+
+from punchtunnel.cli.options import Options
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.words import usage
+
+# A number of seconds above this is a mistake: three centuries.
+LONGEST = 1e10
+
+
+def _traits(options: Options) -> Trait:
+    return (
+        (Trait.NO_RECEIVE if options.send_only else NO_TRAITS)
+        | (Trait.PLAIN if options.plain else NO_TRAITS)
+        | (Trait.CHECK if options.check else NO_TRAITS)
+        | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
+    )
+
+
+def settings_of(options: Options) -> Settings:
+    """Check what concerns the punch, and return it without the secret.
+
+    Raises:
+        UsageError: Something is wrong or contradicts something else.
+    """
+    _check_contradictions(options)
+    waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
+    for name, seconds in waits.items():
+        if not 0 <= seconds < LONGEST:
+            raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
+    if not options.peers and not options.show:
+        raise UsageError(usage.NO_PEER)
+    wait = options.wait
+    if wait is None:
+        wait = 0.0 if options.keep else DEFAULT_WAIT
+    return settings_from(
+        peers=options.peers or [],
+        channel=options.channel,
+        wait=wait,
+        bind=options.bind,
+        family=4 if options.ipv4 else 6 if options.ipv6 else 0,
+        clock_offset=options.clock_offset,
+        role=_role(options),
+        traits=_traits(options),
+    )
+
+
+def _role(options: Options) -> Role:
+    """Return the role that the options ask for."""
+    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
+    return role or Role.STDIO
+
+
+def _check_contradictions(options: Options) -> None:
+    """Check what cannot be meant together.
+
+    Raises:
+        UsageError: It is given.
+    """
+    ports = not options.is_stdio
+    sends_nothing = not options.reads_stdin
+    if options.ipv4 and options.ipv6:
+        raise UsageError(usage.BOTH_FAMILIES)
+    if options.check and (options.keep or options.progress):
+        raise UsageError(usage.CHECK_ALONE)
+    if options.progress and ports:
+        raise UsageError(usage.PROGRESS_OF_PORTS)
+    if options.progress and options.as_json and options.status_fd is None:
+        raise UsageError(usage.PROGRESS_AND_JSON)
+    if options.quiet and options.verbose:
+        raise UsageError(usage.QUIET_AND_VERBOSE)
+    if options.send_only and sends_nothing:
+        raise UsageError(usage.NOTHING_TO_DO)
+    if ports and options.stdio:
+        raise UsageError(usage.STDIO_AND_PORTS)
+    if ports and (options.send_only or sends_nothing):
+        raise UsageError(usage.STDIO_OPTIONS)
+    if not ports and options.keep and not sends_nothing:
+        raise UsageError(usage.KEEP_WITH_STDIN)

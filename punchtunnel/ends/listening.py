@@ -1,0 +1,103 @@
+"""The listening sockets of -L: bound before the punch begins, and cleaned up at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+from punchtunnel import words
+from punchtunnel.address import AnyPlace, UnixPlace
+from punchtunnel.ends.sockets import system_reason, tune
+from punchtunnel.errors import LocalError
+from punchtunnel.system.tcp import name_of
+
+
+@contextlib.contextmanager
+def listening(places: Iterable[AnyPlace], told: Callable[[str], None]) -> Iterator[list[socket.socket]]:
+    """Listen on every place of -L; close the sockets at the end, and remove the Unix sockets' files.
+
+    Args:
+        places: Where to listen.
+        told: Called with the name of each place as soon as it is bound; port 0 has become a number in it.
+
+    Raises:
+        LocalError: A port is taken, or an address is not this machine's.
+    """
+    with contextlib.ExitStack() as stack:
+        listeners = []
+        for place in places:
+            listener = stack.enter_context(listen(place))
+            listeners.append(listener)
+            if isinstance(place, UnixPlace):
+                stack.callback(_unlink, place.path, _identity(place.path))
+                told(str(place))
+            else:
+                told(name_of(listener.getsockname()))
+        yield listeners
+
+
+def listen(place: AnyPlace) -> socket.socket:
+    """Bind and listen; a name is resolved, and its first address taken.
+
+    Raises:
+        LocalError: The port is taken, or the address is not this machine's.
+    """
+    try:
+        if isinstance(place, UnixPlace):
+            return _listen_unix(place.path)
+        infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, sockaddr = infos[0]
+        listener = socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
+        # Accepted sockets inherit it (sockets.ACCEPTED_INHERIT).
+        tune(listener)
+        return listener
+    except UnicodeError as error:
+        # A "%" followed by a name that no interface can have.
+        raise LocalError(words.not_our_address(str(place))) from error
+    except OSError as error:
+        reason = OSError(error.errno, system_reason(error))
+        raise LocalError(words.cannot(words.listen_on(str(place)), reason)) from error
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a Unix socket; a stale one of an earlier process is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(socket.SOMAXCONN)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Tell whether `path` is a socket that no process listens on.
+
+    A file that is no socket refuses connections too, and is not ours to remove.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return stat.S_ISSOCK(os.stat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _identity(path: str) -> tuple[int, int]:
+    info = os.lstat(path)
+    return info.st_dev, info.st_ino
+
+
+def _unlink(path: str, ours: tuple[int, int]) -> None:
+    """Remove our socket, unless another process has put its own in that place."""
+    with contextlib.suppress(OSError):
+        if _identity(path) == ours:
+            os.unlink(path)

@@ -1,0 +1,80 @@
+"""An end that is a connected stream socket: a local client of -L, or a connection to the target of --to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+
+from punchtunnel.system import tcp
+
+# Linux copies the options of a listener to the sockets it accepts: two system calls less for each.
+ACCEPTED_INHERIT = sys.platform == "linux"
+
+
+class SocketEnd:
+    """A connected stream socket; owns it.
+
+    Args:
+        sock: The socket.
+        tuned: It was accepted from a listener that `tune` has seen, and has inherited its options.
+    """
+
+    def __init__(self, sock: socket.socket, *, tuned: bool = False) -> None:
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
+        is_tcp = not tcp.is_unix(sock)
+        # A read of a Unix socket stops short of a message that carries descriptors.
+        self.short_is_dry = is_tcp
+        if is_tcp and not tuned:
+            tune(sock)
+        self._sock = sock
+        # Plain attributes, not properties: the link reads them all the time. They stay valid only until `close`.
+        self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
+
+    def read_into(self, view: memoryview) -> int | None:
+        """See End."""
+        try:
+            return self._sock.recv_into(view)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: memoryview) -> int:
+        """See End."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def finish_writing(self) -> None:
+        """See End."""
+        # The program may be gone already; the next read tells.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def failure(self) -> OSError | None:
+        """See End."""
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return OSError(code, os.strerror(code)) if code else None
+
+    def close(self) -> None:
+        """See End."""
+        self._sock.close()
+
+    def abort(self) -> None:
+        """See End."""
+        tcp.abort(self._sock)
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what every TCP socket of an end has: small segments leave at once, urgent bytes stay in their place."""
+    tcp.send_at_once(sock)
+    tcp.keep_urgent_bytes(sock)
+
+
+def system_reason(error: OSError) -> str:
+    """Return an error in the system's own words; asyncio and socket put other ones into `strerror`."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

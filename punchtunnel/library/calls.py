@@ -1,0 +1,223 @@
+"""The calls for asyncio programs: one stream (`connect`), any number (`open_tunnel`), tunnel after tunnel.
+
+The policy is the command line's (session/): a program has the role of stdio,
+or of -L and --to at once, so that it meets either.  The punch is synchronous
+and runs in a thread; cancelling ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from punchtunnel.errors import SignalError
+from punchtunnel.library.streams import Writer
+from punchtunnel.library.tunnel import Stream, Tunnel
+from punchtunnel.protocol import secret as secrets
+from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.reporting import events
+from punchtunnel.session.holes import Holes
+from punchtunnel.session.plan import Plan
+from punchtunnel.session.roles import Ends
+from punchtunnel.session.session import Session
+from punchtunnel.system.signals import Wake
+
+# Of the process: a program that punches again and again must not give strangers fresh tries each time.
+_RATIONS = Rations(time.monotonic)
+# What meets -L, --to and the same call.
+_EITHER = Role.LISTEN | Role.TO
+
+
+async def connect(
+    *peers: str,
+    channel: str = "",
+    secret: str | bytes = "",
+    wait: float = DEFAULT_WAIT,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+    plain: bool = False,
+) -> Stream:
+    """Punch a hole and return the one stream through it.
+
+    The far side is the same call, `punchtunnel --stdio`, or `--to`, or the
+    first client of `-L`.
+
+    Args:
+        peers: Addresses or names of one machine; all are tried at once.
+        channel: Keeps links between the same two machines apart; equal on
+            both sides.
+        secret: The same on both sides, who then prove that they know it.
+            Without one the link is sealed, but with whoever has answered.
+        wait: Seconds to keep punching; 0 waits for ever.
+        bind: Literal address of this machine to punch from.
+        family: 4 or 6 to use only that; 0 for both.
+        clock_offset: Seconds to add to a clock that is known to be wrong.
+        plain: Do not seal; must be given on both sides.
+
+    Returns:
+        Reader and writer, as of `asyncio.open_connection`.  `write_eof()`
+        ends one direction.  `await writer.wait_closed()` after
+        `writer.close()` returns when the far side has taken everything, and
+        raises LinkError if it has not.  A reader raises LinkError where the
+        stream was cut; only its true end reads as EOF.
+        `writer.get_extra_info` knows "sockname", "peername" and "verifier".
+
+    Raises:
+        UsageError: No peer, or an argument that cannot be meant.
+        NoHoleError: `wait` seconds have passed.
+        RejectedError: The peer has another secret, role or version.
+        LocalError: No port of this machine could be used.
+        LinkError: The link was lost before there was a stream.
+    """
+    settings = _settings(Role.STDIO, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    tunnel = Tunnel(await _meet(settings), Role.STDIO)
+    try:
+        reader, writer = await anext(tunnel)
+    except BaseException:
+        await tunnel._end(cut=True)
+        raise
+    assert isinstance(writer, Writer)
+    writer.delivered = tunnel._check
+    return reader, writer
+
+
+@contextlib.asynccontextmanager
+async def open_tunnel(
+    *peers: str,
+    channel: str = "",
+    secret: str | bytes = "",
+    wait: float = DEFAULT_WAIT,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+    plain: bool = False,
+) -> AsyncIterator[Tunnel]:
+    """Punch a hole for any number of streams, in either direction.
+
+        async with punchtunnel.open_tunnel("203.0.113.9", secret="…") as tunnel:
+            reader, writer = await tunnel.open()
+            async for reader, writer in tunnel:  # what the peer opens
+                ...
+
+    The far side is the same call, `punchtunnel -L` (each of its clients opens
+    a stream), or `punchtunnel --to` (each stream becomes a connection to the
+    target).  Arguments and errors are those of `connect`.
+
+    Leaving the block closes what is still open and returns when the far side
+    has taken everything and has closed its side too; a stream whose reader
+    was not read to its end may be cut by that.  Leaving it by an exception
+    cuts every stream.
+
+    Raises:
+        LinkError: The link was lost before everything was delivered.
+    """
+    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    tunnel = Tunnel(await _meet(settings), _EITHER)
+    async with _ending(tunnel):
+        yield tunnel
+    await tunnel._check()
+
+
+async def open_tunnels(
+    *peers: str,
+    channel: str = "",
+    secret: str | bytes = "",
+    wait: float = 0.0,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+    plain: bool = False,
+) -> AsyncGenerator[Tunnel, None]:
+    """Punch again when a tunnel has ended, as `-k` does: one tunnel after another.
+
+        async for tunnel in punchtunnel.open_tunnels("203.0.113.9", secret="…"):
+            with contextlib.suppress(punchtunnel.LinkError):  # the link was lost
+                async for reader, writer in tunnel:
+                    ...
+
+    Arguments are those of `connect`; `wait` is for each tunnel.  The end of
+    the loop's body closes what is still open, as the end of `open_tunnel`'s
+    block does, but a lost link raises nothing: the next tunnel follows.  A
+    peer that is rejected, and a name or an address of this machine that is
+    gone after the first tunnel, are tried again after a pause.
+
+    Raises:
+        UsageError, NoHoleError, LocalError: As `connect`.
+    """
+    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    with Wake() as wake:
+        holes = Holes(settings, wake, keep=True, rations=_RATIONS)
+        goes_on = True
+        while goes_on:
+            hole = await _next(holes, wake, settings.role)
+            tunnel = Tunnel(hole, _EITHER)
+            async with _ending(tunnel):
+                yield tunnel
+            goes_on = holes.goes_on(hole, await tunnel._outcome())
+
+
+@contextlib.asynccontextmanager
+async def _ending(tunnel: Tunnel) -> AsyncIterator[None]:
+    """End a tunnel with the block: cut it where an exception ends that."""
+    try:
+        yield
+    except BaseException:
+        await tunnel._end(cut=True)
+        raise
+    await tunnel._end(cut=False)
+
+
+def _settings(
+    role: Role,
+    peers: Sequence[str],
+    channel: str,
+    secret: str | bytes,
+    wait: float,
+    bind: str | None,
+    family: int,
+    clock_offset: float,
+    plain: bool,
+) -> Settings:
+    text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
+    traits = (Trait.PLAIN if plain else NO_TRAITS) | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
+    shared = secrets.normal(text) if text else b""
+    return settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
+
+
+async def _meet(settings: Settings) -> Hole:
+    """Return one hole."""
+    with Wake() as wake:
+        return await _next(Holes(settings, wake, rations=_RATIONS), wake, settings.role)
+
+
+async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
+    """Return the next hole to a peer that does more than check the path (-z); that takes only time from the wait."""
+    while Trait.CHECK in (hole := await _punch(holes, wake)).traits:
+        session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
+        try:
+            session.start(hole.unread)
+            holes.goes_on(hole, await session.ended)
+        finally:
+            session.close()
+    return hole
+
+
+async def _punch(holes: Holes, wake: Wake) -> Hole:
+    """Wait for a hole in a thread, and end that when this is cancelled."""
+    with ThreadPoolExecutor(1, "punch") as thread:
+        punching = asyncio.wrap_future(thread.submit(holes.next))
+        try:
+            return await asyncio.shield(punching)
+        except asyncio.CancelledError:
+            wake.note(signal.SIGINT)
+            with contextlib.suppress(SignalError):
+                (await punching).sock.close()
+            raise

@@ -1,0 +1,39 @@
+"""-z: a few pings through the hole, one after another, and what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from punchtunnel.session.outcome import RoundTrips
+from punchtunnel.system.loop import Timers
+
+# Pings that are measured, and the seconds between two.  One more goes before
+# them, because a peer that is still starting answers late.
+PINGS = 10
+PING_EVERY = 0.1
+
+
+class Check:
+    """Measures the round trip; the session sends the first ping.
+
+    Args:
+        ping: Sends one.
+        timers: Of the session.
+
+    Attributes:
+        found: None until all pings are answered.
+    """
+
+    def __init__(self, ping: Callable[[], object], timers: Timers) -> None:
+        self._ping = ping
+        self._timers = timers
+        self._seconds: list[float] = []
+        self.found: RoundTrips | None = None
+
+    def pong(self, rtt: float) -> None:
+        """Take in one round trip in seconds, and ask for the next one."""
+        self._seconds.append(rtt)
+        if len(self._seconds) <= PINGS:
+            self._timers.later("ping", PING_EVERY, self._ping)
+        else:
+            self.found = RoundTrips.of(self._seconds[1:])

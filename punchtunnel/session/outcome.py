@@ -1,0 +1,33 @@
+"""How a session has ended: plain values, without anything that a session is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from punchtunnel.errors import Exit
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """What -z has measured, in seconds."""
+
+    least: float
+    median: float
+    most: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> RoundTrips:
+        """Sum up at least one round trip."""
+        times = sorted(seconds)
+        count = len(times)
+        return cls(times[0], (times[(count - 1) // 2] + times[count // 2]) / 2, times[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended: the exit status and the sentence for it, or ""; with -z, what it found."""
+
+    status: Exit
+    reason: str
+    round_trips: RoundTrips | None = None

@@ -1,0 +1,320 @@
+"""What a session joins its streams to, by the side's role.
+
+    Stdio     stdin and stdout, one stream
+    Ports     -L: each local client opens a stream
+              --to: each stream of the peer becomes a connection to the target
+    Program   a Python program's own ends (library/tunnel.py)
+
+A role belongs to one session, its Host, from `attach` on.  The session says
+when: `begin` once the link is up, `take` for each stream of the peer that is
+welcome, `ended` for each stream that is over.  The role decides what with.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from punchtunnel import words
+from punchtunnel.address import AnyPlace
+from punchtunnel.ends.end import End
+from punchtunnel.ends.sockets import ACCEPTED_INHERIT, SocketEnd, system_reason
+from punchtunnel.ends.stdio import StdioEnd
+from punchtunnel.ends.target import Connects
+from punchtunnel.errors import NO_RESOURCES, Exit, LinkError, PunchtunnelError, TargetError
+from punchtunnel.link.link import Broken, Link
+from punchtunnel.protocol.mux import Reason
+from punchtunnel.reporting import events
+from punchtunnel.reporting.events import Report
+from punchtunnel.system.loop import GuardedLoop, Timers
+from punchtunnel.system.poller import Poller
+
+# Seconds before accept() is tried again when no descriptor was free.
+ACCEPT_PAUSE = 0.2
+ACCEPTS_PER_TURN = 64
+
+
+class Host(Protocol):
+    """The session, as far as a role needs it.
+
+    Attributes:
+        is_single: One of the two sides has stdio, so there is one stream in all.
+        peer_takes_nothing: The peer writes nothing to its stdout (--send-only).
+    """
+
+    loop: GuardedLoop
+    poller: Poller
+    timers: Timers
+    link: Link
+    report: Report
+    is_single: bool
+    peer_takes_nothing: bool
+
+    @property
+    def opens_the_only(self) -> bool:
+        """It is on this side to open the only stream, and not done yet."""
+
+    @property
+    def takes_clients(self) -> bool:
+        """Another stream may be opened."""
+
+    def open(self, end: End) -> int:
+        """Open a stream that is joined to `end`, and return its number."""
+
+    def adopt(self, number: int) -> None:
+        """Take note that a stream of the peer is taken."""
+
+    def give_up(self, error: PunchtunnelError) -> None:
+        """End the session: its only stream leads nowhere."""
+
+
+class Ends:
+    """What the streams of one session are joined to: here nothing, which each role makes more of."""
+
+    _host: Host
+
+    def attach(self, host: Host) -> None:
+        """Belong to this session from now on."""
+        self._host = host
+
+    def begin(self) -> None:
+        """The link is up: open the first stream, or the doors to it."""
+
+    def take(self, number: int) -> None:
+        """Join a stream that the peer has opened, or refuse it."""
+        self._host.link.refuse(number, Reason.NOT_EXPECTED)
+
+    def source_ended(self, number: int) -> None:
+        """The peer will send no more on the only stream."""
+
+    def sized(self, size: int) -> None:
+        """The peer will send `size` bytes on the only stream."""
+
+    def ended(self, number: int) -> None:
+        """A stream is over, well or not."""
+
+    def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
+        """Return what it means that our end of the only stream broke; a status is for an end without a word."""
+        return LinkError(words.local_reset(broken.error))
+
+    def close(self) -> None:
+        """The session is over; the link closes the ends of its streams."""
+
+
+class _StdioEnd(StdioEnd):
+    """stdin and stdout, of which something is told before the first byte is written."""
+
+    before_output: Callable[[], None] | None = None
+
+    def write(self, data: memoryview) -> int:
+        if self.before_output is not None:
+            self.before_output()
+        return super().write(data)
+
+
+class Stdio(Ends):
+    """Joins the only stream to stdin and stdout.
+
+    Args:
+        stdin: Descriptor, or None for an immediate EOF.
+        stdout: Descriptor, or None if it was closed from the start.
+        stdin_size: Bytes that stdin has, if it is a file.
+        discard: --send-only.
+        keep_open: -k: EOF of one session is not EOF of stdout.
+        before_output: Called before anything is written to stdout.
+    """
+
+    def __init__(
+        self,
+        stdin: int | None,
+        stdout: int | None,
+        *,
+        stdin_size: int | None = None,
+        discard: bool = False,
+        keep_open: bool = False,
+        before_output: Callable[[], None] | None = None,
+    ) -> None:
+        self._stdin, self._stdout, self._stdin_size = stdin, stdout, stdin_size
+        self._discard, self._keep_open = discard, keep_open
+        self._before_output = before_output
+        self._end: StdioEnd | None = None
+
+    def begin(self) -> None:
+        """Open the only stream, if that is on this side."""
+        if self._host.opens_the_only:
+            self._after_joining(self._host.open(self._make_end()))
+
+    def take(self, number: int) -> None:
+        """Join the peer's stream to stdin and stdout."""
+        self._host.adopt(number)
+        self._host.link.join(number, self._make_end())
+        self._after_joining(number)
+
+    def source_ended(self, number: int) -> None:
+        """End a terminal with the peer's EOF: nobody types into a finished transfer.
+
+        A peer that has sent nothing at all only listens: there the typing goes on.
+        """
+        link = self._host.link
+        if self._end is not None and self._end.stdin_is_terminal and link.bytes_in:
+            link.end_source(number, drain=True)
+
+    def sized(self, size: int) -> None:
+        """Tell --progress how much is to come: the peer's stdin is a file."""
+        if self._end is not None:
+            self._host.report(events.Announced("in", size))
+
+    def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
+        """Return what it means that stdin or stdout broke; a status is for an end without a word."""
+        if broken.error.errno == errno.EPIPE and not broken.reading:
+            return Exit.BROKEN_PIPE
+        return LinkError(words.cannot(words.READ_STDIN if broken.reading else words.WRITE_STDOUT, broken.error))
+
+    def _make_end(self) -> StdioEnd:
+        self._end = end = _StdioEnd(self._stdin, self._stdout, discard=self._discard, keep_open=self._keep_open)
+        end.before_output = self._before_output
+        return end
+
+    def _after_joining(self, number: int) -> None:
+        host = self._host
+        if host.peer_takes_nothing:
+            if self._stdin is not None:
+                host.report(events.Warned(words.STDIN_NOT_READ))
+            host.link.end_source(number)
+        elif self._stdin_size is not None:
+            host.link.announce(number, self._stdin_size)
+            host.report(events.Announced("out", self._stdin_size))
+
+
+class Ports(Ends):
+    """Joins streams to local clients (-L) and to the target (--to).
+
+    Args:
+        listeners: Bound sockets of -L; they stay open for the next session.
+        target: Where --to leads; None without it.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket] = (), target: AnyPlace | None = None) -> None:
+        self._listeners = listeners
+        self._target = target
+        self._connects: Connects | None = None
+
+    def attach(self, host: Host) -> None:
+        """See Ends."""
+        super().attach(host)
+        if self._target is not None:
+            self._connects = Connects(host.loop, host.poller, self._target, self._on_reached)
+
+    def begin(self) -> None:
+        """Accept clients."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+
+    def take(self, number: int) -> None:
+        """Connect the peer's stream to the target."""
+        if self._connects is None:
+            super().take(number)
+            return
+        self._host.adopt(number)
+        self._connects.start(number)
+
+    def ended(self, number: int) -> None:
+        """Give up the connection to the target, if it is still being made."""
+        if self._connects is not None:
+            self._connects.cancel(number)
+
+    def close(self) -> None:
+        """Give up what is still being connected."""
+        if self._connects is not None:
+            self._connects.close()
+
+    # ---- -L
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+        """Return what accepts the clients of one listener when it is ready."""
+        host = self._host
+        name = f"accept {listener.fileno()}"
+        told = False
+
+        def accept(_: int = 0) -> None:
+            nonlocal told
+            for _ in range(ACCEPTS_PER_TURN):
+                if not host.takes_clients:
+                    return
+                try:
+                    client, _remote = listener.accept()
+                except BlockingIOError:
+                    return
+                except ConnectionAbortedError:
+                    # Edge-triggered: no further event will come for the clients queued after this one.
+                    continue
+                except OSError as error:
+                    if not told:
+                        host.report(events.Warned(words.cannot(words.ACCEPT, error)))
+                    told = True
+                    host.timers.later(name, ACCEPT_PAUSE, accept)
+                    return
+                told = False
+                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
+                host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
+            # Edge-triggered: no further event will come for those that are still waiting.
+            host.timers.later(name, 0, accept)
+
+        return accept
+
+    # ---- --to
+
+    def _on_reached(self, number: int, result: socket.socket | OSError) -> None:
+        if isinstance(result, OSError):
+            self._not_reached(number, result)
+            return
+        self._host.report(events.StreamOpened(number, words.to_target(str(self._target))))
+        end = SocketEnd(result)
+        if not self._host.link.join(number, end):
+            end.abort()
+
+    def _not_reached(self, number: int, error: OSError) -> None:
+        why, reason = why_unreachable(error)
+        text = words.target_failed(str(self._target), why, local=reason == Reason.NO_RESOURCES)
+        self._host.link.refuse(number, reason)
+        if self._host.is_single:
+            self._host.give_up(TargetError(text))
+        else:
+            self._host.report(events.TargetRefused(number, text))
+
+
+class Program(Ends):
+    """Joins streams to a program's own ends; the program opens streams itself.
+
+    Args:
+        make_end: Makes the end for a stream that the peer has opened, or None for none.
+    """
+
+    def __init__(self, make_end: Callable[[int], End | None]) -> None:
+        self._make_end = make_end
+
+    def take(self, number: int) -> None:
+        """Join the peer's stream to an end of the program."""
+        end = self._make_end(number)
+        if end is None:
+            self._host.link.refuse(number, Reason.NO_RESOURCES)
+            return
+        self._host.adopt(number)
+        self._host.link.join(number, end)
+
+
+def why_unreachable(error: OSError) -> tuple[str, Reason]:
+    """Return an error of `connect` as words and as a reason for the far side."""
+    if isinstance(error, TimeoutError):
+        return words.NO_ANSWER, Reason.TIMED_OUT
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror), Reason.NO_SUCH_NAME
+    reason = Reason.UNREACHABLE
+    if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
+        reason = Reason.REFUSED
+    elif error.errno in NO_RESOURCES:
+        reason = Reason.NO_RESOURCES
+    return system_reason(error), reason

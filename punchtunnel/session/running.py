@@ -1,0 +1,61 @@
+"""Run one session on a loop of its own: what the command line does with a hole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from punchtunnel.errors import Exit
+from punchtunnel.punching.hole import Hole
+from punchtunnel.reporting.events import Report
+from punchtunnel.session.outcome import Outcome
+from punchtunnel.session.plan import Plan
+from punchtunnel.session.session import Session
+from punchtunnel.system.loop import GuardedLoop
+from punchtunnel.system.signals import Signals
+
+
+def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None) -> Outcome:
+    """Join a hole to what the plan says until the session ends; closes the hole.
+
+    Args:
+        hole: The winner of a punch.
+        plan: What to join it to.
+        report: Where events go.
+        signals: What ends the session; the second one at once.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(hole, plan, report, signals))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return uvloop's loop, or asyncio's own where uvloop does not exist."""
+    with contextlib.suppress(ImportError):
+        import uvloop  # imported late: punching does not need it
+
+        return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None) -> Outcome:
+    loop = asyncio.get_running_loop()
+    session = Session(loop, hole, plan, report, own_loop=True)
+    guarded = GuardedLoop(loop, session.broke)
+
+    def on_signal() -> None:
+        while signals is not None and (number := signals.take()) is not None:
+            if signals.means_try_now(number):
+                session.probe()
+            else:
+                session.stop(Exit(128 + number))
+
+    if signals is not None:
+        guarded.add_reader(signals.fileno(), on_signal)
+    try:
+        session.start(hole.unread)
+        return await session.ended
+    finally:
+        if signals is not None:
+            guarded.remove_reader(signals.fileno())
+        session.close()

@@ -1,0 +1,60 @@
+"""The default routes of this machine, as Linux lists them in /proc."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from punchtunnel.system import proc
+
+# linux/route.h: the route is in use, and it does not reject what takes it.
+_RTF_UP, _RTF_REJECT = 0x0001, 0x0200
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A default route; `gateway` is "" on a link that has only one other end."""
+
+    device: str
+    gateway: str = ""
+
+
+def default_routes() -> dict[int, Route] | None:
+    """Return the default route of each IP version, 4 and 6, that has one; None where Linux does not list them.
+
+    Raises:
+        ValueError: The list has another form.
+    """
+    table4, table6 = proc.read("net/route"), proc.read("net/ipv6_route")
+    if table4 is None and table6 is None:
+        return None
+    routes: dict[int, Route] = {}
+    for version, found in ((4, _routes4(table4 or "")), (6, _routes6(table6 or ""))):
+        if best := min(found, key=lambda one: one[0], default=None):
+            routes[version] = best[1]
+    return routes
+
+
+def _routes4(table: str) -> Iterator[tuple[int, Route]]:
+    """Yield the metric and the route of each default route in /proc/net/route."""
+    for line in table.splitlines()[1:]:
+        device, target, gateway, flags, _, _, metric, mask, *_ = line.split()
+        if int(target, 16) == int(mask, 16) == 0 and _is_used(flags):
+            # The kernel prints the word as it lies in memory.
+            address = socket.inet_ntoa(struct.pack("=I", int(gateway, 16)))
+            yield int(metric), Route(device, "" if address == "0.0.0.0" else address)
+
+
+def _routes6(table: str) -> Iterator[tuple[int, Route]]:
+    """Yield the same of /proc/net/ipv6_route."""
+    for line in table.splitlines():
+        target, size, _, _, gateway, metric, _, _, flags, device = line.split()
+        if int(target, 16) == int(size, 16) == 0 and _is_used(flags):
+            address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(gateway))
+            yield int(metric, 16), Route(device, "" if address == "::" else address)
+
+
+def _is_used(flags: str) -> bool:
+    return int(flags, 16) & (_RTF_UP | _RTF_REJECT) == _RTF_UP

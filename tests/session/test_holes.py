@@ -1,0 +1,135 @@
+"""One hole after another: what a service outlives, and what takes nothing from the time to wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from punchtunnel.errors import Exit, LocalError, NoHoleError, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.punching.hole import Counts, Hole
+from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting.events import Checked, Event, PunchingAgain
+from punchtunnel.session import holes
+from punchtunnel.session.holes import FINAL, REJECTION_PAUSE, Holes
+from punchtunnel.session.outcome import Outcome
+
+PEER = "203.0.113.9"
+LOST = Outcome(Exit.LOST, "link lost")
+
+
+def hole(traits: Trait = NO_TRAITS) -> Hole:
+    sock: Any = None
+    return Hole(sock, "here", "there", b"", True, Role.TO, traits, 0.0, Counts())
+
+
+class Stage:
+    """Holes whose punches end as they are told to, on a clock that the test sets."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *punches: Hole | BaseException,
+        keep: bool,
+        wait: float = 60.0,
+        traits: Trait = NO_TRAITS,
+    ) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+        self.rations: list[Rations] = []
+        self.pauses: list[float] = []
+        self.told: list[Event] = []
+        self._punches = list(punches)
+        monkeypatch.setattr(holes, "open_hole", self._open_hole)
+        settings = Settings([PEER], wait=wait, role=Role.LISTEN, traits=traits)
+        signals: Any = self
+        self.holes = Holes(settings, signals, self.told.append, keep=keep, monotonic=lambda: self.now)
+
+    def sleep(self, seconds: float) -> None:
+        """Stand in for the signals, which can be slept with."""
+        self.pauses.append(seconds)
+
+    def _open_hole(self, settings: Settings, *, rations: Rations, **_: object) -> Hole:
+        self.waits.append(settings.wait)
+        self.rations.append(rations)
+        result = self._punches.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+@pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError])
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_a_service_outlives_what_is_gone_for_a_while(
+    error: type[PunchtunnelError], sessions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--bind's address, a name, a peer; but what was wrong from the start ends it, except the peer's mistake."""
+    stage = Stage(monkeypatch, *[hole()] * sessions, error("gone"), SignalError(15), keep=True)
+    for _ in range(sessions):
+        assert stage.holes.goes_on(stage.holes.next(), LOST)
+    survives = sessions or error is RejectedError
+    with pytest.raises(SignalError if survives else error):
+        stage.holes.next()
+    assert stage.pauses == [REJECTION_PAUSE] * bool(survives)
+    assert PunchingAgain("gone") in stage.told or not survives
+
+
+@pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError, NoHoleError])
+def test_without_k_every_failure_is_the_last(error: type[PunchtunnelError], monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, error("gone"), keep=False)
+    with pytest.raises(error):
+        stage.holes.next()
+    assert not stage.pauses
+
+
+def test_a_service_has_the_same_rations_in_all_its_punches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had it punch again could guess again, 486 times in 40 s."""
+    rejected = RejectedError("a peer that does not fit")
+    stage = Stage(monkeypatch, rejected, rejected, NoHoleError("nobody came"), keep=True)
+    with pytest.raises(NoHoleError):
+        stage.holes.next()
+    assert len(stage.rations) == 3
+    assert all(one is stage.rations[0] for one in stage.rations)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_another_hole_is_punched_with_k_only_and_says_why(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(), keep=keep)
+    assert stage.holes.goes_on(stage.holes.next(), LOST) is keep
+    assert stage.told == [PunchingAgain("link lost")] * keep
+
+
+@pytest.mark.parametrize("status", FINAL)
+def test_nobody_who_ended_it_wants_another(status: Exit, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(), keep=True)
+    assert not stage.holes.goes_on(stage.holes.next(), Outcome(status, ""))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_peer_that_only_checks_takes_nothing_from_the_wait_but_time(
+    keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(monkeypatch, hole(Trait.CHECK), hole(), keep=keep)
+    checked = stage.holes.next()
+    stage.now = 20.0
+    assert stage.holes.goes_on(checked, Outcome(Exit.OK, ""))
+    stage.holes.next()
+    assert stage.waits == [60.0, 40.0]
+    assert stage.told == [Checked("there")]
+
+
+def test_a_side_that_checks_itself_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(Trait.CHECK), keep=False, traits=Trait.CHECK)
+    assert not stage.holes.goes_on(stage.holes.next(), Outcome(Exit.OK, ""))
+
+
+def test_each_hole_of_a_service_may_be_waited_for_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(Trait.CHECK), hole(), hole(), keep=True)
+    for _ in range(2):
+        found = stage.holes.next()
+        stage.now += 20.0
+        assert stage.holes.goes_on(found, LOST)
+    stage.holes.next()
+    assert stage.waits == [60.0, 40.0, 60.0]
