@@ -38,12 +38,12 @@ from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
 from punchtunnel.reporting import events
+from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
     from punchtunnel.punching.helper import Helper, News
-from punchtunnel.system.addresses import Address
 
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0

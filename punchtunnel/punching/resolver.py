@@ -34,7 +34,6 @@ _LASTING = {
     if hasattr(socket, name)
 }
 
-
 GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
 
 

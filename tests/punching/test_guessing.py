@@ -19,8 +19,7 @@ from punchtunnel.punching.rations import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, 
 from punchtunnel.punching.settings import Settings
 
 A, B = "127.0.0.1", "127.0.0.2"
-# The tries that are free are gone in half of it.
-WAIT = 1.5
+WAIT = 3.0
 ANSWER_SIZE = HELLO_SIZE + len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE
 
 
