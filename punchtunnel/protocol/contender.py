@@ -60,7 +60,7 @@ TRANSITIONS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Contender:
     """What the election knows of one connection.
 

@@ -20,7 +20,7 @@ Rule 2: the follower never picks.  It answers a PICK at once; on a plain link,
         unless a PICK of its own is outstanding with a third party: then that
         one ends first.  Nonces order all parties, so such waiting never
         closes a circle.  On a sealed link only the peer's proof decides, and
-        whoever never gives it must not keep the others waiting.
+        a party that never gives it must not keep the others waiting.
 Rule 3: one process uses one nonce on all its connections; hearing it back
         means being connected to oneself.
 Rule 4: a stranger's bytes cost the stranger its connection, never the
@@ -28,11 +28,12 @@ Rule 4: a stranger's bytes cost the stranger its connection, never the
         receives at once, because anything unexpected drops it.
 Rule 5: bytes that follow the last of these messages belong to the link and
         travel with the winner as `unread`.
-Rule 6: with a secret, nothing that a stranger can say ends the punch: whoever
-        does not know the secret, or cannot be linked to and has not proved
-        that it does, is dropped.  `Limits` says who may try, and when (rations.py).
+Rule 6: with a secret, nothing that a stranger can say ends the punch.  A party
+        that does not know the secret is dropped, and so is one that cannot be
+        linked to and has not proved that it knows it.  `Limits` says which
+        party may try, and when (rations.py).
 
-No sockets and no clock: puncher.py owns both and performs the actions.
+No sockets and no clock: nomination.py owns both and performs the actions.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ Action = Send | Drop | Reject | Won
 
 
 class Limits:
-    """Who may begin a key agreement; these let everybody, the oldest first."""
+    """Say which connection may begin a key agreement: here each of them, the oldest first."""
 
     def choose(self, waiting: Mapping[int, bytes]) -> int | None:
         """Return which connection goes on now; `waiting` has the nonce of the other side by connection."""
@@ -321,7 +322,7 @@ class Election:
         return self._next_choice()
 
     def _next_choice(self) -> list[Action]:
-        """Answer PICKs and pick, as long as it is anybody's turn."""
+        """Answer PICKs and pick, as long as the limits choose a connection."""
         actions: list[Action] = []
         while (conn := self._limits.choose(self._waiting())) is not None:
             connection = self._connections[conn]
@@ -333,7 +334,7 @@ class Election:
         return actions
 
     def _waiting(self) -> dict[int, bytes]:
-        """Return the nonces behind the connections on which we could go on, the best first."""
+        """Return the nonce of the far side by connection, for those on which we could go on, the best first."""
         nonces = {conn: one.hello.nonce for conn, one in self._connections.items() if one.hello is not None}
         # On a plain link an ACCEPT is a promise, so there is one at a time.
         is_free = self.picked is None

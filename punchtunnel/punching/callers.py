@@ -31,7 +31,7 @@ DECISION_TIMEOUT = 5.0
 PICK_TIMEOUT = 3.0
 # Connections at one time.
 MAX_CONNECTIONS = 64
-# Bytes that are taken from anybody before the election: ten times what it needs.
+# Bytes that are taken from a connection before the election: ten times what it needs.
 MOST_UNPROVED = 1024
 # Seconds that both sides may compute between two messages of the agreement.
 COMPUTING = 0.01

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from punchtunnel.address import join_host_port
 from punchtunnel.system.addresses import Address
 
+# A port of this machine: each family has its own.
+FamilyPort = tuple[socket.AddressFamily, int]
 # Errors of connect() by what they say about the way to the peer.
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -32,7 +34,7 @@ class Kind(Enum):
     PAIR = "pair"
 
 
-# A NamedTuple, like the other small values of punching/ and of the election: it takes 0.05 ms to make,
+# A NamedTuple, like the other small values of a punch and of the election: it takes 0.05 ms to make,
 # a frozen dataclass with slots 0.4 ms, and every start makes all of them before its first SYN.  Equality
 # and hash by value are all that is asked of them.
 class Candidate(NamedTuple):
@@ -49,13 +51,13 @@ class Candidate(NamedTuple):
         return join_host_port(self.address.host, self.far_port)
 
     @property
-    def far_place(self) -> tuple[str, int] | tuple[str, int, int, int]:
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
         """What `connect` takes."""
         return self.address.at(self.far_port)
 
     @property
-    def listening_place(self) -> tuple[socket.AddressFamily, int]:
-        """Family and port of this machine at which the peer's dial arrives."""
+    def listening_port(self) -> FamilyPort:
+        """The port of this machine at which the peer's dial arrives."""
         return self.address.family, self.far_port if self.kind is Kind.PAIR else self.own_port
 
 
@@ -77,9 +79,9 @@ class Fate(Enum):
     FORBIDDEN = "forbidden"
     # The own port could not be used.
     UNUSABLE = "unusable"
-    # It opened, and nobody said a hello of ours: a router, or another program, has taken the port.
+    # It opened, and no hello of ours came: a router, or another program, has taken the port.
     CAPTURED = "captured"
-    # It opened, somebody said a hello of ours, and it was closed all the same.
+    # It opened, a hello of ours came, and it was closed all the same.
     LOST = "lost"
 
 

@@ -31,9 +31,9 @@ from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Candidate, Fate, Kind, fate_of
+from punchtunnel.punching.candidates import Candidate, FamilyPort, Fate, Kind, fate_of
 from punchtunnel.punching.hole import Counts
-from punchtunnel.punching.listeners import Listeners, Place
+from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import NEVER, ScheduledPorts
 from punchtunnel.reporting import events
@@ -102,9 +102,9 @@ class Dialler:
         self._on_open = on_open
         self._dials: dict[Candidate, _Dial] = {}
         # Where the last attempt to bind has failed.
-        self._busy: set[Place] = set()
+        self._busy: set[FamilyPort] = set()
         # Ports that were told of as taken, and the last error that was another one.
-        self._told_busy: set[Place] = set()
+        self._told_busy: set[FamilyPort] = set()
         self._unbindable: OSError | None = None
 
     # ---- what the puncher asks for
@@ -125,7 +125,7 @@ class Dialler:
             self._retire(self._dials.pop(candidate))
         self._listeners.addresses = addresses
         self._listeners.resume()
-        self._listeners.keep({candidate.listening_place for candidate in candidates})
+        self._listeners.keep({candidate.listening_port for candidate in candidates})
         now = self._monotonic()
         for candidate in candidates:
             if candidate not in self._dials:
@@ -152,9 +152,9 @@ class Dialler:
         held = [dial for dial in self._dials.values() if dial.held]
         for dial in [dial for dial in held if self._strategy.hold_ends(dial.began) <= now]:
             self._hold_again(dial)
-        places = {(candidate.address.family, candidate.own_port) for candidate in self._dials}
+        used = {(candidate.address.family, candidate.own_port) for candidate in self._dials}
         # What was busy in an earlier bucket, or in a family that is missing here, says nothing of the rest.
-        if places and places <= self._busy:
+        if used and used <= self._busy:
             if self._unbindable is not None:
                 raise LocalError(words.cannot(words.BIND, self._unbindable))
             raise LocalError(words.all_ports_busy(len(self.ports), self._settings.channel))
@@ -189,7 +189,7 @@ class Dialler:
             dial.fate, dial.due = fate, due
 
     def start_over(self) -> None:
-        """Dial every port anew and at once: somebody knows that it is worth it now.
+        """Dial every port anew and at once: the user, or a program, knows that it is worth it now.
 
         This breaks rule 1: with another address or another network the SYNs
         that are under way will never be answered.
@@ -230,16 +230,16 @@ class Dialler:
             return False
         return True
 
-    def _on_bind_error(self, error: OSError, place: Place, *, tell: bool) -> None:
+    def _on_bind_error(self, error: OSError, port: FamilyPort, *, tell: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._settings.bind:
             raise LocalError(words.not_our_address(self._settings.bind))
         if error.errno in NO_RESOURCES and not self._listeners and not self.fates()[Fate.PENDING]:
             raise LocalError(words.no_resources(os.strerror(error.errno)))
         if error.errno != errno.EADDRINUSE:
             self._unbindable = error
-        if tell and place not in self._told_busy:
-            self._told_busy.add(place)
-            self._report(events.PortBusy(port=place[1], reason=error.strerror or str(error)))
+        if tell and port not in self._told_busy:
+            self._told_busy.add(port)
+            self._report(events.PortBusy(port=port[1], reason=error.strerror or str(error)))
 
     # ---- dials
 
@@ -252,21 +252,21 @@ class Dialler:
             if self._listen(family, host, candidate.far_port, pair=True):
                 dial.due = NEVER
                 return
-        place = family, candidate.own_port
+        own_port = family, candidate.own_port
         try:
             sock = ports.dialling_socket(family, host, candidate.own_port)
         except OSError as error:
-            self._on_bind_error(error, place, tell=True)
-            self._busy.add(place)
+            self._on_bind_error(error, own_port, tell=True)
+            self._busy.add(own_port)
             self.ended(candidate, Fate.UNUSABLE)
             return
-        self._busy.discard(place)
+        self._busy.discard(own_port)
         self._unbindable = None
         self._counts.dials += 1
         dial.began = self._monotonic()
         ttl = self._strategy.begin(candidate, dial.began)
         dial.held = ttl is not None
-        code = sock.connect_ex(candidate.far_place) if ttl is None else self._hold(dial, sock, ttl)
+        code = sock.connect_ex(candidate.sockaddr) if ttl is None else self._hold(dial, sock, ttl)
         if code in (0, errno.EINPROGRESS):
             dial.sock = sock
             self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
@@ -281,14 +281,14 @@ class Dialler:
         tcp.set_time_to_live(sock, ttl)
         if tcp.ignore_expiry(sock, True):
             dial.shielded_until = dial.began + SHIELD_LIFE
-        code = sock.connect_ex(dial.candidate.far_place)
+        code = sock.connect_ex(dial.candidate.sockaddr)
         # At once: the kernel's own re-transmission, and the SYN-ACK that answers
         # the peer's SYN, must reach the peer.
         tcp.set_time_to_live(sock, usual)
         return code
 
     def _hold_again(self, dial: _Dial) -> None:
-        """Make a hold anew that nobody has answered."""
+        """Make a hold anew that was not answered in its time."""
         if dial.sock is None or tcp.state(dial.sock) != tcp.SYN_SENT:
             # The peer's SYN has come: now the kernel must go on.
             dial.held = False
@@ -340,5 +340,4 @@ def _fate_now(dial: _Dial) -> Fate:
     if not tcp.is_stopped_here(dial.sock):
         return Fate.PENDING
     # Neither a local firewall that drops what is sent nor a route that is gone ends a connect() that is under way.
-    candidate = dial.candidate
-    return Fate.UNREACHABLE if source_towards(candidate.address) is None else Fate.FORBIDDEN
+    return Fate.FORBIDDEN if source_towards(dial.candidate.address) is not None else Fate.UNREACHABLE

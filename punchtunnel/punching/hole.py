@@ -17,7 +17,7 @@ class Counts:
 
     Attributes:
         dials: How many were made.
-        held_again: Of these, the holds that were made anew before anybody could answer.
+        held_again: Of these, the holds that were made anew before the peer could answer.
         failed: Errors of connect() by what they say.
         opened: Connections, in both directions.
         strangers: Of those with an address of the peer, on which something else than a hello came.
@@ -46,7 +46,7 @@ class Hole:
         sock: The connected socket, blocking; the caller closes it.
         local: Its own address and port, as text.
         remote: The peer's.
-        unread: Bytes of the peer that arrived behind the handshake: they come
+        unread: Bytes of the peer that arrived after the handshake: they come
             before anything that `sock` still yields.
         leads: Exactly one of the two sides leads.
         role: What the peer joins the hole to.

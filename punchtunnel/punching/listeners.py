@@ -15,12 +15,11 @@ from typing import NamedTuple
 from punchtunnel.errors import NO_RESOURCES
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.candidates import FamilyPort
 from punchtunnel.punching.hole import Counts
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
-
-Place = tuple[socket.AddressFamily, int]
 
 
 class _Listener(NamedTuple):
@@ -58,12 +57,12 @@ class Listeners:
         self._on_open = on_open
         self._open_to_all = open_to_all
         self.addresses: Sequence[Address] = ()
-        self._listeners: dict[Place, _Listener] = {}
+        self._listeners: dict[FamilyPort, _Listener] = {}
         # Not watched until `resume`.
         self._paused: list[_Listener] = []
 
-    def __contains__(self, place: Place) -> bool:
-        return place in self._listeners
+    def __contains__(self, port: FamilyPort) -> bool:
+        return port in self._listeners
 
     def __len__(self) -> int:
         return len(self._listeners)
@@ -91,10 +90,10 @@ class Listeners:
         while self._paused:
             self._watch(self._paused.pop())
 
-    def keep(self, places: Container[Place]) -> None:
-        """Close the listeners at all other places."""
-        for place in [place for place in self._listeners if place not in places]:
-            listener = self._listeners.pop(place)
+    def keep(self, ports: Container[FamilyPort]) -> None:
+        """Close the listeners on all other ports."""
+        for port in [port for port in self._listeners if port not in ports]:
+            listener = self._listeners.pop(port)
             if listener in self._paused:
                 self._paused.remove(listener)
             else:

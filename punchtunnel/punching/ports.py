@@ -31,7 +31,7 @@ def listening_socket(family: socket.AddressFamily, host: str | None, port: int, 
     """
     sock = _new_socket(family)
     try:
-        sock.bind(place(family, host, port))
+        sock.bind(sockaddr(family, host, port))
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
@@ -51,14 +51,14 @@ def dialling_socket(family: socket.AddressFamily, host: str | None, port: int) -
     sock = _new_socket(family)
     try:
         tcp.share_port(sock)
-        sock.bind(place(family, host, port))
+        sock.bind(sockaddr(family, host, port))
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def place(family: socket.AddressFamily, host: str | None, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+def sockaddr(family: socket.AddressFamily, host: str | None, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return what `bind` takes.
 
     Raises:

@@ -71,8 +71,8 @@ def open_hole(
             first leads.
         report: Where events go.
         signals: What may end the wait.
-        rations: What everybody has left of tries at the secret; the same object
-            for all punches with it, or each one would give fresh tries.
+        rations: What each source has left of tries at the secret; the same
+            object for all punches with it, or each one would give fresh tries.
         meanwhile: Called in a thread once the SYNs, if any, are under way: what
             comes after the punch can be loaded while the peer is waited for.
 
@@ -125,7 +125,7 @@ class Puncher:
         selector = self._selector = selectors.DefaultSelector()
         callers = self._callers = Callers()
         self._warmup = Warmup(self._agree if settings.sealed else None, meanwhile, self._has_time)
-        # Without one it is drawn when the first connection opens; nobody hears it before.
+        # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
         self._election = Election(
             Hello(nonce or bytes(NONCE_SIZE), schedule.channel_tag(settings.channel), settings.role, settings.traits),
@@ -269,7 +269,7 @@ class Puncher:
         return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)
 
     def _has_time(self) -> bool:
-        """Tell whether nobody is there yet."""
+        """Tell whether there is nothing else to do: no connection is open."""
         return not (self._callers.connections or self._nomination.winner or self._closed)
 
     def _report_hole(self, hole: Hole, round_trip: float) -> None:

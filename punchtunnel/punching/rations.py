@@ -1,35 +1,36 @@
-"""Whose turn it is to try a key agreement with us, and how often anybody may.
+"""Which connection goes on with a key agreement, and how often each source may.
 
 Each agreement that goes as far as a proof lets the other side test one
 secret.  So tries are rationed, for each *source*: an address of the peer, or
-everybody else together, so that changing the address gains nothing.  That is
-also what could keep the peer out, if strangers at its address (behind the same
-carrier's NAT, say) spend what it needs.
+all other addresses together, so that changing the address gains nothing.  The
+rations must not keep the peer out either: strangers at its address, behind the
+same carrier's NAT, could spend what it needs.
 
 Rule 1: a source has FREE_TRIES, and one more for every TRY_EVERY seconds; what
         it saves up is never more than FREE_TRIES.  Nonces and connections
         cost a stranger nothing, so nothing is granted for having another one.
         Nor for another punch: the rations are those of the process.
-Rule 2: a try counts from its begin.  It is given back if it proved the
-        secret, so that no service slows its own peer down.  It is also given
-        back if it showed nothing of the secret, because a PICK was not
-        answered: always if it took long, and SHORT_TRIES times of each source in a
-        punch if it was short, since each costs us computing.  (A side that was slow hears
-        many connections at once that the other has given up; without this
-        its tries were gone at once.)
+Rule 2: a try counts from its beginning.  It is given back if it proved the
+        secret, so that a service does not slow down its own peer.  It is also
+        given back if it showed nothing of the secret, because a PICK was not
+        answered: always if it took long, and SHORT_TRIES times for each source
+        in a punch if it was short, since each costs us computing.  (A side
+        that was slow hears many connections at once that the other side has
+        given up; without this its tries were gone at once.)
 Rule 3: a connection is *expected* if it comes from the port that the schedule
         has for it, at an address of the peer.  There is only one such
         connection for each port, while any number can come from other ports.
-        So the expected go first, and the last of the free tries are theirs
-        alone.  A port has one try as an expected one, and a nonce two, also
-        if they were long and are given back, unless they proved the secret.
-        Later they count as unexpected, so that a port that a stranger has
-        taken, or a neighbour with another secret, delays the peer only once.
+        So expected connections go first, and the last of the free tries are
+        theirs alone.  A port has one try as an expected one, and a nonce two,
+        even if they were long and are given back, unless they proved the
+        secret.  After that they count as unexpected, so that a port that a
+        stranger has taken, or a neighbour with another secret, delays the
+        peer only once.
 Rule 4: among equals a nonce is drawn, and then one of its connections:
-        waiting longer, connecting oftener or coming earlier gains nothing.
+        waiting longer, connecting more often or coming earlier gains nothing.
 
 So strangers on other ports delay an expected peer by one TRY_EVERY at most,
-however many they are, and strangers on ports of the schedule by one for each.
+however many there are, and strangers on ports of the schedule by one for each.
 A peer whose router rewrites its port is not expected, and draws lots with
 them.
 
@@ -121,7 +122,7 @@ class Tries(Limits):
         self._short_tries: defaultdict[str, int] = defaultdict(lambda: SHORT_TRIES)
 
     def choose(self, waiting: Mapping[int, bytes]) -> int | None:
-        """See Limits; None if it is nobody's turn."""
+        """See Limits; None if no source has a try left."""
         callers = {conn: self._caller(conn) for conn in waiting}
         expected = {conn: self._is_expected(callers[conn], waiting[conn]) for conn in waiting}
         ranks = {

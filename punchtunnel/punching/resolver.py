@@ -115,7 +115,7 @@ class Resolver:
 
     def _run(self) -> None:
         self._answer = self._resolve(self._peers)
-        # Closed while the look-up hung: nobody waits for the answer any more.
+        # Closed while the look-up hung: the answer is not wanted any more.
         with contextlib.suppress(OSError):
             self._there.send(b"!")
 
@@ -127,7 +127,7 @@ class Resolver:
             try:
                 answers = self._look_up(peer, None, self._family, socket.SOCK_STREAM)
             except UnicodeError:
-                # An interface behind "%" that no machine can have.
+                # An interface after "%" that no machine can have.
                 failed.append(peer_words.NOT_POSSIBLE.format(peer=peer))
                 continue
             except OSError as error:

@@ -6,8 +6,8 @@ A strategy is asked by a dialler, which performs it:
     begin(candidate, now) ────────> plain, or a hold with this TTL
     ended(candidate, fate, now) ──> when to dial it again
 
-There is one so far, `ScheduledPorts`.  Another one has its own candidates, waits
-and budget, and a dialler of its own over the same selector and listeners.
+There is one so far, `ScheduledPorts`.  Another one in the same race has its own
+candidates, waits and budget: of each dial, the dialler must then know whose it is.
 
 Words:
 
@@ -16,14 +16,14 @@ hold
     before the far one, where it would provoke a RST.  One side that holds
     while the other dials plainly meets it with no timing at all.
 captured
-    Somebody else has accepted a dial: a router, or a host behind it to which
-    everything is forwarded.  The far router then keeps that port for the
-    capturer, and for minutes a plain dial of it is of no use.
+    A dial was accepted, but not by the peer: by a router, or by a host behind
+    it to which everything is forwarded.  The far router then keeps that port
+    for the capturer, and for minutes a plain dial of it is of no use.
 plain only
-    A family in which ICMP time-exceeded ends holds in spite of all (other
-    systems than Linux, slow ICMP): a hold there lasts no longer than a plain
-    dial and opens less.  Two sides that refuse each other then meet only if
-    their SYNs cross in flight.
+    A family that has fallen back to plain dials, because ICMP time-exceeded
+    ends its holds (other systems than Linux, slow ICMP): a hold there lasts
+    no longer than a plain dial and opens less.  Two sides that refuse each
+    other then meet only if their SYNs cross in flight.
 fast ports
     The ports that are dialled faster in a family that is plain only.
 
@@ -128,7 +128,7 @@ class ScheduledPorts:
         kept = wanted | self._made_of(addresses, schedule.retained_buckets(wall))
         self._failures = {candidate: failures for candidate, failures in self._failures.items() if candidate in kept}
         # The ports of a bucket that begins while we wait are new to both sides:
-        # nobody needs to be caught in the moment of starting.
+        # the peer need not be caught in the moment of its start.
         failures = LATER_FAILURES if self._failures else 0
         for candidate in wanted:
             self._failures.setdefault(candidate, failures)
@@ -149,7 +149,10 @@ class ScheduledPorts:
         return self._rng.randint(*HOLD_TTL) if held else None
 
     def ended(self, candidate: Candidate, fate: Fate, now: float) -> float:
-        """Take note of the end of a dial, or of the connection that it became; return when to dial again."""
+        """Take note of the end of a dial, or of the connection that it became; return when to dial again.
+
+        A connection may outlive its candidate.
+        """
         family = candidate.address.family
         fast = family in self._plain_only and candidate.own_port in fast_ports(self._channel)
         failures = self._failures[candidate] = self._failures.get(candidate, 0) + 1
@@ -165,7 +168,7 @@ class ScheduledPorts:
         return began + HOLD_LIFE if self._captured else NEVER
 
     def held_out(self, now: float) -> float:
-        """Return when to dial again after a hold that nobody has answered in its time."""
+        """Return when to dial again after a hold that was not answered in its time."""
         waited = now - self._started
         if waited < PATIENT_AFTER:
             return now

@@ -14,7 +14,7 @@ from punchtunnel.protocol.agreement import Agreement, preload
 
 
 class Warmup:
-    """One thread, which begins no further step once somebody is there: the rest is faster without it.
+    """One thread, which begins no further step once a connection is open: the rest is faster without it.
 
     Args:
         agree: Makes a fresh key agreement; None if the link is not to be sealed.

@@ -225,8 +225,8 @@ def test_the_end_that_can_bind_the_far_port_of_a_pair_listens_and_the_other_dial
 
 def test_a_link_local_address_is_bound_with_its_interface() -> None:
     """Python's bind() takes a scope of 0 where there is none, and the kernel then refuses the address."""
-    assert ports.place(socket.AF_INET6, "fe80::1%lo", 9) == ("fe80::1", 9, 0, socket.if_nametoindex("lo"))
-    assert ports.place(socket.AF_INET6, "fe80::1%7", 9) == ("fe80::1", 9, 0, 7)
+    assert ports.sockaddr(socket.AF_INET6, "fe80::1%lo", 9) == ("fe80::1", 9, 0, socket.if_nametoindex("lo"))
+    assert ports.sockaddr(socket.AF_INET6, "fe80::1%7", 9) == ("fe80::1", 9, 0, 7)
 
 
 @pytest.mark.parametrize("bind", ["fe80::1%nosuch", "fe80::1%lo"])
@@ -241,7 +241,7 @@ def test_another_error_than_a_port_in_use_is_told_as_it_is(monkeypatch: pytest.M
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(ports, "place", refuse)
+    monkeypatch.setattr(ports, "sockaddr", refuse)
     with selectors.DefaultSelector() as selector:
         dialler = Table(selector, holds=True).dialler
         dialler.plan((Address(socket.AF_INET, B),), NOW)

@@ -1,10 +1,85 @@
-"""The time that is left when a peer has only checked the path."""
+"""What a punch is told is checked once, for the command line and for programs."""
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 
-from punchtunnel.punching.settings import LAST_WAIT, LONGEST_EXTENSION, SHORTEST_WAIT, Settings
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.punching.settings import LAST_WAIT, LONGEST_EXTENSION, SHORTEST_WAIT, Settings, settings_from
+
+GIVEN: dict[str, Any] = {
+    "peers": ["[2001:db8::7]", "home"],
+    "channel": "büro",
+    "wait": 5.0,
+    "bind": None,
+    "family": 0,
+    "clock_offset": 1.0,
+    "role": Role.STDIO,
+    "traits": NO_TRAITS,
+    "secret": b"tiger",
+}
+
+
+def test_what_is_right_is_kept_in_its_shortest_form() -> None:
+    settings = settings_from(**GIVEN)
+    assert settings == Settings(
+        ["2001:db8::7", "home"], "büro", 5.0, role=Role.STDIO, clock_offset=1.0, secret=b"tiger"
+    )
+    assert (settings.sealed, settings.proves) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "family"),
+    [
+        ({}, socket.AF_UNSPEC),
+        ({"family": 6}, socket.AF_INET6),
+        ({"family": 4}, socket.AF_INET),
+        ({"bind": "198.51.100.1"}, socket.AF_INET),
+        ({"bind": "[::1]"}, socket.AF_INET6),
+        ({"bind": "::1", "family": 6}, socket.AF_INET6),
+        ({"peers": []}, socket.AF_UNSPEC),
+    ],
+)
+def test_the_family_is_what_is_asked_for_or_what_is_bound(
+    changes: dict[str, Any], family: socket.AddressFamily
+) -> None:
+    assert settings_from(**GIVEN | changes).family == family
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"family": 5}, "family is 0, 4 or 6"),
+        ({"bind": "eth0"}, "not an IPv4 or IPv6 address"),
+        ({"bind": "::1", "family": 4}, "not of the family"),
+        ({"bind": "198.51.100.1", "family": 6}, "not of the family"),
+        ({"peers": ["home", "256.1.1.1"]}, "neither an address nor a host name"),
+        ({"peers": ["::1"], "family": 4}, "no PEER has an address"),
+        ({"peers": ["198.51.100.7"], "family": 6}, "no PEER has an address"),
+        ({"peers": ["198.51.100.7"], "bind": "::1"}, "no PEER has an address"),
+        ({"wait": -1.0}, "cannot wait"),
+        ({"wait": float("inf")}, "cannot wait"),
+        ({"wait": float("nan")}, "cannot wait"),
+        ({"channel": "\udcff"}, "not valid UTF-8"),
+        ({"traits": Trait.PLAIN}, "plain contradicts a secret"),
+    ],
+)
+def test_a_mistake_is_told(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        settings_from(**GIVEN | changes)
+
+
+def test_a_plain_link_is_not_sealed_and_without_a_secret_nothing_is_proved() -> None:
+    plain = settings_from(**GIVEN | {"traits": Trait.PLAIN, "secret": b""})
+    assert (plain.sealed, plain.proves) == (False, False)
+    assert (settings_from(**GIVEN | {"secret": b""}).sealed, settings_from(**GIVEN | {"secret": b""}).proves) == (
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -19,5 +94,5 @@ from punchtunnel.punching.settings import LAST_WAIT, LONGEST_EXTENSION, SHORTEST
     ids=["most of it", "a second at least", "also a little later", "but not for ever", "for ever"],
 )
 def test_a_check_takes_nothing_from_the_wait_but_time(wait: float, spent: float, left: float) -> None:
-    """Whoever came with -z again and again kept a side punching beyond its -w."""
+    """A peer that came with -z again and again kept a side punching beyond its -w."""
     assert Settings(["home"], wait=wait).after(spent).wait == left

@@ -119,7 +119,7 @@ def test_an_own_address_is_dialled_from_the_second_port_of_a_pair_to_the_first()
     table = Table(OURSELVES)
     pairs = schedule.port_pairs(CHANNEL, schedule.current_buckets(WALL), schedule.PortCounts())
     assert table.candidates == [Candidate(Kind.PAIR, OURSELVES, second, first) for first, second in pairs]
-    assert {one.listening_place for one in table.candidates} == {(socket.AF_INET, first) for first, _ in pairs}
+    assert {one.listening_port for one in table.candidates} == {(socket.AF_INET, first) for first, _ in pairs}
     assert list(table.strategy.listening(table.addresses, WALL)) == []
 
 
