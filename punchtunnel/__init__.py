@@ -35,9 +35,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
+    from punchtunnel.library.punch import punch
     from punchtunnel.library.tunnel import Tunnel
     from punchtunnel.punching.hole import Hole
-    from punchtunnel.punching.punch import punch
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ _MODULES = {
     "connect": "library.calls",
     "open_tunnel": "library.calls",
     "open_tunnels": "library.calls",
-    "punch": "punching.punch",
+    "punch": "library.punch",
 }
 
 

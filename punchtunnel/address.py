@@ -69,14 +69,14 @@ def parse_peer(text: str) -> str:
     """Check one PEER and return it without brackets.
 
     Args:
-        text: An IPv4 or IPv6 literal, brackets allowed, or a host name.
+        text: An IPv4 or IPv6 literal, with or without brackets, or a host name.
 
     Returns:
         The literal in its shortest form, or the name as given.
 
     Raises:
-        UsageError: Neither a literal nor a possible name, or a port is
-            attached (a peer has none: both sides derive the ports).
+        UsageError: It is neither a literal nor a possible name, or has a port
+            (a peer has none: both sides derive the ports).
     """
     bracketed = text.startswith("[") and text.endswith("]")
     bare = text[1:-1] if bracketed else text
@@ -107,7 +107,7 @@ def parse_bind(text: str) -> str:
     """Check `--bind ADDR`: a literal address of this machine.
 
     Raises:
-        UsageError: Not an IPv4 or IPv6 literal.
+        UsageError: It is no IPv4 or IPv6 literal, or not the address of one machine.
     """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not is_literal(bare):
@@ -120,7 +120,7 @@ def parse_bind(text: str) -> str:
 
 
 def _check_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
-    """Check that a link-local address says on which of this machine's links it is (RFC 4007 §6)."""
+    """Check that a link-local address names the interface that it is reached by (RFC 4007 §6)."""
     if address.version == 6 and address.is_link_local and address.scope_id in (None, "0"):
         raise UsageError(usage.NO_INTERFACE.format(text=text))
 
@@ -128,7 +128,7 @@ def _check_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address, tex
 def parse_listen(text: str) -> AnyPlace:
     """Parse the value of `-L`: `[BIND:]PORT` or `unix:/path`.
 
-    BIND is loopback unless given; port 0 lets the kernel choose.
+    Without BIND it is 127.0.0.1; with port 0 the kernel chooses.
 
     Raises:
         UsageError: The text has another form.
@@ -139,7 +139,7 @@ def parse_listen(text: str) -> AnyPlace:
 def parse_target(text: str) -> AnyPlace:
     """Parse the value of `--to`: `[HOST:]PORT` or `unix:/path`.
 
-    HOST is loopback of the machine that runs this side unless given.
+    Without HOST it is 127.0.0.1 of the machine that runs this side.
 
     Raises:
         UsageError: The text has another form.
@@ -205,6 +205,6 @@ def _is_name(text: str) -> bool:
     except UnicodeError:
         return False
     labels = ascii_text.removesuffix(".").split(".")
-    # A last label that is a number is an address with a mistake (RFC 3696 §2),
-    # and the C resolver would read "10.1" as 10.0.0.1 and "0x7f.1" as loopback.
+    # A last label that is a number makes it a mistyped address (RFC 3696 §2), and
+    # the C resolver would read "10.1" as 10.0.0.1 and "0x7f.1" as loopback.
     return not _NUMBER.fullmatch(labels[-1]) and all(_LABEL.fullmatch(label) for label in labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-# Errors of the system that say that there is no more of something.
+# Errors of the system that tell that it is out of descriptors or memory.
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -42,7 +42,7 @@ class LinkError(PunchtunnelError):
 
 
 class PeerError(LinkError):
-    """The peer's bytes break the protocol; the connection is of no more use."""
+    """The peer's bytes break the protocol; the connection must be closed."""
 
 
 class UsageError(PunchtunnelError, ValueError):
@@ -52,25 +52,25 @@ class UsageError(PunchtunnelError, ValueError):
 
 
 class NoHoleError(PunchtunnelError):
-    """No hole was open when the time to wait had passed."""
+    """No hole had opened when the time to wait was over."""
 
     status = Exit.NO_HOLE
 
 
 class RejectedError(PunchtunnelError):
-    """The peer was met but cannot be linked to: its role, version or secret, or only one side is plain."""
+    """The peer was met, but its role, version or secret does not fit, or only one side is plain."""
 
     status = Exit.REJECTED
 
 
 class LocalError(PunchtunnelError):
-    """Something local was refused: a port is taken, nothing could be bound."""
+    """Something on this machine is refused: a port is taken, a file cannot be read."""
 
     status = Exit.LOCAL
 
 
 class TargetError(PunchtunnelError):
-    """The target of --to could not be reached, from whichever side has it."""
+    """The side that has --to could not reach its target."""
 
     status = Exit.TARGET
 

@@ -53,8 +53,6 @@ FORBIDDEN = {
     "ends": {"selectors"},
     "session": {"selectors"},
 }
-# What a module needs of it all the same: the type of the jitter's source.
-EXCEPTIONS = {"protocol.schedule": {"random"}}
 FOREIGN = {
     "cli": {"typer"},
     "session": {"uvloop"},
@@ -120,7 +118,7 @@ def test_no_import_goes_in_a_circle() -> None:
 
 @pytest.mark.parametrize("module", TREES)
 def test_a_room_asks_the_system_only_what_it_may(module: str) -> None:
-    forbidden = FORBIDDEN.get(room_of(module), set()) - EXCEPTIONS.get(module, set())
+    forbidden = FORBIDDEN.get(room_of(module), set())
     assert outside(module) & forbidden == set()
 
 
@@ -154,15 +152,10 @@ def imported(node: ast.AST) -> list[str]:
     return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
 
 
-def test_the_schedule_takes_randomness_as_an_argument_and_makes_none() -> None:
-    tree = TREES["protocol.schedule"]
-    used = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random"
-    }
-    assert used <= {"Random"}
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Call) and "random" in ast.dump(node.func)]
+def test_a_strategy_is_pure() -> None:
+    """What it has of sockets and randomness are types: it takes randomness as an argument and makes none."""
+    early = {name for node in at_import(TREES["punching.strategy"]) for name in imported(node)}
+    assert not early & EDGES
 
 
 def test_the_top_is_a_short_list() -> None:

@@ -22,7 +22,8 @@ from punchtunnel.cli.secret import check_secret, find_secret
 from punchtunnel.cli.values import settings_of
 from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
-from punchtunnel.punching.hole import Hole, Settings
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events, notify
 from punchtunnel.reporting.jsonlines import open_jsonlines
 from punchtunnel.reporting.output import Output, open_output

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
-from punchtunnel import words
-from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.hole import DEFAULT_WAIT, Settings
-from punchtunnel.punching.punch import has_fast_aes
+from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.words import usage
 
 # A number of seconds above this is a mistake: three centuries.
@@ -37,26 +32,17 @@ def settings_of(options: Options) -> Settings:
     for name, seconds in waits.items():
         if not 0 <= seconds < LONGEST:
             raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
-    family = socket.AF_INET if options.ipv4 else socket.AF_INET6 if options.ipv6 else socket.AF_UNSPEC
-    bind = None if options.bind is None else parse_bind(options.bind)
-    if bind and family == (socket.AF_INET if ":" in bind else socket.AF_INET6):
-        raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
     if not options.peers and not options.show:
         raise UsageError(usage.NO_PEER)
-    peers = [parse_peer(peer) for peer in options.peers or []]
-    if bind:
-        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    if family and peers and all(is_literal(peer) and (":" in peer) != (family == socket.AF_INET6) for peer in peers):
-        raise UsageError(words.NO_ADDRESS)
     wait = options.wait
     if wait is None:
         wait = 0.0 if options.keep else DEFAULT_WAIT
-    return Settings(
-        peers=peers,
+    return settings_from(
+        peers=options.peers or [],
         channel=options.channel,
         wait=wait,
-        bind=bind,
-        family=family,
+        bind=options.bind,
+        family=4 if options.ipv4 else 6 if options.ipv6 else 0,
         clock_offset=options.clock_offset,
         role=_role(options),
         traits=_traits(options),

@@ -1,10 +1,10 @@
-"""`punchtunnel --doctor`: look at this machine without a peer, and say what to expect.
+"""`punchtunnel --doctor`: look at this machine without a peer, and tell what to expect.
 
     survey.py     this machine, without a packet    ─┐
-    asking.py     only servers that were named      ─┴─> findings.py ──> stdout
+    asking.py     servers that the user has named   ─┴─> findings.py ──> stdout
 
-One line for each finding, its remedy in a second one, and the verdict last; or
-one JSON object for each.
+Each finding is one line, with its remedy in a second one, or one JSON object;
+the verdict comes last.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool) 
     Args:
         stun_servers: HOST[:PORT] of each; nothing is sent if there is none.
         ntp_server: The same, or None.
-        as_json: One JSON object a line.
+        as_json: Print one JSON object a line.
 
     Returns:
         OK, or LOST if something speaks against punching from here;
-        BROKEN_PIPE if nobody reads any more.
+        BROKEN_PIPE if the reader of stdout is gone.
 
     Raises:
         UsageError: A server is no HOST[:PORT].
@@ -62,7 +62,7 @@ def _print(found: list[Finding], new: Sequence[Finding], as_json: bool) -> None:
     found += new
     for finding in new:
         line = _json(finding) if as_json else "\n".join(_lines(finding))
-        # Not by sys.stdout: that one would try once more at the end of the process.
+        # Not through sys.stdout, which would repeat a failed write when the process ends.
         os.write(_STDOUT, f"{line}\n".encode())
 
 

@@ -1,11 +1,11 @@
-"""Ask servers that the user has named: STUN by TCP, NTP by UDP, and the first routers on the way.
+"""Ask the servers that the user has named: STUN over TCP, NTP over UDP, and the first routers on the way.
 
-    one own port ──TCP──> server 1     where do you see me?
-              └────TCP──> server 2     and you?
+    one own port ──TCP──> server 1     which address and port do you see?
+              └────TCP──> server 2     and which do you see?
 
-Both connections come from the same port of the punch's range and are open at
-the same time, as the dials of a punch are; a router that keeps ports shows it,
-and one that chooses a number for each destination as well.
+Both connections come from one port of the punch's range and are open at the
+same time, as the dials of a punch are.  The answers show whether the router
+keeps the port, and whether it chooses another one for each destination.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from punchtunnel.address import Place
 from punchtunnel.doctor import sntp, survey
 from punchtunnel.doctor.facts import Clock, Sight
 from punchtunnel.errors import PeerError
+from punchtunnel.punching import ports
 from punchtunnel.reach import stun
 from punchtunnel.system import tcp
 from punchtunnel.words import NO_ANSWER
@@ -32,17 +33,17 @@ from punchtunnel.words import doctor as words
 
 # Seconds for a server to take the connection, and to answer.
 PATIENCE = 5.0
-# A port may be rewritten because another machine behind the router has it: a
-# second one is tried before the router is blamed.
+# A router also rewrites a port that another machine behind it has: a second
+# port is tried before the router is blamed.
 PORTS_TRIED = 2
-# Questions, and seconds for the answer of each: datagrams get lost.
+# Questions, because datagrams get lost, and seconds to wait for each answer.
 NTP_TRIES = 2
 NTP_PATIENCE = 2.0
-# Routers that are asked: one at home, one of the provider, and one to spare.
+# Routers that are asked: the one at home, one of the provider, and one more.
 HOPS = 3
 HOPS_PATIENCE = 1.0
-# linux/in.h and linux/errqueue.h: errors of a datagram are queued, each with
-# the address of the router that sent it behind 16 bytes of its own.
+# linux/in.h and linux/errqueue.h: errors of datagrams are queued.  Each has 16
+# bytes of its own, and then the address of the router that has sent it.
 _IP_RECVERR = 11
 _OFFENDER = struct.Struct("=16x4x4s")
 RECEIVE_SIZE = 2048
@@ -77,7 +78,7 @@ def _asked_once(family: socket.AddressFamily, address: tuple[object, ...]) -> sn
 
 
 def sights(servers: Sequence[Place], rng: random.Random) -> list[Sight]:
-    """Ask STUN servers where they see a port of ours; another port, too, if the first is rewritten.
+    """Ask STUN servers how they see a port of ours, and a second port if the first one is rewritten.
 
     A single server is asked at its other address as well, if it has one.
     """
@@ -102,7 +103,7 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
                 if address in asked:
                     continue
                 asked.add(address)
-                sock = survey.port_of_range(family, rng) if own is None else survey.shared_port(family, "", own.port)
+                sock = _dialling_socket(family, own, rng)
                 stack.callback(tcp.close_with_reset, sock)
                 sock.settimeout(PATIENCE)
                 sock.connect(address)
@@ -113,13 +114,20 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
                 continue
             sights.append(Sight(str(server), own, answer.seen))
             if len(waiting) == 1 and answer.other is not None and _may_lead(str(address[0]), answer.other):
-                # The loop goes on with it.
+                # The loop over `waiting` comes to it next.
                 waiting.append(answer.other)
     return sights
 
 
+def _dialling_socket(family: socket.AddressFamily, own: Place | None, rng: random.Random) -> socket.socket:
+    """Return a socket that dials as a punch does, from the same port as the ones before it."""
+    if own is None:
+        return survey.on_some_port(rng, lambda port: ports.dialling_socket(family, None, port))
+    return ports.dialling_socket(family, None, own.port)
+
+
 def _may_lead(server: str, other: Place) -> bool:
-    """Tell whether one server may name another: not one in the Internet a machine of this network."""
+    """Tell whether a server may name another one: a server in the Internet must not name a machine of this network."""
     return ipaddress.ip_address(other.host).is_global or not ipaddress.ip_address(server.partition("%")[0]).is_global
 
 
@@ -140,8 +148,8 @@ def _answer(sock: socket.socket) -> stun.Answer:
 def hops(server: Place) -> list[str]:
     """Return the addresses of the first routers towards a server, "" for one that does not answer; IPv4 only.
 
-    A datagram whose TTL runs out at a router makes it send an ICMP error,
-    which Linux shows to whoever has sent the datagram, root or not; other
+    A router where a datagram's TTL runs out answers with an ICMP error.  Linux
+    shows it to the process that has sent the datagram, root or not; other
     systems do not.
     """
     if sys.platform != "linux":
@@ -182,7 +190,7 @@ def _offender(sock: socket.socket) -> str:
 
 
 def _resolve(server: Place, kind: socket.SocketKind) -> tuple[socket.AddressFamily, tuple[object, ...]]:
-    """Return the family and the address of a server: an IPv4 one if there is any, because only that is translated."""
+    """Return a server's family and address: IPv4 if it has one, because only IPv4 is translated."""
     answers = socket.getaddrinfo(server.host, server.port, type=kind)
     family, _, _, _, address = min(answers, key=lambda one: one[0] != socket.AF_INET)
     return family, address

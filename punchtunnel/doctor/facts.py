@@ -1,4 +1,4 @@
-"""What --doctor knows of this machine and of the way out: plain values, judged by findings.py."""
+"""What --doctor has learnt of this machine and of the way out: plain values, which findings.py judges."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from punchtunnel.system.routes import Route
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The clock of this machine, as `source` sees it: its system, or an NTP server.
+    """The clock of this machine, compared by its own system or by an NTP server.
 
     Attributes:
         now: Unix time in seconds.
-        source: "" for the system.
-        offset_s: Seconds to add to it; None if that is not known.
-        error_s: How far off that may be.
-        reason: Why it is not known.
+        source: The server, or "" for the system.
+        offset_s: Seconds to add to the clock; None if that is not known.
+        error_s: By how many seconds `offset_s` may be wrong.
+        reason: Why `offset_s` is not known.
     """
 
     now: float
@@ -31,18 +31,17 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What this machine says about itself; None where it does not say.
+    """What this machine tells about itself; None where it does not tell.
 
     Attributes:
-        routes: The default route of each version, 4 and 6, that has one.
-        address4: From which it would punch; "" if there is none.
-        addresses6: With global scope.
-        ephemeral: Lowest and highest port that outgoing connections get,
-            without the reserved ones.
-        taken: How many ports of the range are in use.
-        sharing: Why a port cannot be shared; "" if it can.
-        tables: The firewall's.
-        tables_unread: Why there are none.
+        routes: The default route of each IP version, 4 and 6, that has one.
+        address4: The address that it would punch from; "" if there is none.
+        addresses6: The addresses with global scope.
+        ephemeral: The ranges that outgoing connections get their ports from.
+        taken: How many ports of the punch's range are in use.
+        sharing: Why sockets cannot share a port; "" if they can.
+        tables: The firewall's tables.
+        tables_unread: Why `tables` is None.
     """
 
     routes: Mapping[int, Route] | None = None
@@ -57,7 +56,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How one STUN server sees one of our ports; `seen` is None if it does not say, for `reason`."""
+    """How one STUN server sees one of our ports; `seen` is None if it does not tell, for `reason`."""
 
     server: str
     own: Place

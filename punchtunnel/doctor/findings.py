@@ -1,8 +1,8 @@
-"""What was seen of this machine -> what it means for punching: one finding a check.
+"""What is known of this machine -> what that means for punching: one finding for each check.
 
     survey.py, asking.py ── facts.py ──> findings ──> verdict
 
-Rule 1: what is not known is UNKNOWN, with the reason; nothing is guessed.
+Rule 1: nothing is guessed: what is not known is UNKNOWN, with the reason.
 Rule 2: BAD speaks against punching from here, WARN against some of its ways.
         Only BAD changes the verdict and the exit status.
 """
@@ -21,15 +21,15 @@ from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.system.routes import Route
 from punchtunnel.words import doctor as words
 
-# Seconds by which a clock may be wrong, and the other one the other way
+# Seconds by which each of the two clocks may be wrong, in opposite directions
 # (schedule.py, rule 1).
 CLOCK_LIMIT = 20.0
-# One of so many ports in use is no hindrance: others are chosen beside it.
+# One port in so many may be in use: a punch has others beside it.
 CROWDED = 10
 CARRIER = ipaddress.ip_network("100.64.0.0/10")
 OWN_CHOICE = ipaddress.ip_network("169.254.0.0/16")
-# RFC 1918.  Python's `is_private` has more: also what examples and
-# laboratories use as public addresses.
+# RFC 1918.  Python's `is_private` has more, also addresses that examples and
+# laboratories use as public ones.
 PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
 
@@ -45,7 +45,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; `name` is its key in words.doctor.FINDINGS, `fields` are what it was made of."""
+    """One line of the report; `name` is its key in words.doctor.FINDINGS, `fields` fill its sentence."""
 
     check: str
     level: Level
@@ -59,7 +59,7 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """What to do about it; "" if nothing is to be done."""
+        """What to do about it; "" if there is nothing to do."""
         return words.finding(self.name, self.fields)[1]
 
 
@@ -169,7 +169,7 @@ def _of_firewall(facts: Facts) -> list[Finding]:
 
 
 def _of_inward(facts: Facts) -> Finding:
-    """Judge what may come in: answers must, the peer's SYN towards one of ours should, any other one may."""
+    """Judge what comes in: answers must pass, a SYN that crosses ours should, any other SYN may."""
     asked = (
         ("established", frozenset({"syn", "ack"}), Level.BAD, "in_answers_dropped"),
         ("established", frozenset({"syn"}), Level.WARN, "in_crossing_dropped"),
@@ -194,7 +194,7 @@ def _of_outward(facts: Facts) -> Finding:
 
 
 def _fate(facts: Facts, hook: str, state: str, flags: frozenset[str]) -> tuple[set[str], str]:
-    """Return the worst fate of a packet, and " of IPv4" or " of IPv6" if the other one fares better."""
+    """Return the worst fate of a packet, and " of IPv4" or " of IPv6" if it is only that version's."""
     ports = LOWEST_PORT, HIGHEST_PORT
     fates = {
         version: fate(facts.tables or (), Packet(hook, version, route.device, ports, state, flags))
@@ -205,11 +205,11 @@ def _fate(facts: Facts, hook: str, state: str, flags: frozenset[str]) -> tuple[s
     return fates[worst], words.OF_ONE_FAMILY.format(version=worst) if alone else ""
 
 
-# ---- what STUN servers and routers say
+# ---- what STUN servers and routers tell
 
 
 def of_sights(sights: Sequence[Sight]) -> list[Finding]:
-    """Judge what became of our ports on the way to STUN servers; [] if none was asked."""
+    """Judge what became of our ports on the way to the STUN servers; [] if none was asked."""
     findings = [
         Finding(
             "stun",
@@ -224,7 +224,7 @@ def of_sights(sights: Sequence[Sight]) -> list[Finding]:
 
 
 def _of_mapping(sights: Sequence[Sight]) -> Finding:
-    """Judge the translation by what is seen of each port; one that is kept shows that ports are, where free."""
+    """Judge the translation by how each port is seen: one that is kept shows that free ports are kept."""
     if all(sight.seen == sight.own for sight in sights):
         return Finding("mapping", Level.OK, "mapping_none", {"address": sights[0].own.host})
     by_port: dict[int, list[Sight]] = {}
@@ -246,7 +246,7 @@ def _of_mapping(sights: Sequence[Sight]) -> Finding:
 
 
 def of_hops(address4: str, hops: Sequence[str]) -> Finding:
-    """Judge the first routers on the way; "" for one that does not answer."""
+    """Judge the first routers on the way; "" stands for one that does not answer."""
     behind = [ipaddress.ip_address(hop) for hop in hops[1:] if hop]
     translated = address4 and _is_private(ipaddress.ip_address(address4))
     for hop in behind:
@@ -263,7 +263,7 @@ def of_hops(address4: str, hops: Sequence[str]) -> Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> Finding:
-    """Return the last line: whether to go on, and what with."""
+    """Return the last line: whether punching should work, and what to do next."""
     findings = list(findings)
     for one in findings:
         if one.level is Level.BAD and one.check != "mapping":

@@ -1,13 +1,13 @@
-"""What this machine's own firewall does with the first packets of a punch, judged by its rules.
+"""What this machine's own firewall does with the first packets of a punch, by its rules.
 
     tables (rulesets.py) ──┐
                            ├──> fate ──> {"accept"}, {"drop"}, or both: it depends
     packet ────────────────┘
 
-Connections of a machine with itself meet other rules than those from outside,
-so nothing can be tried: one packet is led through the rules.  A match that
-cannot be judged from here (the address of an unknown peer, a module) is taken
-both ways; where the ways end differently, so does the answer.
+Nothing can be tried out, because a connection of a machine with itself meets
+other rules than one from outside.  So a packet is led through the rules.  A
+match that cannot be judged from here (the address of an unknown peer, a
+module) is followed both ways, and the answer has the ends of both.
 
 A rule is a list of expressions as nft writes them in JSON (libnftables-json(5)).
 """
@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACCEPT, DROP = "accept", "drop"
-# How a walk through a chain may also end: by `return` or behind its last rule,
-# and how a rule may: without a verdict.
+# A walk through a chain can also end by `return` or after the last rule, and a
+# rule can end without a verdict.
 _RETURN, _GO_ON = "return", "go on"
 _ANYTHING = frozenset({ACCEPT, DROP, _GO_ON})
 _HOOKS = {"input": ("prerouting", "input"), "output": ("output", "postrouting")}
-# The kernel follows no more jumps either (NFT_JUMP_STACK_SIZE).
+# As many jumps as the kernel follows (NFT_JUMP_STACK_SIZE).
 _MAX_DEPTH = 16
 _VERDICTS = {ACCEPT, DROP, _RETURN, "reject", "queue", "jump", "goto", "vmap"}
-# Statements that neither end a walk nor choose a way.
+# Statements that neither end a walk nor branch it.
 _HARMLESS = {"counter", "log", "notrack", "mangle", "meta", "set", "map", "dup", "secmark", "last"}
 _FLAGS = {"fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"}
 _NO_PEERS = ("10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")
@@ -42,11 +42,11 @@ class Packet:
 
     Attributes:
         hook: "input" or "output".
-        version: 4 or 6.
-        device: The interface that it comes or goes by.
-        ports: The lowest and the highest that either end may have.
-        state: "new", or "established" if a SYN of ours has made way for it.
-        flags: Of TCP: a SYN, or a SYN-ACK.
+        version: The IP version, 4 or 6.
+        device: The interface that it arrives or leaves by.
+        ports: The lowest and the highest port that either end may have.
+        state: "new", or "established" if it belongs to a SYN of ours.
+        flags: The TCP flags: a SYN, or a SYN-ACK.
     """
 
     hook: str
@@ -76,7 +76,7 @@ class Table:
 
 
 def fate(tables: Sequence[Table], packet: Packet) -> set[str]:
-    """Return what may become of a packet: {ACCEPT}, {DROP}, or both where it depends."""
+    """Return the possible fates of a packet: {ACCEPT}, {DROP}, or both where it depends."""
     fates = [
         _walk(table, chain, packet, _MAX_DEPTH)
         for table in tables
@@ -84,7 +84,7 @@ def fate(tables: Sequence[Table], packet: Packet) -> set[str]:
         for chain in table.chains.values()
         if chain.hook in _HOOKS[packet.hook]
     ]
-    # It must pass all of them, so one that surely drops it decides.
+    # A packet must pass all chains, so one that surely drops it decides.
     return {DROP} if {DROP} in fates else {ACCEPT}.union(*fates)
 
 
@@ -105,7 +105,7 @@ def _walk(table: Table, chain: Chain, packet: Packet, depth: int) -> set[str]:
 
 
 def _apply(table: Table, rule: Sequence[Expression], packet: Packet, depth: int) -> tuple[bool | None, set[str]]:
-    """Return whether a rule applies (None: it depends), and how it then ends."""
+    """Return whether a rule applies (None: it depends), and the ways it can end then."""
     applies: bool | None = True
     for expression in rule:
         kind, value = _only(expression)
@@ -115,7 +115,7 @@ def _apply(table: Table, rule: Sequence[Expression], packet: Packet, depth: int)
         if kind == "match":
             matches = _matches(table, value, packet)
         elif kind == "limit":
-            # One packet alone is within any limit.
+            # A single packet is within any limit.
             matches = not value.get("inv", False)
         if matches is False:
             return False, set()
@@ -143,7 +143,7 @@ def _verdict(table: Table, kind: str, value: Any, packet: Packet, depth: int) ->
 
 
 def _by_map(table: Table, value: Expression, packet: Packet, depth: int) -> set[str]:
-    """Return how a verdict map may end; one that has a name is not followed."""
+    """Return the ways a verdict map can end; a named one is not followed."""
     data = value["data"]
     if not isinstance(data, dict):
         return set(_ANYTHING)
@@ -223,7 +223,7 @@ def _payload_equals(protocol: str, name: str, right: Any, packet: Packet) -> boo
 
 
 def _route_equals(of: Expression, right: Any, packet: Packet) -> bool | None:
-    """Judge `fib`: a peer is unicast and has a way back, and what comes in is for us."""
+    """Judge `fib`: a peer's address is unicast and has a route back, and an incoming packet is for us."""
     if of.get("result") == "oif":
         return right is not False and None
     own = "daddr" if packet.hook == "input" else "saddr"
@@ -231,7 +231,7 @@ def _route_equals(of: Expression, right: Any, packet: Packet) -> bool | None:
 
 
 def _is_possible(right: Any, is_peer: bool) -> bool:
-    """Tell whether an address or a prefix may be that of a peer in the internet, or else our own."""
+    """Tell whether an address or a prefix can match: a peer in the Internet (`is_peer`), or ourselves."""
     text = right
     if isinstance(right, dict):
         prefix = right.get("prefix")

@@ -1,7 +1,7 @@
-"""The rules of nftables and iptables as text -> tables that firewall.py can judge.
+"""The printed rules of nftables and iptables -> tables that firewall.py can judge.
 
-What a rule of iptables says is brought into the form of nft; options that are
-not known here become {"xt": option}, which is judged as "it depends".
+A rule of iptables is translated into the form of nft.  An option that is not
+known here becomes {"xt": option}, which is judged as "it depends".
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from punchtunnel.doctor.firewall import Chain, Expression, Table
 
 _FAMILIES = {"ip", "ip6", "inet"}
-# Tables of iptables whose chains can drop, in the order of the packet's way.
+# Tables of iptables whose chains can drop.
 _FILTERS = {"raw", "mangle", "filter"}
-# Targets that neither end a walk nor choose a way.
+# Targets that neither end a walk nor branch it.
 _HARMLESS_TARGETS = {"LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TRACE", "TCPMSS", "TTL", "HL", "DSCP"}
 _TARGETS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "reject", "RETURN": "return", "NFQUEUE": "queue"}
 
@@ -50,7 +50,7 @@ def _add(table: Table, kind: str, thing: dict[str, Any]) -> None:
 
 
 def is_of_iptables(table: Table) -> bool:
-    """Tell whether nft shows only a part of what the rules say, because iptables has made them."""
+    """Tell whether iptables has made these rules, of which nft then shows only a part."""
     return any("xt" in expression for chain in table.chains.values() for rule in chain.rules for expression in rule)
 
 
@@ -69,7 +69,7 @@ def parse_iptables(text: str, version: int) -> list[Table]:
             judged = words[0][1:] in _FILTERS
             tables.append(Table("ip" if version == 4 else "ip6"))
         elif tables and words[0].startswith(":") and len(words) > 1:
-            # A chain of the user's has "-" for a policy.
+            # A chain that the user has made has "-" as its policy.
             hook = words[0][1:].lower() if judged and words[1] != "-" else ""
             tables[-1].chains[words[0][1:]] = Chain(hook, words[1].lower())
         elif tables and words[0] == "-A" and words[1:2] and words[1] in tables[-1].chains:
@@ -87,11 +87,11 @@ def _expressions(words: list[str], table: Table, version: int) -> Iterator[Expre
         if words[0] == "!":
             op, words = "!=", words[1:]
         option, *words = words
-        # The values of an option end where the next one begins.
+        # The values of an option end where the next option begins.
         count = next((at for at, word in enumerate(words) if word.startswith("-") or word == "!"), len(words))
         values, words = words[:count], words[count:]
         if option in ("-j", "-g"):
-            # Behind the target there are only its own options.
+            # Only the target's own options come after it.
             yield from _target(option, values[0] if values else "", table)
             return
         if option in ("-m", "--comment"):

@@ -1,10 +1,10 @@
 """Ask an NTP server for the time, once (RFC 4330, RFC 5905 §14): bytes only.
 
-T1 our clock when we ask   ──────>   T2 its clock when that arrives
-T4 our clock at the answer <──────   T3 its clock when it answers
+T1 our clock when we ask           ──────>   T2 its clock when that arrives
+T4 our clock when that arrives     <──────   T3 its clock when it answers
 
 offset = ((T2 - T1) + (T3 - T4)) / 2      exact if both ways take equally long
-delay  =  (T4 - T1) - (T3 - T2)           the offset is wrong by half of it at most
+delay  =  (T4 - T1) - (T3 - T2)           the offset is wrong by at most half of it
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from punchtunnel.errors import PeerError
 from punchtunnel.words import doctor as words
 
 DEFAULT_PORT = 123
-# Eight random bytes stand where T1 would: the server repeats them, so that
-# nobody who has not seen the question can answer, and our clock stays private.
+# Eight random bytes take the place of T1.  The server repeats them, so only a
+# machine that has seen the question can answer, and our clock stays private.
 COOKIE_SIZE = 8
 PACKET_SIZE = 48
 _PACKET = struct.Struct("!BBbb11I")
-# No leap warning, version 4, mode 3: a client.
+# No leap second announced, version 4, mode 3: a client.
 _CLIENT = 0x23
 _SERVER_MODE = 4
 _UNSYNCHRONISED = 3
 _WORST_STRATUM = 15
-# Seconds from 1900, where NTP's first era begins, to 1970; and an era's length.
+# Seconds from 1900, when the first era of NTP begins, to 1970; and in an era.
 _TO_UNIX = 2208988800
 _ERA = 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer: seconds to add to our clock, seconds on the way, hops to a reference clock."""
+    """One answer: seconds to add to our clock, seconds on the way, servers up to a reference clock."""
 
     offset_s: float
     delay_s: float
@@ -50,12 +50,12 @@ def read_answer(data: bytes, cookie: bytes, sent: float, received: float) -> Sam
 
     Args:
         data: One datagram.
-        cookie: As in the question.
+        cookie: The one of the question.
         sent: Our Unix time when the question was sent.
-        received: Our Unix time when the answer came.
+        received: Our Unix time when the answer arrived.
 
     Raises:
-        PeerError: It is no answer to this question, or the server has no time.
+        PeerError: It does not answer this question, or the server does not know the time.
     """
     if len(data) < PACKET_SIZE or data[0] & 7 != _SERVER_MODE or data[24:32] != cookie:
         raise PeerError(words.NO_NTP_SERVER)

@@ -20,7 +20,8 @@ from punchtunnel.doctor import rulesets
 from punchtunnel.doctor.facts import Clock, Facts
 from punchtunnel.doctor.firewall import Table
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
-from punchtunnel.system import proc, tcp
+from punchtunnel.punching import ports
+from punchtunnel.system import proc
 from punchtunnel.system.addresses import Address, global_addresses6, source_towards
 from punchtunnel.system.clock import error_bound_ms
 from punchtunnel.system.routes import default_routes
@@ -59,36 +60,16 @@ def facts(rng: random.Random) -> Facts:
     )
 
 
-def shared_port(family: socket.AddressFamily, host: str, port: int, *, shared: bool = True) -> socket.socket:
-    """Return a socket on a port that others of ours may have too, as dials are, or, for now, nobody else.
-
-    Raises:
-        OSError: The port is taken, or may not be shared here.
-    """
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            tcp.share_port(sock)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def port_of_range(
-    family: socket.AddressFamily, rng: random.Random, host: str = "", *, shared: bool = True
-) -> socket.socket:
-    """Return the same on some port of the punch's range.
+def on_some_port(rng: random.Random, open_on: Callable[[int], socket.socket]) -> socket.socket:
+    """Return the socket that is opened on some port of the punch's range.
 
     Raises:
         OSError: None of a few is free.
     """
     for _ in range(PORT_TRIES - 1):
         with contextlib.suppress(OSError):
-            return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT), shared=shared)
-    return shared_port(family, host, rng.randint(LOWEST_PORT, HIGHEST_PORT), shared=shared)
+            return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
+    return open_on(rng.randint(LOWEST_PORT, HIGHEST_PORT))
 
 
 def _known(look: Callable[[], Seen | None]) -> Seen | None:
@@ -102,12 +83,11 @@ def _known(look: Callable[[], Seen | None]) -> Seen | None:
 
 
 def _why_not_shared(rng: random.Random) -> str:
-    """Try what the dialler does: a listener on one port, and then a dial from it; return why not, or ""."""
+    """Open a listener on one port, and then a dial from it, as a punch does; return why that fails, or ""."""
+    family, host = socket.AF_INET, "127.0.0.1"
     try:
-        with port_of_range(socket.AF_INET, rng, "127.0.0.1", shared=False) as listener:
-            listener.listen(1)
-            tcp.share_port(listener)
-            shared_port(socket.AF_INET, *listener.getsockname()).close()
+        with on_some_port(rng, lambda port: ports.listening_socket(family, host, port, shared=True)) as listener:
+            ports.dialling_socket(family, host, listener.getsockname()[1]).close()
     except OSError as error:
         return error.strerror or str(error)
     return ""

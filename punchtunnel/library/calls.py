@@ -20,9 +20,9 @@ from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.hole import DEFAULT_WAIT, Hole, Settings
-from punchtunnel.punching.punch import has_fast_aes, settings_from
+from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.plan import Plan

@@ -42,6 +42,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
@@ -72,24 +73,21 @@ class Why(Enum):
     NOT_PROVED = words.OTHER_SECRET
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Write `data` to `conn` now."""
 
     conn: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """Close `conn`; the election has forgotten it."""
 
     conn: int
     why: Why
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(NamedTuple):
     """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown.
 
     With a secret, and unless `proved`, it may be a stranger: drop it and go on.
@@ -101,8 +99,7 @@ class Reject:
     proved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Won:
+class Won(NamedTuple):
     """`conn` is the winner. Close the others and hand over `unread` with it."""
 
     conn: int

@@ -8,8 +8,8 @@ docs/PROTOCOL.md, "Hello", has the bytes.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntFlag
+from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
 from punchtunnel.words import peer as words
@@ -49,8 +49,7 @@ class Trait(IntFlag):
 NO_TRAITS = Trait(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """The first HELLO_SIZE bytes that each side sends on each connection."""
 
     nonce: bytes

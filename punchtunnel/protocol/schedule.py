@@ -26,10 +26,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-import random
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Seconds; see rule 1.
 WINDOW = 50.0
@@ -53,32 +52,8 @@ MAX_SOCKETS = 60
 # The bucket label of the ports that do not depend on the clock.
 CLOCK_FREE = -(2**63)
 
-# The wait before a failed dial is made again, in seconds.  The first ones are
-# short, because the peer may have started this very moment: its own dials are
-# then only milliseconds away.
-FIRST_WAIT = 0.04
-WAIT_GROWTH = 3.0
-SLOW_WAIT = 2.2
-# Where no hold survives, two sides that refuse each other meet only if their
-# SYNs cross in flight.  For a given number of SYNs that is likelier the fewer
-# ports share them, so these ports, without listeners, are dialled faster.
-EXPRESS_PORTS = slice(LISTENERS_PER_BUCKET, CLOCK_FREE_PORTS)
-EXPRESS_WAIT = 0.2
-# SYNs of dials in so many seconds, after which what is refused waits.  What each
-# port had in hand by then comes on top: where a bucket ends soon after the start,
-# 28 ports, at most 240 SYNs together in 2000 runs of the simulation that is among
-# the tests (without a limit 267, and 284 where no hold survives).
-MOST_SYNS = 190
-SYNS_SPAN = 10.0
-# After this long without a peer politeness wins; a port is then dialled every
-# PATIENT_WAIT seconds, and 28 of them together less than ten times a second.
-PATIENT_AFTER = 300.0
-PATIENT_WAIT = 6.0
-PATIENT_EXPRESS_WAIT = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class PortCounts:
+class PortCounts(NamedTuple):
     """How many ports of each kind are used; fewer when a PEER has many addresses.
 
     The first ports of every list are the ones that are used, so two sides
@@ -181,27 +156,3 @@ def port_pairs(channel: str, buckets: Iterable[int], counts: PortCounts) -> list
 def channel_tag(channel: str) -> bytes:
     """Return eight bytes that tell channels apart when they share a port by chance."""
     return hmac.digest(channel.encode(), b"punchtunnel channel 1", hashlib.sha256)[:8]
-
-
-def express_ports(channel: str) -> frozenset[int]:
-    """Return the ports that are dialled faster where no hold survives."""
-    return frozenset(bucket_ports(channel, CLOCK_FREE, CLOCK_FREE_PORTS)[EXPRESS_PORTS])
-
-
-def redial_wait(failures: int, waited: float, rng: random.Random, express: bool = False) -> float:
-    """Return the seconds to wait before a failed dial is made again.
-
-    Args:
-        failures: How often this dial has failed in a row, from 1.
-        waited: Seconds since punching began.
-        rng: Source of the jitter.  Without it two sides behind routers that
-            reject fall into step and miss each other for good: fixed waits
-            of 0.2 s gave 27–72 %, of 1 s 8–30 % success in the laboratory.
-        express: The port is one of `express_ports`, and no hold survives.
-    """
-    if express:
-        slowest = EXPRESS_WAIT if waited < PATIENT_AFTER else PATIENT_EXPRESS_WAIT
-    else:
-        slowest = SLOW_WAIT if waited < PATIENT_AFTER else PATIENT_WAIT
-    wait = min(slowest, FIRST_WAIT * WAIT_GROWTH ** min(failures - 1, 16))
-    return wait * rng.uniform(0.5, 1.5)

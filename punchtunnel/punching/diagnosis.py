@@ -1,8 +1,10 @@
 """From what happened while punching to why: the cause of a failure, pure.
 
-Counts, outcomes ──> Cause ──┐
-├──> a sentence of words
-hellos that do not fit ──────┘
+    Counts, fates ──> Cause ──┐
+                              ├──> a sentence of words
+    hellos that do not fit ───┘
+
+A cause is found where what happened is known; its sentence is in words.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from enum import StrEnum
 
 from punchtunnel import words
 from punchtunnel.protocol.hello import VERSION, Hello, Role, Trait
+from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.hole import Counts
 from punchtunnel.words import peer as peer_words
 
@@ -32,14 +35,24 @@ class Cause(StrEnum):
     SILENT = "silent"
 
 
-def cause_of(counts: Counts, outcomes: Mapping[str, int]) -> tuple[Cause, int]:
+# Of equals the first is the cause.
+_SHOWN_BY = {
+    Cause.MUTE: (Fate.CAPTURED, Fate.LOST),
+    Cause.REFUSED: (Fate.REFUSED,),
+    Cause.FORBIDDEN: (Fate.FORBIDDEN,),
+    Cause.UNUSABLE: (Fate.UNUSABLE,),
+    Cause.UNREACHABLE: (Fate.UNREACHABLE,),
+    Cause.SILENT: (Fate.PENDING, Fate.SILENT, Fate.EXPIRED),
+}
+
+
+def cause_of(counts: Counts, fates: Mapping[Fate, int]) -> tuple[Cause, int]:
     """Return why there is no hole, and how often that was met.
 
     Args:
         counts: What happened in all.
-        outcomes: How the last dial of each route ended: a field of Counts, or
-            "pending".  The majority tells the cause: a single odd answer
-            among twenty ports is chance.
+        fates: How many candidates there are by the fate of the last dial of each.
+            The majority tells the cause: a single odd answer among twenty ports is chance.
     """
     if not counts.dials:
         return Cause.NOBODY, 0
@@ -47,22 +60,21 @@ def cause_of(counts: Counts, outcomes: Mapping[str, int]) -> tuple[Cause, int]:
         return Cause.CHANNEL, counts.other_channel
     # What our dials met; the others came to our listeners.
     answered = max(0, counts.strangers + counts.mute - counts.rewritten)
-    if counts.foreign and not counts.refused + answered:
+    refused = counts.failed[Fate.REFUSED]
+    if counts.foreign and not refused + answered:
         return Cause.FOREIGN, counts.foreign
     if counts.rewritten > answered:
         return Cause.REWRITTEN, counts.rewritten
     met = {
         Cause.MUTE: answered,
-        Cause.REFUSED: counts.refused,
-        Cause.FORBIDDEN: counts.forbidden,
-        Cause.UNUSABLE: counts.unusable,
-        Cause.UNREACHABLE: counts.unreachable,
+        Cause.REFUSED: refused,
+        Cause.FORBIDDEN: counts.failed[Fate.FORBIDDEN],
+        Cause.UNREACHABLE: counts.failed[Fate.UNREACHABLE],
     }
-    share = {cause: outcomes.get(cause, 0) for cause in met}
-    share[Cause.SILENT] = sum(outcomes.get(kind, 0) for kind in ("pending", "silent", "expired"))
+    share = {cause: sum(fates.get(fate, 0) for fate in shown_by) for cause, shown_by in _SHOWN_BY.items()}
     cause = _likeliest(share, met, of_plain_dials=counts.dials - counts.held_again)
-    # A dial that this machine refuses is made again and again: its ports are what counts.
-    return cause, share[cause] if cause is Cause.UNUSABLE else met.get(cause) or share[cause]
+    # A dial that this machine refuses is made again and again, so that its ports say more.
+    return cause, met.get(cause) or share[cause]
 
 
 def _likeliest(share: Mapping[Cause, int], met: Mapping[Cause, int], of_plain_dials: int) -> Cause:
@@ -82,9 +94,9 @@ def _likeliest(share: Mapping[Cause, int], met: Mapping[Cause, int], of_plain_di
     return cause
 
 
-def why_no_hole(peers: Sequence[str], wait: float, counts: Counts, outcomes: Mapping[str, int]) -> str:
+def why_no_hole(peers: Sequence[str], wait: float, counts: Counts, fates: Mapping[Fate, int]) -> str:
     """Say why there is no hole after `wait` seconds, and what to try; see `cause_of`."""
-    cause, count = cause_of(counts, outcomes)
+    cause, count = cause_of(counts, fates)
     return words.no_hole(peers, wait, counts.dials, cause, count)
 
 

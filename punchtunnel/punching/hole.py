@@ -1,41 +1,41 @@
-"""What a punch is told, and what it returns: plain values, without a socket's or a loop's logic."""
+"""What a punch returns: plain values, without the logic of a socket."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import dataclass, field
 
 from punchtunnel.protocol.agreement import Keys
-from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-
-DEFAULT_WAIT = 120.0
-# Seconds that are left to wait, at least, when a peer has only checked the path, and the
-# seconds by which that may make the whole longer: whoever checks again and again ends it.
-SHORTEST_WAIT = 1.0
-LONGEST_EXTENSION = 10.0
-LAST_WAIT = 0.1
+from punchtunnel.protocol.hello import Role, Trait
+from punchtunnel.punching.candidates import Fate
 
 
 @dataclass(slots=True)
 class Counts:
-    """What happened while punching: the base of every diagnosis."""
+    """What happened while punching: the base of every diagnosis.
+
+    Attributes:
+        dials: How many were made.
+        held_again: Of these, the holds that were made anew before anybody could answer.
+        failed: Errors of connect() by what they say.
+        opened: Connections, in both directions.
+        strangers: Of those with an address of the peer, on which something else than a hello came.
+        mute: Of the same, on which nothing came.
+        other_channel: Of the same, on which a hello of another channel came.
+        foreign: Connections from other addresses, which were closed at once.
+        rewritten: Connections from another port than the peer dials from.
+    """
 
     dials: int = 0
-    # Of these, the holds that were made anew before anybody could answer.
     held_again: int = 0
-    refused: int = 0
-    unreachable: int = 0
-    expired: int = 0
-    silent: int = 0
-    forbidden: int = 0
-    unusable: int = 0
+    failed: Counter[Fate] = field(default_factory=Counter)
     opened: int = 0
     strangers: int = 0
+    mute: int = 0
+    other_channel: int = 0
     foreign: int = 0
     rewritten: int = 0
-    other_channel: int = 0
-    mute: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +71,3 @@ class Hole:
 
     def __str__(self) -> str:
         return f"{self.local} to {self.remote}"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to punch; see `punch` for what each one means."""
-
-    peers: Sequence[str]
-    channel: str = ""
-    wait: float = DEFAULT_WAIT
-    bind: str | None = None
-    family: socket.AddressFamily = socket.AF_UNSPEC
-    clock_offset: float = 0.0
-    role: Role = Role.RAW
-    traits: Trait = NO_TRAITS
-    # Empty: none.  Used for sealing only, never for the ports.
-    secret: bytes = field(default=b"", repr=False)
-
-    def after(self, spent: float) -> Settings:
-        """Return the same with as many seconds less to wait, unless that is for ever."""
-        least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least))

@@ -41,10 +41,10 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from punchtunnel.protocol.election import Limits
+from punchtunnel.punching.callers import EVERYBODY_ELSE, Caller
 
 if TYPE_CHECKING:
     import random
@@ -61,41 +61,25 @@ TRY_EVERY = 10.0
 # often one is before: a PICK costs 4 ms.
 LONG_TRY = 1.0
 SHORT_TRIES = 50
-# What strangers have in common.
-EVERYBODY_ELSE = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is on a connection.
-
-    Attributes:
-        source: An address of the peer, or EVERYBODY_ELSE.
-        place: The far end, address and port, as text.
-        scheduled: It comes from the port that the schedule has for it.
-    """
-
-    source: str
-    place: str
-    scheduled: bool
-
 
 _Mark = str | tuple[str, bytes]
 
 
-@dataclass
 class Rations:
     """What each source has left; one object for all the punches of a process.
 
-    Attributes:
+    Args:
         now: Returns steady time in seconds.
+
+    Attributes:
         tried: Ports and nonces that were expected once.
     """
 
-    now: Callable[[], float]
-    tried: deque[_Mark] = field(default_factory=lambda: deque(maxlen=TRIED_REMEMBERED))
-    # When a source will have all its free tries again; each try moves it by TRY_EVERY.
-    _whole_at: dict[str, float] = field(default_factory=dict)
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.tried: deque[_Mark] = deque(maxlen=TRIED_REMEMBERED)
+        # When a source will have all its free tries again; each try moves it by TRY_EVERY.
+        self._whole_at: dict[str, float] = {}
 
     def has(self, source: str, reserved: int) -> bool:
         """Tell whether a source may try, and leave `reserved` tries to others."""
@@ -112,8 +96,7 @@ class Rations:
         self._whole_at[source] -= TRY_EVERY
 
 
-@dataclass(frozen=True, slots=True)
-class _Try:
+class _Try(NamedTuple):
     source: str
     # What it has used up: its place, and its source and nonce.
     marks: tuple[_Mark, ...]

@@ -14,7 +14,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
@@ -34,12 +34,10 @@ _LASTING = {
     if hasattr(socket, name)
 }
 
-
 GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a look-up found.
 
     `failed` has a sentence for every PEER without an address; `lasting` tells
@@ -49,6 +47,13 @@ class Answer:
     addresses: tuple[Address, ...] = ()
     failed: tuple[str, ...] = ()
     lasting: bool = True
+
+    def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
+        """Return the addresses to punch towards, where there were others `before`."""
+        # A name that fails for the moment keeps the addresses that it had.
+        found = dict.fromkeys((*self.addresses, *(before if self.failed else ())))
+        foreign = tuple(address for address in found if not address.own)
+        return (foreign or tuple(found))[:MAX_ADDRESSES]
 
 
 class Resolver:

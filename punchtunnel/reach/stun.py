@@ -1,4 +1,4 @@
-"""Ask a STUN server over TCP from which address it sees us (RFC 8489): bytes only.
+"""Ask a STUN server over TCP which address and port it sees us at (RFC 8489): bytes only.
 
     client                                     server
       |  Binding request, transaction ------>    |
@@ -8,8 +8,8 @@
     | type              | length | magic cookie | transaction (12) | attributes ...
     attribute: type (2), length (2), value, padding to four bytes
 
-Over TCP a message ends where its length says (§6.2.2).  Unknown attributes are
-skipped: only an address is wanted, and nothing is proved by it.
+Over TCP a message ends where its length tells (§6.2.2).  Unknown attributes are
+skipped: only an address is wanted, and it is not taken for proved.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ATTRIBUTE = struct.Struct("!HH")
 _REQUEST, _SUCCESS, _ERROR = 0x0001, 0x0101, 0x0111
 _MAPPED_ADDRESS, _ERROR_CODE, _XOR_MAPPED_ADDRESS, _OTHER_ADDRESS = 0x0001, 0x0009, 0x0020, 0x802C
 _FAMILY_SIZES = {1: 4, 2: 16}
-# An answer to a Binding request has a few hundred bytes; a server that
-# announces more is none.
+# An answer to a Binding request has a few hundred bytes; a longer one is not from
+# a STUN server.
 MAX_ANSWER = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says: where it sees us, and its own other address, if it has one (RFC 5780 §7.4)."""
+    """What a server tells: where it sees us, and its own other address, if it has one (RFC 5780 §7.4)."""
 
     seen: Place
     other: Place | None = None
@@ -53,14 +53,14 @@ def read_answer(data: bytes, transaction: bytes) -> Answer | None:
     """Read the answer to the request with this transaction.
 
     Args:
-        data: All that has come on the connection.
-        transaction: As in the request.
+        data: All that has arrived on the connection.
+        transaction: The one of the request.
 
     Returns:
-        The answer, or None while it is not whole.
+        The answer, or None while it is incomplete.
 
     Raises:
-        PeerError: It is no answer, or to another question, or without an address.
+        PeerError: It is no answer, answers another request, or has no address.
     """
     if len(data) < _HEADER.size:
         return None
@@ -112,7 +112,7 @@ def _unmasked(value: bytes, transaction: bytes) -> bytes:
 
 
 def _refusal(value: bytes) -> str:
-    """Return the sentence for an ERROR-CODE (§14.8); only printable ASCII of the server's is repeated."""
+    """Return the sentence for an ERROR-CODE (§14.8); only the printable ASCII of the server's words is repeated."""
     if len(value) < 4:
         return words.STUN_REFUSES
     reason = "".join(letter for letter in value[4:68].decode("ascii", "ignore") if letter.isprintable())

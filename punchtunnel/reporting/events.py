@@ -224,7 +224,7 @@ class Rejected(Event, name="rejected", level=Level.NOTE, sentence="{remote}: {re
 
 
 class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}"):
-    """Rejected once more: the same source, for the same reason."""
+    """Rejected once more for the same reason: the same address of the peer, or any stranger."""
 
     remote: str
     reason: str

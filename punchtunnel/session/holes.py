@@ -13,9 +13,10 @@ from collections.abc import Callable
 from punchtunnel import words
 from punchtunnel.errors import Exit, LocalError, RejectedError, UsageError
 from punchtunnel.protocol.hello import Trait
-from punchtunnel.punching.hole import Hole, Settings
-from punchtunnel.punching.punch import open_hole
+from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.signals import Wake

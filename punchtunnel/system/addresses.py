@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
 # Scopes of an IPv6 address as the kernel numbers them (include/net/ipv6.h).
@@ -19,8 +19,7 @@ _LINK_SCOPE = 0x20
 _SOME_PORT = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One address of the peer, or this machine itself (`own`)."""
 
     family: socket.AddressFamily

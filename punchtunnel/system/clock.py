@@ -1,8 +1,8 @@
 """What this machine knows about its own clock; nothing is sent.
 
-The kernel is told by whoever sets the clock (chrony, ntpd, timesyncd) that it
-is synchronised, and how wrong it may be; it adds 0.5 ms to that every second
-until it is told again (adjtimex(2)).
+A time daemon (chrony, ntpd, timesyncd) tells the kernel that the clock is
+synchronised, and how wrong it may be.  The kernel adds 0.5 ms to that every
+second until it is told again (adjtimex(2)).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import sys
 
 # linux/timex.h
 _STA_UNSYNC = 0x40
-# The bytes of struct timex, and more.
+# At least the size of struct timex on every architecture.
 _TIMEX_SIZE = 512
 
 
 def synchronised() -> bool | None:
-    """Tell whether the kernel takes the clock for synchronised; None where it does not say."""
+    """Tell whether the kernel takes the clock for synchronised; None where it does not tell."""
     answer = _ask()
     return None if answer is None else not answer[0] & _STA_UNSYNC
 
 
 def error_bound_ms() -> float | None:
-    """Return by how many milliseconds a synchronised clock may be wrong; None where nobody knows."""
+    """Return by how many milliseconds the clock may be wrong; None unless it is synchronised."""
     answer = _ask()
     return None if answer is None or answer[0] & _STA_UNSYNC else answer[1] / 1000
 
 
 def _ask() -> tuple[int, int] | None:
-    """Return status and maxerror, in microseconds, of struct timex."""
+    """Return `status` of struct timex, and `maxerror` in microseconds; None where the kernel does not tell."""
     if sys.platform != "linux":
         return None
-    # Imported now: most runs do not ask.
+    # Imported now: most runs do not need it.
     import ctypes
 
     class Timex(ctypes.Structure):
@@ -48,7 +48,7 @@ def _ask() -> tuple[int, int] | None:
 
     timex = Timex()
     try:
-        # -1: a sandbox forbids it.
+        # -1: a sandbox forbids the call.
         if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) < 0:
             return None
     except (OSError, AttributeError):

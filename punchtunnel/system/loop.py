@@ -1,8 +1,8 @@
-"""The part of a loop that a session uses, with an eye on what it calls.
+"""The part of an event loop that a session uses, with a guard around each callback, and timers by name.
 
-An exception in a callback is nobody's: the loop writes it to a log and goes
-on, and a session that goes on with half a state would hang.  Setting the
-loop's own exception handler would take it from the program whose loop it is.
+A loop writes an exception of a callback to a log and goes on, and a session
+that goes on with half of its state would hang.  The loop's own exception
+handler is no way out: it belongs to the program that runs the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Callback = Callable[..., object]
 
 
 class Loop(Protocol):
-    """What poller.py, link.py and target.py need of a loop; asyncio's and uvloop's have it."""
+    """What a session needs of a loop; those of asyncio and uvloop have it."""
 
     def call_soon(self, callback: Callback, *args: Any) -> asyncio.Handle:
         """See asyncio.AbstractEventLoop."""
@@ -34,11 +34,11 @@ class Loop(Protocol):
 
 
 class GuardedLoop:
-    """A loop whose callbacks, where they fail, tell somebody instead of a log.
+    """A loop that reports exceptions of its callbacks instead of logging them.
 
     Args:
         loop: The running loop.
-        broke: Told of what nobody has caught: a bug.
+        broke: Called with an exception that a callback has not caught: a bug.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, broke: Callable[[BaseException], None]) -> None:
@@ -73,10 +73,10 @@ class GuardedLoop:
 
 
 class Timers:
-    """Calls that are to come, by name.
+    """Calls that a loop will make later, each known by its name.
 
     Args:
-        loop: Where they run.
+        loop: The running loop.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -87,7 +87,7 @@ class Timers:
         return name in self._handles
 
     def later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        """Call once, later; a timer of the same name is replaced."""
+        """Call once after so many seconds; a timer of the same name is replaced."""
         if (handle := self._handles.get(name)) is not None:
             handle.cancel()
 
@@ -98,7 +98,7 @@ class Timers:
         self._handles[name] = self._loop.call_later(seconds, run)
 
     def cancel(self) -> None:
-        """Forget them all."""
+        """Cancel all of them."""
         for handle in self._handles.values():
             handle.cancel()
         self._handles.clear()

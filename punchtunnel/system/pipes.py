@@ -18,7 +18,7 @@ import fcntl
 import os
 import sys
 
-# Set to anything, everything is copied: for tests, and to tell a kernel's fault from ours.
+# Set to any value, it makes everything be copied: for tests, and to tell a kernel's fault from ours.
 VARIABLE = "PUNCHTUNNEL_NO_SPLICE"
 CAPACITY = 1024 * 1024
 # A smaller pipe costs more calls than copying.  An ordinary user's 65th pipe

@@ -33,7 +33,7 @@ from punchtunnel.system.loop import Loop
 if sys.platform == "linux":
     # The connection was reset, or the reader of a pipe has gone.
     ERROR = select.EPOLLERR
-    # The peer has ended its half, or everything has: EOF comes behind what can be read.
+    # The peer has ended its half, or everything has: EOF comes after what can be read.
     HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | ERROR
     # TCP's urgent mark lies ahead: a read ends there, and splice(2) does not pass it.
     URGENT = select.EPOLLPRI

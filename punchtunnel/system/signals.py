@@ -1,11 +1,12 @@
 """SIGINT, SIGTERM and SIGHUP as something that a loop can wait for.
 
 An exception raised by a handler can strike between any two steps of the code
-it interrupts, and leave half of each behind.  Here the handler only takes a
-note and makes a descriptor readable; the loops look at it where they can stop.
+it interrupts, and leave a step half done.  Here the handler only notes the
+signal and makes a descriptor readable; the loops look at it where they can
+stop.
 
     SIGINT, SIGTERM     end; the second one at once
-    SIGHUP              end as well, but to a service (-k) it says: try now
+    SIGHUP              end as well; but a service (-k) tries at once
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Wake:
-    """Numbers of signals, noted by anybody and taken by a loop; use it as a context manager.
+    """Numbers of signals on their way to a loop; use it as a context manager.
 
     `note` may be called from a signal handler or from another thread.
     """
@@ -42,32 +43,32 @@ class Wake:
         os.close(self._there)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable after a signal, until `take`."""
+        """Return the descriptor that is readable from a signal until `take`."""
         return self._here
 
     def note(self, number: int) -> None:
-        """Make the loop look up."""
+        """Add a signal, and make the descriptor readable."""
         self._noted.append(number)
-        # Full means that it is readable already.
+        # A full pipe is readable already.
         with contextlib.suppress(OSError):
             os.write(self._there, b"!")
 
     def take(self) -> int | None:
-        """Return the oldest signal that was not taken yet."""
+        """Return the oldest signal that was not taken yet, or None."""
         if not self._noted:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._here, 64)
         return self._noted.pop(0) if self._noted else None
 
     def means_try_now(self, number: int) -> bool:
-        """Tell whether a signal that was taken asks for something else than the end."""
+        """Tell whether a signal that was taken asks to try at once, and not to end."""
         return False
 
     def check(self) -> bool:
-        """Return whether somebody has asked to try now.
+        """Take all signals, and return whether one of them asks to try at once.
 
         Raises:
-            SignalError: A signal that means the end has come.
+            SignalError: One of them asks to end.
         """
         asked = False
         while (number := self.take()) is not None:
@@ -77,20 +78,20 @@ class Wake:
         return asked
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than until a signal; raise SignalError if it means the end."""
+        """Wait for so long, or until a signal; raise SignalError if that asks to end."""
         select.select([self], [], [], seconds)
         self.check()
 
 
 class Signals(Wake):
-    """Handles the signals while it is open.
+    """Handles the signals of this process while it is entered.
 
     A signal that was ignored from the start (nohup, a background job of a
     script) stays ignored.
 
     Args:
-        service: SIGHUP says "try now", unless it comes because the terminal
-            has gone: who closes a window does not want what ran in it to stay.
+        service: SIGHUP asks to try at once, unless it was sent because the
+            terminal is gone: a closed window ends what ran in it.
     """
 
     def __init__(self, service: bool = False) -> None:

@@ -1,7 +1,7 @@
 """What the kernel's TCP is asked for beyond connect, send and receive.
 
-Each option is used where the system has it; where it does not, the function
-does nothing or says "unknown", and the callers work without.
+Each function uses an option where the system has it.  Elsewhere it does
+nothing, or returns that the answer is not known, and its callers do without.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _IPV6_MINHOPCOUNT = 73
 # trip, in microseconds, at this offset.
 _TCP_INFO_SIZE = 104
 _TCP_INFO_RTT = 68
-# In the same structure: how often the SYN was to be sent again, and how many
-# of those copies are on their way as far as this machine knows.
+# In the same structure: how often the SYN was to be sent again, and how many of
+# those copies have left this machine and are not acknowledged.
 _TCP_INFO_RETRANSMITS = 2
 _TCP_INFO_RETRANS = 36
-# And for a connection: segments that came, segments with data that were sent, and
-# bytes a second that arrived lately (all since Linux 4.9).
+# In the same structure since Linux 4.9: segments received, segments with data sent,
+# and the bytes a second that arrived lately.
 _TCP_INFO_PROGRESS_SIZE = 168
 _TCP_INFO_SEGMENTS_IN = 140
 _TCP_INFO_DATA_SEGMENTS_OUT = 156
 _TCP_INFO_DELIVERY_RATE = 160
 # asm-generic/socket.h; Python's socket module does not name it.
 _SO_MAX_PACING_RATE = 47
-# All ones: none.
+# All bits set: no limit.
 _NO_RATE_LIMIT = struct.pack("@l", -1)
 # linux/tcp_states.h
 SYN_SENT = 2
-# Routers quote an expired packet with the TTL that it had left: 1, or 0.
+# Routers quote an expired packet with the TTL that was left of it: 1 or 0.
 _SMALLEST_TTL = 2
 # Not `sock.family`, which makes an enum of the number each time: half a microsecond,
 # several times for each new connection.
@@ -48,17 +48,17 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 def name_of(sockaddr: Sequence[object]) -> str:
-    """Return `host:port` of what getsockname, getpeername or accept gave."""
+    """Return `host:port` of an address that getsockname, getpeername or accept has returned."""
     return join_host_port(str(sockaddr[0]), int(str(sockaddr[1])))
 
 
 def is_unix(sock: socket.socket) -> bool:
-    """Tell whether a socket is no TCP socket, but a Unix one."""
+    """Tell whether a stream socket is a Unix one, and not TCP."""
     return _family(sock) == socket.AF_UNIX
 
 
 def abort(sock: socket.socket) -> None:
-    """Close with RST alone: whoever reads there is told of an error, not of an end."""
+    """Close with RST alone: the program at the other side reads an error, and not EOF."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
     sock.close()
@@ -67,11 +67,11 @@ def abort(sock: socket.socket) -> None:
 def close_with_reset(sock: socket.socket) -> None:
     """Close with FIN and RST, so that the same ports can be dialled again at once.
 
-    The RST is for the hosts: no TIME_WAIT blocks the ports for a minute.  The
-    FIN is for Linux routers on the way: an entry that was closed by RST alone
-    refuses the peer's SYN for ten seconds more, which every further SYN of
-    ours prolongs (nf_conntrack_proto_tcp.c: only IP_CT_TCP_FLAG_CLOSE_INIT,
-    which a FIN sets, lets a SYN take the place of a closed entry).
+    The RST is for the two hosts: no TIME_WAIT blocks the ports for a minute.
+    The FIN is for Linux routers on the way: an entry that was closed by RST
+    alone refuses the peer's SYN for ten seconds more, and each further SYN of
+    ours prolongs that (nf_conntrack_proto_tcp.c: a SYN replaces a closed entry
+    only if IP_CT_TCP_FLAG_CLOSE_INIT is set, which a FIN sets).
     """
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
@@ -79,38 +79,38 @@ def close_with_reset(sock: socket.socket) -> None:
 
 
 def share_port(sock: socket.socket) -> None:
-    """Let other sockets of this user bind the same port, if they ask for it too."""
+    """Let other sockets of this user bind the same port, if they set this option too."""
     if hasattr(socket, "SO_REUSEPORT"):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def send_at_once(sock: socket.socket) -> None:
-    """Do not hold back small segments (Nagle)."""
+    """Switch Nagle's algorithm off: small segments leave at once."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def keep_urgent_bytes(sock: socket.socket) -> None:
-    """Leave the byte that is marked as urgent where it was sent, among the others (RFC 6093 §6)."""
+    """Leave the byte that is marked as urgent in its place among the others (RFC 6093 §6)."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def limit_silence(sock: socket.socket, seconds: float) -> None:
-    """Give the connection up when what was sent is not acknowledged for so long."""
+    """End the connection when sent bytes are not acknowledged for so long."""
     _set_tcp(sock, "TCP_USER_TIMEOUT", int(seconds * 1000))
 
 
 def limit_unsent(sock: socket.socket, size: int) -> None:
-    """Take no more while `size` bytes wait unsent in the kernel."""
+    """Make the socket unwritable while `size` bytes wait unsent in the kernel."""
     _set_tcp(sock, "TCP_NOTSENT_LOWAT", size)
 
 
 def wait_for_bytes(sock: socket.socket, size: int) -> None:
-    """Have it told only once `size` bytes can be read, or the end; what is there can be read before.
+    """Make the socket readable only once it holds `size` bytes, or EOF; a read takes fewer all the same.
 
-    On Linux, which tells at once if a lower number makes it true; others may not.
+    On Linux only: it looks again when the number is lowered, other systems may not.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -118,41 +118,41 @@ def wait_for_bytes(sock: socket.socket, size: int) -> None:
 
 
 def open_receive_window(sock: socket.socket, size: int) -> None:
-    """Let the peer send `size` bytes ahead from the start, on Linux: at most half of tcp_rmem's last number.
+    """Advertise a window of `size` bytes from the start, on Linux; at most half of tcp_rmem's last number.
 
-    The kernel's own measurement follows a peer that starts slowly one round
-    trip behind.  Whoever says that it wants so much at once is given the room
-    (tcp_set_rcvlowat), and keeps it; SO_RCVBUF would be a limit for ever.
+    The kernel's own measurement widens the window one round trip late.  A
+    socket that asks to be readable only with so many bytes gets the room for
+    them (tcp_set_rcvlowat) and keeps it; SO_RCVBUF would be a limit for ever.
     """
     wait_for_bytes(sock, size)
     wait_for_bytes(sock, 1)
 
 
 def time_to_live(sock: socket.socket) -> int:
-    """Return the TTL or hop limit of what is sent."""
+    """Return the TTL or hop limit of the packets that are sent."""
     return sock.getsockopt(*_ttl_option(sock))
 
 
 def set_time_to_live(sock: socket.socket, ttl: int) -> None:
-    """Set the TTL or hop limit of what is sent from now on."""
+    """Set the TTL or hop limit of the packets that are sent from now on."""
     sock.setsockopt(*_ttl_option(sock), ttl)
 
 
 def ignore_expiry(sock: socket.socket, ignore: bool) -> bool:
-    """Make the kernel ignore ICMP time-exceeded for this socket, where it can: on Linux.
+    """Make the kernel ignore ICMP time-exceeded for this socket, on Linux.
 
-    Both families have a smallest TTL for what a socket takes in (RFC 5082).
+    Both families have a minimum TTL for the packets of a socket (RFC 5082).
     `tcp_v4_err` compares it with the packet that the ICMP error quotes, so a
-    small one ignores just what has expired.  `tcp_v6_err` compares it with
-    the ICMP packet itself, so only the largest helps, and then the socket
-    hears nothing at all.
+    small minimum ignores exactly the packets that have expired.  `tcp_v6_err`
+    compares it with the ICMP packet itself, so only the largest minimum helps,
+    and the socket then ignores every packet.
 
     Returns:
-        Whether the socket is deaf to everything until this is undone.
+        Whether the socket ignores every packet until this is undone.
     """
     if sys.platform != "linux":
         return False
-    # A sandbox may know neither of them; then its holds die sooner.
+    # A sandbox may lack both options: its connections in the making then fail sooner.
     with contextlib.suppress(OSError):
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, 255 if ignore else 0)
@@ -162,7 +162,7 @@ def ignore_expiry(sock: socket.socket, ignore: bool) -> bool:
 
 
 def state(sock: socket.socket) -> int:
-    """Return the connection's state as linux/tcp_states.h numbers it; 0 where unknown."""
+    """Return the connection's state as linux/tcp_states.h numbers it; 0 where that is not known."""
     if sys.platform != "linux":
         return 0
     with contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ def state(sock: socket.socket) -> int:
 
 
 def is_stopped_here(sock: socket.socket) -> bool:
-    """Tell whether a dial's SYNs do not leave this machine, as far as its second one tells."""
+    """Tell whether the SYNs of a connect() do not leave this machine, which its second SYN shows."""
     if sys.platform != "linux":
         return False
     with contextlib.suppress(OSError):
@@ -194,13 +194,13 @@ def round_trip(sock: socket.socket) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How a connection does, as the kernel sees it.
+    """What the kernel has measured of a connection.
 
     Attributes:
-        round_trip: Smoothed over the last segments, in seconds.
-        rate: Bytes a second that arrived lately, and were sent in no less time
-            (tcp_rate.c); of a sender that pauses, the best of its bursts.
-        samples: At most so many measurements are in `round_trip`.
+        round_trip: Seconds, smoothed over the last segments.
+        rate: Bytes a second that arrived lately, and that were not sent faster
+            (tcp_rate.c); of a sender that pauses, the rate of its best burst.
+        samples: `round_trip` has at most so many measurements in it.
     """
 
     round_trip: float
@@ -209,7 +209,7 @@ class Progress:
 
 
 def progress(sock: socket.socket) -> Progress | None:
-    """Return how a connection does; None where the kernel does not tell."""
+    """Return what the kernel has measured of a connection; None where it does not tell."""
     if sys.platform != "linux":
         return None
     with contextlib.suppress(OSError):
@@ -224,13 +224,13 @@ def progress(sock: socket.socket) -> Progress | None:
 
 
 def limit_rate(sock: socket.socket, rate: float | None) -> None:
-    """Send at most so many bytes a second, on Linux; None: as many as the congestion control allows.
+    """Send at most `rate` bytes a second, on Linux; None: as many as the congestion control allows.
 
-    TCP spaces its segments from then on, also without a limit.
+    From then on TCP spaces its segments evenly, even without a limit.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            # As much as fits on every system.
+            # At most what fits into an unsigned long of 32 bits.
             value = _NO_RATE_LIMIT if rate is None else struct.pack("@L", min(int(rate), 2**31))
             sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)
 

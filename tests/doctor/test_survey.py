@@ -12,6 +12,7 @@ import pytest
 from punchtunnel.doctor import survey
 from punchtunnel.doctor.facts import Facts
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.punching import ports
 from punchtunnel.system import proc as proc_module
 from punchtunnel.system.routes import Route
 
@@ -121,9 +122,13 @@ def test_the_clock_is_read_or_not_known() -> None:
     assert clock.offset_s is None or clock.error_s > 0
 
 
+def dialling(port: int) -> socket.socket:
+    return ports.dialling_socket(socket.AF_INET, "127.0.0.1", port)
+
+
 def test_a_port_of_the_range_can_be_had_and_shared() -> None:
     rng = random.Random(2)
-    with survey.port_of_range(socket.AF_INET, rng, "127.0.0.1") as sock:
+    with survey.on_some_port(rng, dialling) as sock, dialling(sock.getsockname()[1]):
         assert LOWEST_PORT <= sock.getsockname()[1] <= HIGHEST_PORT
 
 
@@ -136,7 +141,7 @@ def test_ports_that_are_taken_are_passed_over_but_not_for_ever() -> None:
                 return port
 
         with pytest.raises(OSError, match="in use"):
-            survey.port_of_range(socket.AF_INET, Always(), "127.0.0.1")
+            survey.on_some_port(Always(), dialling)
 
 
 def test_other_programs_do_not_get_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_a_target_within_this_machine_is_reached_within_the_call(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_target_that_is_gone_is_told_behind_the_call(run: Any, listener: socket.socket, host: str) -> None:
+def test_a_target_that_is_gone_is_told_after_the_call(run: Any, listener: socket.socket, host: str) -> None:
     port = listener.getsockname()[1]
     listener.close()
 

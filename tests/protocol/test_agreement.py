@@ -27,7 +27,7 @@ from punchtunnel.protocol.agreement import (
     Sealer,
 )
 from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
-from punchtunnel.punching.hole import Settings
+from punchtunnel.punching.settings import Settings
 
 TAG = schedule.channel_tag("")
 LEADER = Hello(bytes(range(16, 32)), TAG, Role.STDIO, Trait.FAST_AES).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -89,8 +88,8 @@ def test_only_legal_pairs_of_roles_fit_and_both_sides_say_the_same(mine: Role, t
 @pytest.mark.parametrize("mine", [S, L, T, L | T, R])
 @pytest.mark.parametrize("checking", ["here", "there", "both"])
 def test_a_side_that_only_checks_fits_every_role_but_the_library(mine: Role, theirs: Role, checking: str) -> None:
-    ours = replace(HIGH, role=mine, traits=Trait.CHECK if checking != "there" else NO_TRAITS)
-    hello = replace(LOW, role=theirs, traits=Trait.CHECK if checking != "here" else NO_TRAITS)
+    ours = HIGH._replace(role=mine, traits=Trait.CHECK if checking != "there" else NO_TRAITS)
+    hello = LOW._replace(role=theirs, traits=Trait.CHECK if checking != "here" else NO_TRAITS)
     actions = received_by(ours, hello)
     if R in (mine, theirs):
         assert actions == [Reject(1, VERSION, hello)]
@@ -99,8 +98,8 @@ def test_a_side_that_only_checks_fits_every_role_but_the_library(mine: Role, the
 
 
 def test_sides_that_only_check_must_agree_on_sealing_all_the_same() -> None:
-    ours = replace(HIGH, traits=Trait.CHECK | Trait.PLAIN)
-    hello = replace(LOW, traits=Trait.CHECK)
+    ours = HIGH._replace(traits=Trait.CHECK | Trait.PLAIN)
+    hello = LOW._replace(traits=Trait.CHECK)
     assert received_by(ours, hello) == [Reject(1, VERSION, hello)]
 
 
@@ -191,7 +190,7 @@ def test_a_connection_to_oneself_is_dropped() -> None:
 def test_another_channel_costs_only_the_connection() -> None:
     election = met(LOW, HIGH)
     election.opened(2)
-    assert election.received(2, replace(HIGH, channel_tag=b"8 bytes.").encode()) == [Drop(2, Why.OTHER_CHANNEL)]
+    assert election.received(2, HIGH._replace(channel_tag=b"8 bytes.").encode()) == [Drop(2, Why.OTHER_CHANNEL)]
 
 
 def test_another_version_is_rejected_at_its_first_byte() -> None:
@@ -202,14 +201,14 @@ def test_another_version_is_rejected_at_its_first_byte() -> None:
 
 
 def test_a_role_that_does_not_fit_is_rejected_with_what_the_peer_said() -> None:
-    listener, other = replace(LOW, role=Role.LISTEN), replace(HIGH, role=Role.LISTEN)
+    listener, other = LOW._replace(role=Role.LISTEN), HIGH._replace(role=Role.LISTEN)
     election = Election(listener)
     election.opened(1)
     assert election.received(1, other.encode()) == [Reject(1, VERSION, other)]
 
 
 def test_two_sides_that_receive_nothing_reject_each_other() -> None:
-    mine, theirs = replace(LOW, traits=Trait.NO_RECEIVE), replace(HIGH, traits=Trait.NO_RECEIVE)
+    mine, theirs = LOW._replace(traits=Trait.NO_RECEIVE), HIGH._replace(traits=Trait.NO_RECEIVE)
     election = Election(mine)
     election.opened(1)
     assert election.received(1, theirs.encode()) == [Reject(1, VERSION, theirs)]
@@ -248,7 +247,7 @@ def outcome(election: Election, conn: int, pieces: Sequence[bytes]) -> list[Acti
     actions: list[Action] = []
     for piece in pieces:
         if actions and isinstance(won := actions[-1], Won):
-            actions[-1] = replace(won, unread=won.unread + piece)
+            actions[-1] = won._replace(unread=won.unread + piece)
         else:
             actions += election.received(conn, piece)
     return actions

@@ -1,15 +1,11 @@
-"""Two machines derive the same ports from their clocks, and dial them politely."""
+"""Two machines derive the same ports from their clocks."""
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import hmac
-import math
-import random
 import struct
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -17,18 +13,10 @@ from hypothesis import strategies as st
 
 from punchtunnel.protocol.schedule import (
     CLOCK_FREE,
-    EXPRESS_PORTS,
-    FIRST_WAIT,
     HIGHEST_PORT,
     LISTENERS_PER_BUCKET,
     LOWEST_PORT,
     MAX_SOCKETS,
-    MOST_SYNS,
-    PATIENT_AFTER,
-    PATIENT_WAIT,
-    SLOW_WAIT,
-    SYNS_SPAN,
-    WAIT_GROWTH,
     PortCounts,
     bucket_ports,
     channel_tag,
@@ -38,10 +26,8 @@ from punchtunnel.protocol.schedule import (
     port_counts,
     port_pairs,
     ports_of,
-    redial_wait,
     retained_buckets,
 )
-from punchtunnel.punching.dialler import HOLD_SHARE, LATER_FAILURES
 
 # Halves of a second are exact in floating point, so borders are borders.
 CLOCKS = st.integers(0, 2 * 4_000_000_000).map(lambda halves: halves / 2)
@@ -227,82 +213,3 @@ def test_a_peer_with_one_address_gets_the_full_plan() -> None:
 def test_more_addresses_never_get_more_ports() -> None:
     plans = [port_counts(addresses, 1) for addresses in range(1, 9)]
     assert plans == sorted(plans, key=lambda counts: (counts.per_bucket, counts.clock_free), reverse=True)
-
-
-# ---- waits
-
-
-@given(failures=st.integers(1, 10**6), waited=st.floats(0, 1e9), seed=st.integers())
-def test_a_wait_is_jittered_by_half_around_a_step_that_grows_to_the_slowest(
-    failures: int, waited: float, seed: int
-) -> None:
-    slowest = SLOW_WAIT if waited < PATIENT_AFTER else PATIENT_WAIT
-    step = min(slowest, FIRST_WAIT * WAIT_GROWTH ** min(failures - 1, 30))
-    assert 0.5 * step <= redial_wait(failures, waited, random.Random(seed)) <= 1.5 * step
-
-
-def test_the_first_wait_is_20_to_60_ms_and_never_the_same() -> None:
-    rng = random.Random(1)
-    waits = [redial_wait(1, 0.0, rng) for _ in range(1000)]
-    assert min(waits) >= 0.02
-    assert max(waits) <= 0.06
-    assert len(set(waits)) > 990
-    assert math.isclose(sum(waits) / 1000, 0.04, rel_tol=0.03)
-
-
-def dials_when_refused_at_once(ports: int, seed: int) -> Callable[[float, float], int]:
-    """Dial `ports` ports for 15 minutes with RTT 0; return a count of dials between two times."""
-    rng = random.Random(seed)
-    dials = []
-    for _ in range(ports):
-        now, failures = 0.0, 0
-        while now < 900:
-            dials.append(now)
-            failures += 1
-            now += redial_wait(failures, now, rng)
-    return lambda start, end: sum(start <= dial < end for dial in dials)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_fewer_than_250_dials_in_the_first_ten_seconds_over_20_ports(seed: int) -> None:
-    assert dials_when_refused_at_once(20, seed)(0, 10) < 250
-
-
-def syns_beside_a_border(border: float, holds: bool, seed: int) -> int:
-    """Dial 20 ports, 8 more from `border` on, and be refused after 50 ms; return the SYNs of ten seconds.
-
-    What counts, and what waits for it, is as in dialler.py: a hold's SYN is sent twice.
-    """
-    rng = random.Random(seed)
-    counted = deque([float("-inf")] * MOST_SYNS, MOST_SYNS)
-    express = 0 if holds else EXPRESS_PORTS.stop - EXPRESS_PORTS.start
-    due = [(0.0, port, 0) for port in range(20)] + [(border, 20 + port, LATER_FAILURES) for port in range(8)]
-    heapq.heapify(due)
-    syns = 0
-    while due[0][0] <= 10:
-        now, port, failures = heapq.heappop(due)
-        held = holds and rng.random() < HOLD_SHARE
-        counted.extend([now] * (1 + held))
-        syns += 1 + (held and now + 1 <= 10)
-        ended = now + (1.05 if held else 0.05)
-        wait = redial_wait(failures + 1, ended, rng, port < express)
-        heapq.heappush(due, (max(ended, counted[0] + SYNS_SPAN) + wait, port, failures + 1))
-    return syns
-
-
-@pytest.mark.parametrize("border", [0.5, 2, 5])
-@pytest.mark.parametrize("holds", [True, False])
-def test_fewer_than_250_syns_in_the_first_ten_seconds_beside_a_border(border: float, holds: bool) -> None:
-    assert max(syns_beside_a_border(border, holds, seed) for seed in range(300)) < 250
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_fewer_than_30_dials_a_second_in_the_next_minutes_over_28_ports(seed: int) -> None:
-    dials = dials_when_refused_at_once(28, seed)
-    assert all(dials(start, start + 10) < 300 for start in range(10, 600, 10))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_fewer_than_10_dials_a_second_after_ten_minutes_over_28_ports(seed: int) -> None:
-    dials = dials_when_refused_at_once(28, seed)
-    assert all(dials(start, start + 10) < 100 for start in range(600, 890, 10))

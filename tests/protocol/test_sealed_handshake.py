@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 
@@ -186,7 +185,7 @@ def test_bytes_behind_the_last_tag_belong_to_the_link() -> None:
 
 
 def test_a_plain_side_says_neither_message_nor_tag() -> None:
-    plain = [replace(hello, traits=Trait.PLAIN) for hello in (LEADER, FOLLOWER)]
+    plain = [hello._replace(traits=Trait.PLAIN) for hello in (LEADER, FOLLOWER)]
     leader, follower = Side(plain[0], None, False), Side(plain[1], None, False)
     join(leader, follower)
     assert leader.won == Won(1, b"", True, plain[1])
@@ -201,7 +200,7 @@ def test_a_plain_side_says_neither_message_nor_tag() -> None:
 @pytest.mark.parametrize("plain_leads", [True, False])
 def test_a_plain_side_and_a_sealed_one_reject_each_other_at_the_hello(strict: bool, plain_leads: bool) -> None:
     hellos = (LEADER, FOLLOWER) if plain_leads else (FOLLOWER, LEADER)
-    mine = replace(hellos[0], traits=Trait.PLAIN)
+    mine = hellos[0]._replace(traits=Trait.PLAIN)
     plain, tight = Side(mine, None, False), Side(hellos[1], cheap(b"x"), strict)
     join(plain, tight)
     assert plain.actions == [Reject(1, VERSION, hellos[1])]
@@ -211,7 +210,7 @@ def test_a_plain_side_and_a_sealed_one_reject_each_other_at_the_hello(strict: bo
 
 @pytest.mark.parametrize("strict_leads", [True, False])
 def test_a_misfit_that_proves_the_secret_is_rejected_on_both_sides_as_proved(strict_leads: bool) -> None:
-    hellos = replace(LEADER, role=Role.TO), replace(FOLLOWER, role=Role.TO)
+    hellos = LEADER._replace(role=Role.TO), FOLLOWER._replace(role=Role.TO)
     leader, follower = (Side(hello, cheap(b"x")) for hello in hellos)
     join(leader, follower)
     assert leader.actions == [Reject(1, VERSION, hellos[1], proved=True)]
@@ -220,8 +219,8 @@ def test_a_misfit_that_proves_the_secret_is_rejected_on_both_sides_as_proved(str
 
 def test_a_misfit_that_does_not_know_the_secret_ends_nothing() -> None:
     """A stranger's hello with a role that does not fit ended a punch without a secret."""
-    listener = Election(replace(LEADER, role=Role.LISTEN), cheap(b"x"), strict=True)
-    stranger = replace(FOLLOWER, role=Role.LISTEN)
+    listener = Election(LEADER._replace(role=Role.LISTEN), cheap(b"x"), strict=True)
+    stranger = FOLLOWER._replace(role=Role.LISTEN)
     listener.opened(1)
     (pick,) = listener.received(1, stranger.encode())
     assert isinstance(pick, Send)
@@ -229,12 +228,12 @@ def test_a_misfit_that_does_not_know_the_secret_ends_nothing() -> None:
     tag, drop = listener.received(1, answer)
     assert isinstance(tag, Send)
     assert drop == Drop(1, Why.NOT_PROVED)
-    assert_still_wins(listener, Side(replace(FOLLOWER, role=Role.TO, nonce=bytes(16)), cheap(b"x")))
+    assert_still_wins(listener, Side(FOLLOWER._replace(role=Role.TO, nonce=bytes(16)), cheap(b"x")))
 
 
 def test_without_a_secret_a_misfit_is_rejected_at_its_hello() -> None:
-    election = Election(replace(LEADER, role=Role.LISTEN), cheap(b""))
-    misfit = replace(FOLLOWER, role=Role.LISTEN)
+    election = Election(LEADER._replace(role=Role.LISTEN), cheap(b""))
+    misfit = FOLLOWER._replace(role=Role.LISTEN)
     election.opened(1)
     assert election.received(1, misfit.encode()) == [Reject(1, VERSION, misfit)]
 
@@ -267,7 +266,7 @@ def test_a_wrong_secret_does_not_stop_the_right_peer(stranger_leads: bool) -> No
     one, stranger = Side(mine, cheap(b"right")), Side(theirs, cheap(b"wrong"))
     join(one, stranger)
     assert one.why == [Why.NOT_PROVED]
-    assert_still_wins(one.election, Side(replace(theirs, nonce=theirs.nonce[::-1]), cheap(b"right")))
+    assert_still_wins(one.election, Side(theirs._replace(nonce=theirs.nonce[::-1]), cheap(b"right")))
 
 
 # ---- how often somebody may try
@@ -341,7 +340,7 @@ def test_what_came_of_each_try_is_told(leads: bool, secret: bytes, role: Role) -
     """Also of a peer that fits only by its secret: it must not use up what it needs for the next time."""
     mine, theirs = (LEADER, FOLLOWER) if leads else (FOLLOWER, LEADER)
     limits = Only(1)
-    side, other = Side(mine, cheap(b"x")), Side(replace(theirs, role=role), cheap(secret))
+    side, other = Side(mine, cheap(b"x")), Side(theirs._replace(role=role), cheap(secret))
     side.election._limits = limits
     join(side, other)
     side.election.end()
@@ -373,7 +372,7 @@ def test_whoever_may_not_try_does_not_keep_another_from_it() -> None:
     for conn in (1, 2):
         election.opened(conn)
     assert election.received(1, FOLLOWER.encode()) == []
-    (pick,) = election.received(2, replace(FOLLOWER, nonce=bytes(16)).encode())
+    (pick,) = election.received(2, FOLLOWER._replace(nonce=bytes(16)).encode())
     assert isinstance(pick, Send)
     assert pick.conn == 2
 
@@ -583,7 +582,7 @@ TALK = st.sampled_from(
 @settings(max_examples=300)
 @given(
     pieces=st.lists(st.binary(max_size=80) | TALK, max_size=8),
-    hello=st.sampled_from([b"", LEADER.encode(), FOLLOWER.encode(), replace(LEADER, role=Role.TO).encode()]),
+    hello=st.sampled_from([b"", LEADER.encode(), FOLLOWER.encode(), LEADER._replace(role=Role.TO).encode()]),
     leads=st.booleans(),
     strict=st.booleans(),
 )

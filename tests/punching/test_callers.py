@@ -18,8 +18,8 @@ from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
-from punchtunnel.punching.punch import open_hole
-from punchtunnel.punching.puncher import MAX_HALFWAY, MOST_UNPROVED
+from punchtunnel.punching.callers import MAX_CONNECTIONS, MOST_UNPROVED
+from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, Rations
 from punchtunnel.reporting.events import Dropped, Event, Opened, Rejected, RejectedAgain
 
@@ -151,7 +151,7 @@ def test_a_crowd_does_not_close_the_connection_that_is_being_tried(two: ThreadPo
     try:
         with dial_first_port(channel, ELSEWHERE) as peer, contextlib.ExitStack() as crowd:
             say_the_last_word = prove(peer, channel)
-            for _ in range(MAX_HALFWAY + 6):
+            for _ in range(MAX_CONNECTIONS + 6):
                 crowd.enter_context(dial_first_port(channel, B))
                 while heard.next(Opened)[1] != B:
                     pass

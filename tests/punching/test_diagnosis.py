@@ -2,83 +2,136 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 
 import pytest
 
 from punchtunnel import words
 from punchtunnel.protocol.hello import NO_TRAITS, Hello, Role, Trait, roles_fit
+from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.diagnosis import Cause, role_name, why_no_hole, why_rejected
 from punchtunnel.punching.hole import Counts
 
 # ---- why there is no hole
 
 # What was counted, how the last dial of each port ended, a part of the sentence.
-WHY_NO_HOLE: dict[str, tuple[Counts, dict[str, int], str]] = {
-    "silence": (Counts(dials=40), {"pending": 20}, "no answer at all to 20"),
-    "silence of all kinds": (Counts(dials=40), {"pending": 9, "silent": 2, "expired": 3}, "no answer at all to 14"),
-    "refused": (Counts(dials=412, refused=412), {"refused": 20}, "412 refused at once: the peer is not punching yet"),
-    "refused while most ports are held": (Counts(dials=40, refused=11), {"pending": 20}, "11 refused at once"),
-    "one odd answer": (Counts(dials=40, refused=1), {"pending": 19, "refused": 1}, "no answer at all to 19"),
-    "unreachable": (Counts(dials=40, unreachable=40), {"unreachable": 20}, "40 unreachable: there is no route"),
-    "no IPv6 here": (Counts(dials=60, unreachable=40), {"unreachable": 20, "pending": 10}, "no answer at all to 10"),
+WHY_NO_HOLE: dict[str, tuple[Counts, dict[Fate, int], str]] = {
+    "silence": (Counts(dials=40), {Fate.PENDING: 20}, "no answer at all to 20"),
+    "silence of all kinds": (
+        Counts(dials=40),
+        {Fate.PENDING: 9, Fate.SILENT: 2, Fate.EXPIRED: 3},
+        "no answer at all to 14",
+    ),
+    "refused": (
+        Counts(dials=412, failed=Counter({Fate.REFUSED: 412})),
+        {Fate.REFUSED: 20},
+        "412 refused at once: the peer is not punching yet",
+    ),
+    "refused while most ports are held": (
+        Counts(dials=40, failed=Counter({Fate.REFUSED: 11})),
+        {Fate.PENDING: 20},
+        "11 refused at once",
+    ),
+    "one odd answer": (
+        Counts(dials=40, failed=Counter({Fate.REFUSED: 1})),
+        {Fate.PENDING: 19, Fate.REFUSED: 1},
+        "no answer at all to 19",
+    ),
+    "unreachable": (
+        Counts(dials=40, failed=Counter({Fate.UNREACHABLE: 40})),
+        {Fate.UNREACHABLE: 20},
+        "40 unreachable: there is no route",
+    ),
+    "no IPv6 here": (
+        Counts(dials=60, failed=Counter({Fate.UNREACHABLE: 40})),
+        {Fate.UNREACHABLE: 20, Fate.PENDING: 10},
+        "no answer at all to 10",
+    ),
     "no IPv6 here, refused": (
-        Counts(dials=60, unreachable=40, refused=20),
-        {"unreachable": 20, "refused": 10},
+        Counts(dials=60, failed=Counter({Fate.UNREACHABLE: 40, Fate.REFUSED: 20})),
+        {Fate.UNREACHABLE: 20, Fate.REFUSED: 10},
         "20 refused at once",
     ),
-    "own firewall": (Counts(dials=40, forbidden=40), {"forbidden": 20}, "40 forbidden by this machine's own firewall"),
-    "unusable": (Counts(dials=40, unusable=40), {"unusable": 20}, "20 ports of this machine in use"),
+    "own firewall": (
+        Counts(dials=40, failed=Counter({Fate.FORBIDDEN: 40})),
+        {Fate.FORBIDDEN: 20},
+        "40 forbidden by this machine's own firewall",
+    ),
+    "unusable": (
+        Counts(dials=40, failed=Counter({Fate.UNUSABLE: 40})),
+        {Fate.UNUSABLE: 20},
+        "20 ports of this machine in use",
+    ),
     "half of the ports unusable": (
-        Counts(dials=174, unusable=160),
-        {"pending": 12, "unusable": 8},
+        Counts(dials=174, failed=Counter({Fate.UNUSABLE: 160})),
+        {Fate.PENDING: 12, Fate.UNUSABLE: 8},
         "8 ports of this machine in use",
     ),
-    "few ports unusable": (Counts(dials=40, unusable=20), {"pending": 18, "unusable": 2}, "no answer at all to 18"),
-    "other channel": (Counts(dials=40, other_channel=1), {"pending": 20}, "give both sides the same --channel"),
-    "strangers": (Counts(dials=40, strangers=20, mute=3), {"pending": 20}, "23 answered but not by a punchtunnel"),
+    "few ports unusable": (
+        Counts(dials=40, failed=Counter({Fate.UNUSABLE: 20})),
+        {Fate.PENDING: 18, Fate.UNUSABLE: 2},
+        "no answer at all to 18",
+    ),
+    "other channel": (Counts(dials=40, other_channel=1), {Fate.PENDING: 20}, "give both sides the same --channel"),
+    "strangers": (Counts(dials=40, strangers=20, mute=3), {Fate.PENDING: 20}, "23 answered but not by a punchtunnel"),
     "strangers, and holds ever since": (
         Counts(dials=202, held_again=180, mute=22),
-        {"pending": 20},
+        {Fate.PENDING: 20},
         "22 answered but not by a punchtunnel",
     ),
     "what is sent is dropped here": (
         Counts(dials=20),
-        {"forbidden": 20},
+        {Fate.FORBIDDEN: 20},
         "20 forbidden by this machine's own firewall",
     ),
     "rewritten": (
-        Counts(dials=40, refused=30, rewritten=5, strangers=5),
-        {"refused": 20},
+        Counts(dials=40, failed=Counter({Fate.REFUSED: 30}), rewritten=5, strangers=5),
+        {Fate.REFUSED: 20},
         "5 connections came from the peer's address, but from another port than expected",
     ),
     "rewritten, but more dials were answered": (
         Counts(dials=40, rewritten=5, strangers=25),
-        {"pending": 20},
+        {Fate.PENDING: 20},
         "20 answered but not by a punchtunnel",
     ),
-    "foreign": (Counts(dials=40, foreign=5), {"pending": 20}, "5 connections came from another address"),
+    "foreign": (Counts(dials=40, foreign=5), {Fate.PENDING: 20}, "5 connections came from another address"),
 }
 
 
-@pytest.mark.parametrize(("counts", "outcomes", "why"), WHY_NO_HOLE.values(), ids=WHY_NO_HOLE.keys())
-def test_why_there_is_no_hole_follows_from_what_was_counted(counts: Counts, outcomes: dict[str, int], why: str) -> None:
-    text = why_no_hole(["203.0.113.7"], 60.0, counts, outcomes)
+@pytest.mark.parametrize(("counts", "fates", "why"), WHY_NO_HOLE.values(), ids=WHY_NO_HOLE.keys())
+def test_why_there_is_no_hole_follows_from_what_was_counted(counts: Counts, fates: dict[Fate, int], why: str) -> None:
+    text = why_no_hole(["203.0.113.7"], 60.0, counts, fates)
     assert text.startswith(f"no hole to 203.0.113.7 in 60 s: {counts.dials} dials")
     assert why in text
 
 
-@pytest.mark.parametrize("outcomes", [{}, {"": 10}])
-def test_nobody_is_blamed_when_nothing_was_dialled(outcomes: dict[str, int]) -> None:
+@pytest.mark.parametrize("fates", [{}, {Fate.UNTRIED: 10}])
+def test_nobody_is_blamed_when_nothing_was_dialled(fates: dict[Fate, int]) -> None:
     """Listening for the other terminal of one machine ended with "0 answered but not by a punchtunnel"."""
-    text = why_no_hole(["127.0.0.1"], 1.0, Counts(), outcomes)
+    text = why_no_hole(["127.0.0.1"], 1.0, Counts(), fates)
     assert "answered but" not in text
     assert "router" not in text
 
 
-@pytest.mark.parametrize("kind", [field.name for field in fields(Counts)])
-def test_no_count_or_outcome_alone_is_without_a_sentence(kind: str) -> None:
-    assert why_no_hole(["home"], 0.5, Counts(**{kind: 1}), {kind: 1}).startswith("no hole to home in 0.5 s: ")
+@pytest.mark.parametrize("kind", [field.name for field in fields(Counts) if field.name != "failed"])
+def test_no_count_alone_is_without_a_sentence(kind: str) -> None:
+    counts = Counts()
+    setattr(counts, kind, 1)
+    assert why_no_hole(["home"], 0.5, counts, {}).startswith("no hole to home in 0.5 s: ")
+
+
+@pytest.mark.parametrize("dials", [0, 1])
+@pytest.mark.parametrize("fate", Fate)
+def test_no_fate_alone_is_without_a_sentence(fate: Fate, dials: int) -> None:
+    counts = Counts(dials=dials, failed=Counter({fate: dials}))
+    assert why_no_hole(["home"], 0.5, counts, {fate: 1}).startswith("no hole to home in 0.5 s: ")
+
+
+@pytest.mark.parametrize("fate", [Fate.CAPTURED, Fate.LOST])
+def test_ports_that_have_opened_for_nothing_show_that_somebody_else_answers(fate: Fate) -> None:
+    text = why_no_hole(["home"], 9.0, Counts(dials=40, mute=23), {fate: 20})
+    assert "23 answered but not by a punchtunnel" in text
 
 
 def test_several_peers_are_named_as_alternatives() -> None:

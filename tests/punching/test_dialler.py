@@ -14,8 +14,14 @@ import pytest
 
 from punchtunnel.errors import LocalError
 from punchtunnel.protocol import schedule
-from punchtunnel.punching.dialler import HOLD_LIFE, MEETING, Dial, Dialler
+from punchtunnel.punching import ports
+from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.candidates import Candidate, Fate, Kind
+from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts
+from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.settings import Settings
+from punchtunnel.punching.strategy import HOLD_LIFE, MEETING, PATIENT_AFTER, PATIENT_WAIT, ScheduledPorts
 from punchtunnel.reporting.events import unreported
 from punchtunnel.system.addresses import Address
 
@@ -46,18 +52,20 @@ class Dice(random.Random):
 class Table:
     """A dialler and all that it plays with."""
 
-    def __init__(self, selector: selectors.BaseSelector, holds: bool) -> None:
+    def __init__(self, selector: selectors.BaseSelector, holds: bool, bind: str | None = A) -> None:
         self.selector = selector
         self.dice = Dice(holds)
         self.counts = Counts()
         self.now = 0.0
         self.opened: list[socket.socket] = []
+        listeners = Listeners(selector, self.counts, unreported, self._on_open, open_to_all=False)
         self.dialler = Dialler(
-            selector, CHANNEL, A, lambda: self.now, self.dice, self.counts, unreported, self._on_open
+            Settings([], CHANNEL, bind=bind), ScheduledPorts(CHANNEL, self.dice, self.now), listeners,
+            selector, lambda: self.now, self.counts, unreported, self._on_open,
         )  # fmt: skip
 
-    def _on_open(self, sock: socket.socket, remote: str, host: str, scheduled: bool, dial: Dial | None) -> None:
-        self.opened.append(sock)
+    def _on_open(self, connection: Connection) -> None:
+        self.opened.append(connection.sock)
 
     def begin(self) -> None:
         """Dial every port once."""
@@ -67,7 +75,7 @@ class Table:
     def settle(self, pending: int) -> None:
         """Let the answers come, until `pending` dials are without one."""
         deadline = time.monotonic() + LONG
-        while self.dialler.outcomes["pending"] > pending:
+        while self.dialler.fates()[Fate.PENDING] > pending:
             assert time.monotonic() < deadline
             for key, _ in self.selector.select(LONG):
                 key.data()
@@ -98,7 +106,7 @@ def test_meeting_dials_all_that_waits_at_once_and_plainly(table: Table) -> None:
     table.begin()
     table.settle(0)
     holds, dials = table.dice.holds, table.counts.dials
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     assert table.counts.dials == dials + len(PORTS)
     assert table.dice.holds == holds
 
@@ -110,7 +118,7 @@ def test_meeting_dials_a_pending_hold_anew_and_leaves_a_pending_plain_dial_alone
     table.begin()
     table.settle(1)
     holds, dials = table.dice.holds, table.counts.dials
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     assert table.counts.dials - dials == len(PORTS) - (0 if holds else 1)
     assert table.dice.holds == holds
     table.settle(1)
@@ -120,10 +128,10 @@ def test_peer_is_met_only_once(table: Table) -> None:
     """A stranger who says hello again and again must not make us dial."""
     table.begin()
     table.settle(0)
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     table.settle(0)
     dials = table.counts.dials
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     assert table.counts.dials == dials
 
 
@@ -134,14 +142,14 @@ def test_strangers_do_not_use_up_the_meeting(table: Table) -> None:
         table.dialler.meet(known=False)
         table.settle(0)
     dials = table.counts.dials
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     assert table.counts.dials == dials + len(PORTS)
 
 
 def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(table: Table) -> None:
     table.begin()
     table.settle(0)
-    table.dialler.meet()
+    table.dialler.meet(known=True)
     table.settle(0)
     holds, dials = table.dice.holds, table.counts.dials
     table.now = MEETING * 0.99
@@ -154,83 +162,88 @@ def test_there_are_no_holds_while_a_connection_is_elected_and_then_there_are(tab
     assert (table.dice.holds > holds) == (holds > 0)
 
 
-def test_refused_dials_wait_where_many_were_made(table: Table) -> None:
-    """Two hundred and fifty SYNs in ten seconds are what a router is spared."""
-    table.begin()
-    table.settle(0)
-    table.now = 100.0
-    dial = next(iter(table.dialler._dials.values()))
-    waits = []
-    for first in (80.0, 95.0):
-        table.dialler._syns.extend([first] + [99.0] * (schedule.MOST_SYNS - 1))
-        dial.failures = 0
-        table.dialler.redial(dial)
-        waits.append(dial.due - table.now)
-    assert 0 < waits[0] < 0.1
-    assert 0 < waits[1] - (schedule.SYNS_SPAN - 5.0) < 0.1, "with its jitter, or all would go at once"
-
-
 @pytest.mark.parametrize("table", [True], indirect=True)
-def test_captured_holds_become_patient_like_other_dials(table: Table, silent_port: int) -> None:
+def test_captured_holds_are_made_anew_at_once_and_after_minutes_when_they_are_due(
+    table: Table, silent_port: int
+) -> None:
     """They were made anew every 0.9 s for as long as the punch lasted: 20 SYNs a second for months."""
-    assert silent_port in PORTS
+    silent = Candidate(Kind.SAME_PORT, Address(socket.AF_INET, B), silent_port, silent_port)
+    other = silent._replace(own_port=PORTS[0], far_port=PORTS[0])
     table.begin()
     table.settle(1)
-    (pending,) = (dial for dial in table.dialler._dials.values() if dial.sock is not None)
-    table.dialler.capture()
+    table.dialler.ended(other, Fate.CAPTURED)
     table.now = HOLD_LIFE
     table.dialler.start_due()
-    made_anew: socket.socket | None = pending.sock
-    assert made_anew is not None, "at once, at first"
     table.settle(1)
-    table.now = schedule.PATIENT_AFTER + LONG
-    pending.started = table.now - HOLD_LIFE
-    for dial in table.dialler._dials.values():
-        dial.due = max(dial.due, table.now + 1)
+    assert table.counts.held_again == 1
+    assert table.dialler.fates()[Fate.PENDING] == 1, "at once, at first"
+    table.now = PATIENT_AFTER
     table.dialler.start_due()
-    assert table.dialler.outcomes["pending"] == 0
-    assert schedule.PATIENT_WAIT / 2 <= pending.due - table.now <= schedule.PATIENT_WAIT * 1.5
+    table.settle(0)
+    assert table.counts.held_again == 2
+    assert table.dialler.fates()[Fate.SILENT] == 1
+    table.now += PATIENT_WAIT / 2 - 0.01
+    table.dialler.start_due()
+    table.settle(0)
+    table.now += PATIENT_WAIT + 0.02
+    table.dialler.start_due()
+    table.settle(1)
+    assert table.dialler.fates()[Fate.PENDING] == 1
 
 
-def test_starting_over_forgets_what_other_routers_did(table: Table) -> None:
+def test_a_family_whose_holds_expire_is_dialled_plainly(table: Table) -> None:
     table.begin()
     table.settle(0)
-    table.dialler.capture()
-    table.dialler._mortal.add(socket.AF_INET)
-    table.dialler.start_over()
-    assert not table.dialler._captured
-    assert not table.dialler._mortal
+    holds, dials = table.dice.holds, table.counts.dials
+    table.dialler.ended(Candidate(Kind.SAME_PORT, Address(socket.AF_INET, B), PORTS[0], PORTS[0]), Fate.EXPIRED)
+    table.now = LONG
+    table.dialler.start_due()
+    assert table.counts.dials == dials + len(PORTS)
+    assert table.dice.holds == holds
 
 
-def dialler_bound_to(bind: str, selector: selectors.BaseSelector) -> Dialler:
-    return Dialler(
-        selector, CHANNEL, bind, lambda: 0.0, random.Random(1), Counts(), unreported, lambda *_: None
-    )  # fmt: skip
+def test_the_end_that_can_bind_the_far_port_of_a_pair_listens_and_the_other_dials() -> None:
+    ourselves = (Address(socket.AF_INET, A, own=True),)
+    pairs = schedule.port_pairs(CHANNEL, schedule.current_buckets(NOW), schedule.PortCounts())
+    with selectors.DefaultSelector() as selector:
+        one, other = Table(selector, holds=True, bind=None), Table(selector, holds=True, bind=None)
+        for table in (one, other):
+            table.dialler.plan(ourselves, NOW)
+            table.dialler.start_due()
+        assert one.dialler.fates() == {Fate.UNTRIED: len(pairs)}
+        assert (one.counts.dials, other.counts.dials) == (0, len(pairs))
+        deadline = time.monotonic() + LONG
+        while min(len(one.opened), len(other.opened)) < len(pairs):
+            assert time.monotonic() < deadline
+            for key, _ in selector.select(LONG):
+                key.data()
+        for table in (one, other):
+            table.dialler.close()
+            for sock in table.opened:
+                sock.close()
 
 
 def test_a_link_local_address_is_bound_with_its_interface() -> None:
     """Python's bind() takes a scope of 0 where there is none, and the kernel then refuses the address."""
-    with selectors.DefaultSelector() as selector:
-        dialler = dialler_bound_to("fe80::1%lo", selector)
-        assert dialler._place(socket.AF_INET6, 9, own=False) == ("fe80::1", 9, 0, socket.if_nametoindex("lo"))
-        assert dialler_bound_to("fe80::1%7", selector)._place(socket.AF_INET6, 9, own=False) == ("fe80::1", 9, 0, 7)
+    assert ports.place(socket.AF_INET6, "fe80::1%lo", 9) == ("fe80::1", 9, 0, socket.if_nametoindex("lo"))
+    assert ports.place(socket.AF_INET6, "fe80::1%7", 9) == ("fe80::1", 9, 0, 7)
 
 
 @pytest.mark.parametrize("bind", ["fe80::1%nosuch", "fe80::1%lo"])
 def test_an_address_that_is_gone_is_no_other_punchtunnel(bind: str) -> None:
     with selectors.DefaultSelector() as selector:
-        dialler = dialler_bound_to(bind, selector)
+        dialler = Table(selector, holds=True, bind=bind).dialler
         with pytest.raises(LocalError, match="not an address of this machine"):
             dialler.plan((Address(socket.AF_INET6, "fe80::2", 1),), NOW)
 
 
 def test_another_error_than_a_port_in_use_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Dialler, *arguments: object, **more: object) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Dialler, "_place", refuse)
+    monkeypatch.setattr(ports, "place", refuse)
     with selectors.DefaultSelector() as selector:
-        dialler = dialler_bound_to(A, selector)
+        dialler = Table(selector, holds=True).dialler
         dialler.plan((Address(socket.AF_INET, B),), NOW)
         with pytest.raises(LocalError, match="cannot bind a port: Permission denied"):
             dialler.start_due()

@@ -14,13 +14,12 @@ from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role
-from punchtunnel.punching.hole import Settings
-from punchtunnel.punching.punch import open_hole
+from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, Rations
+from punchtunnel.punching.settings import Settings
 
 A, B = "127.0.0.1", "127.0.0.2"
-# The tries that are free are gone in half of it.
-WAIT = 1.5
+WAIT = 3.0
 ANSWER_SIZE = HELLO_SIZE + len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE
 
 

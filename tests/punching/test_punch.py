@@ -9,7 +9,6 @@ import random
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +22,15 @@ from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalErr
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
-from punchtunnel.punching import puncher
+from punchtunnel.punching import callers, warmup
+from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
-from punchtunnel.punching.hole import Counts, Hole, Settings
-from punchtunnel.punching.punch import open_hole
+from punchtunnel.punching.hole import Counts, Hole
+from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.puncher import open_hole
+from punchtunnel.punching.settings import Settings
+from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
@@ -246,7 +250,7 @@ def test_hello_is_said_while_the_ciphers_are_still_being_loaded(
 ) -> None:
     """On a slow machine that took a second, in which the peer gave up every connection."""
     loaded = threading.Event()
-    monkeypatch.setattr(sys.modules["punchtunnel.punching.puncher"], "preload", lambda: loaded.wait(LONG))
+    monkeypatch.setattr(warmup, "preload", lambda: loaded.wait(LONG))
     end = two.submit(open_hole, settings(B, A, channel))
     try:
         with dial_first_port(channel, source=B) as sock:
@@ -300,8 +304,7 @@ def test_round_trip_is_not_what_crossing_syns_make_of_it(
     told: float,
 ) -> None:
     monkeypatch.setattr(tcp, "round_trip", lambda _: estimated)
-    candidate = puncher._Candidate(tcp_pair[0], "", "", 0.0, 0.0, True, None, answered=answered)
-    assert puncher._round_trip(candidate) == told
+    assert Connection(tcp_pair[0], "", "", scheduled=True, answered=answered).round_trip == told
 
 
 def test_hole_knows_how_long_the_agreement_took(
@@ -309,7 +312,7 @@ def test_hole_knows_how_long_the_agreement_took(
 ) -> None:
     """Of both sides, also where the kernel knows nothing."""
     monkeypatch.setattr(tcp, "round_trip", lambda _: 0.0)
-    monkeypatch.setattr(puncher, "COMPUTING", 0.0)
+    monkeypatch.setattr(callers, "COMPUTING", 0.0)
     found: list[object] = []
 
     def report(event: Event) -> None:
@@ -403,6 +406,16 @@ def test_every_failed_dial_is_counted(channel: str) -> None:
     assert dials == len(counts) > 20
 
 
+def dialler_alone(
+    channel: str, bind: str | None, selector: selectors.BaseSelector, monotonic: Callable[[], float], counts: Counts
+) -> Dialler:
+    listeners = Listeners(selector, counts, unreported, lambda _: None, open_to_all=False)
+    strategy = ScheduledPorts(channel, random.Random(1), monotonic())
+    return Dialler(
+        Settings([], channel, bind=bind), strategy, listeners, selector, monotonic, counts, unreported, lambda _: None
+    )
+
+
 def test_family_that_cannot_be_bound_does_not_end_the_other(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many busy places of one family as there are ports ended the punch of both."""
     real = socket.socket
@@ -414,13 +427,11 @@ def test_family_that_cannot_be_bound_does_not_end_the_other(channel: str, monkey
 
     monkeypatch.setattr(socket, "socket", without_ipv6)
     with selectors.DefaultSelector() as selector:
-        dialler = Dialler(
-            selector, channel, None, time.monotonic, random.Random(1), Counts(), unreported, lambda *_: None
-        )  # fmt: skip
+        dialler = dialler_alone(channel, None, selector, time.monotonic, Counts())
         both_families = (Address(socket.AF_INET, B), Address(socket.AF_INET6, "::1"))
         dialler.plan(both_families, 1e9)
         dialler.start_due()
-        assert dialler.outcomes["pending"]
+        assert dialler.fates()[Fate.PENDING]
         dialler.close()
 
 
@@ -443,13 +454,13 @@ def test_starting_over_dials_what_waits_and_what_nobody_has_answered(channel: st
     counts = Counts()
     silent = schedule.bucket_ports(channel, schedule.CLOCK_FREE, 1)[0]
     with selectors.DefaultSelector() as selector, full_queue(B, silent):
-        dialler = Dialler(selector, channel, A, lambda: now, random.Random(1), counts, unreported, lambda *_: None)
+        dialler = dialler_alone(channel, A, selector, lambda: now, counts)
         dialler.plan((Address(socket.AF_INET, B),), 1e9)
         dialler.start_due()
-        while counts.refused < len(dialler.ports) - 1:
+        while counts.failed[Fate.REFUSED] < len(dialler.ports) - 1:
             for key, _ in selector.select(LONG):
                 key.data()
-        assert dialler.outcomes == {"refused": len(dialler.ports) - 1, "pending": 1}
+        assert dialler.fates() == {Fate.REFUSED: len(dialler.ports) - 1, Fate.PENDING: 1}
         dialled = counts.dials
         dialler.start_due()
         assert counts.dials == dialled

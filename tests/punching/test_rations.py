@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punchtunnel.punching.callers import EVERYBODY_ELSE, Caller
 from punchtunnel.punching.rations import (
-    EVERYBODY_ELSE,
     FREE_TRIES,
     LONG_TRY,
     RESERVED_TRIES,
     SHORT_TRIES,
     TRY_EVERY,
-    Caller,
     Rations,
     Tries,
 )
@@ -62,7 +61,7 @@ def spend(table: Desk, caller: Caller) -> list[int]:
     spent: list[int] = []
     while True:
         conn = len(table.callers)
-        table.callers[conn] = replace(caller, place=f"place {conn}")
+        table.callers[conn] = caller._replace(place=f"place {conn}")
         if table.tries.choose(nonces(conn)) is None:
             return spent
         table.tries.began(conn, nonces(conn)[conn])

@@ -7,17 +7,24 @@ long until both have the hole?  Without the order of rations.py it was minutes.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
-from punchtunnel.protocol.election import ACCEPT, PICK, Action, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.election import ACCEPT, PICK, Election
 from punchtunnel.protocol.hello import Hello, Role
-from punchtunnel.punching.puncher import CLOCK_CHECK, DECISION_TIMEOUT, PICK_TIMEOUT
-from punchtunnel.punching.rations import FREE_TRIES, TRY_EVERY, Caller, Rations, Tries
+from punchtunnel.punching.callers import PICK_TIMEOUT, Callers, Connection
+from punchtunnel.punching.hole import Counts
+from punchtunnel.punching.nomination import Nomination
+from punchtunnel.punching.puncher import CLOCK_CHECK
+from punchtunnel.punching.rations import FREE_TRIES, TRY_EVERY, Rations, Tries
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting.events import unreported
+from punchtunnel.system.addresses import Address
 
 TAG = bytes(8)
 ADDRESS = "198.51.100.7"
@@ -41,70 +48,95 @@ class CheapGroup:
         return sha256(self.secret + b"".join(sorted((self.message, message)))).digest()
 
 
-@dataclass
-class Connection:
-    """One connection as puncher.py sees it."""
-
-    stranger: int | None
-    port: int
-    opened: float
-    picked: float = float("inf")
-
-
-class Side:
-    """What puncher.py does with an election, without sockets: it closes what takes too long, and asks again."""
-
-    def __init__(self, world: World, nonce: bytes, rng: random.Random) -> None:
-        self.world = world
-        self.connections: dict[int, Connection] = {}
-        tries = Tries(self.caller, Rations(lambda: world.now), rng)
-        self.election = Election(Hello(nonce, TAG, Role.STDIO), lambda: agreement(rng), strict=True, limits=tries)
-        self.won: Won | None = None
-        self.proofs = 0
-
-    def caller(self, conn: int) -> Caller:
-        port = self.connections[conn].port
-        return Caller(ADDRESS, f"{ADDRESS}:{port}", port < SCHEDULED)
-
-    def open(self, conn: int, stranger: int | None, port: int) -> None:
-        self.connections[conn] = Connection(stranger, port, self.world.now)
-        self.perform(self.election.opened(conn))
-
-    def perform(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Won):
-                self.won = action
-            elif isinstance(action, Send):
-                self.send(action.conn, action.data)
-            elif action.conn in self.connections:
-                assert isinstance(action, Drop | Reject)
-                self.world.closed(self, action.conn)
-
-    def send(self, conn: int, data: bytes) -> None:
-        if conn in self.connections:
-            if self.election.engaged(conn):
-                self.connections[conn].picked = self.world.now
-            self.proofs += len(data) in (TAG_SIZE, len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE)
-            self.world.carry(self, conn, data)
-
-    def receive(self, conn: int, data: bytes) -> None:
-        if conn in self.connections and self.won is None:
-            self.perform(self.election.received(conn, data))
-
-    def tick(self) -> None:
-        for conn, one in list(self.connections.items()):
-            end = one.opened + DECISION_TIMEOUT if one.picked == float("inf") else one.picked + PICK_TIMEOUT
-            if self.won is None and conn in self.connections and end <= self.world.now:
-                self.world.closed(self, conn)
-        if self.won is None and self.world.now % CLOCK_CHECK == 0:
-            self.perform(self.election.retry())
-
-
 def agreement(rng: random.Random) -> Agreement:
     made = Agreement.__new__(Agreement)
     made.message = b"S" + rng.randbytes(32)
     made._spake = CheapGroup(b"tiger", made.message)
     return made
+
+
+class Wire:
+    """One end of a connection: what a nomination uses of a socket, carried by the world's mail."""
+
+    def __init__(self, side: Side, port: int, stranger: int | None = None) -> None:
+        self.side = side
+        self.port = port
+        self.stranger = stranger
+        self.other: Wire | None = None
+        self.came = b""
+
+    def send(self, data: bytes) -> int:
+        self.side.proofs += len(data) in (TAG_SIZE, len(ACCEPT) + MESSAGE_SIZE + TAG_SIZE)
+        self.side.world.carry(self, data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        data, self.came = self.came[:size], self.came[size:]
+        return data
+
+    def getsockname(self) -> tuple[str, int]:
+        return ADDRESS, self.port
+
+    def close(self) -> None:
+        self.side.world.closed(self)
+
+    def shutdown(self, _: int) -> None: ...
+
+    def setsockopt(self, *_: object) -> None: ...
+
+    def getsockopt(self, *_: object) -> bytes:
+        raise OSError("no estimate of the round trip")
+
+
+class Wires(dict[Wire, Callable[[], None]]):
+    """In the place of a selector: calls back when the world delivers something."""
+
+    def register(self, wire: Wire, _: int, data: Callable[[], None]) -> None:
+        self[wire] = data
+
+    def unregister(self, wire: Wire) -> None:
+        del self[wire]
+
+
+class NoDialler:
+    """The wires of this test are opened by the world."""
+
+    def meet(self, *, known: bool) -> None: ...
+
+
+class Side:
+    """One process: everything between an open connection and a winner, as in a punch."""
+
+    def __init__(self, world: World, nonce: bytes, rng: random.Random) -> None:
+        self.world = world
+        self.wires = Wires()
+        self.callers = Callers()
+        self.callers.addresses = (Address(socket.AF_INET, ADDRESS),)
+        tries = Tries(self.callers.who, Rations(lambda: world.now), rng)
+        self.election = Election(Hello(nonce, TAG, Role.STDIO), lambda: agreement(rng), strict=True, limits=tries)
+        settings = Settings([ADDRESS], role=Role.STDIO, secret=b"tiger")
+        dialler: Any = NoDialler()
+        selector: Any = self.wires
+        self.nomination = Nomination(
+            settings, self.election, self.callers, dialler, selector, lambda: world.now, Counts(), unreported
+        )
+        self.proofs = 0
+
+    def open(self, wire: Wire) -> None:
+        sock: Any = wire
+        scheduled = wire.port < SCHEDULED
+        self.nomination.admit(Connection(sock, f"{ADDRESS}:{wire.port}", ADDRESS, scheduled))
+
+    def receive(self, wire: Wire, data: bytes) -> None:
+        if wire in self.wires and self.nomination.winner is None:
+            wire.came += data
+            self.wires[wire]()
+
+    def tick(self) -> None:
+        if self.nomination.winner is None:
+            self.nomination.expire(self.world.now)
+        if self.nomination.winner is None and self.world.now % CLOCK_CHECK == 0:
+            self.nomination.retry()
 
 
 class World:
@@ -116,8 +148,10 @@ class World:
         self.kind = kind
         # So many of them have taken ports of the schedule, from the last one down.
         self.taken = scheduled
-        self.conns = 0
-        self.mail: list[tuple[Side | None, int, bytes]] = []
+        self.strangers = 0
+        self.mail: list[tuple[Wire, bytes]] = []
+        # Strangers who were turned away.
+        self.returning: list[int] = []
         self.we = Side(self, b"\x80" * 16, self.rng)
         self.peer = Side(self, (b"\x90" if peer_leads else b"\x70") * 16, self.rng)
         for stranger in range(crowd):
@@ -125,65 +159,60 @@ class World:
 
     def connect(self, stranger: int) -> None:
         """Let a stranger come, with a new nonce and all that it has to say unasked."""
-        self.conns += 1
-        conn, nonce = self.conns, self.rng.randbytes(15)
-        self.we.open(conn, stranger, SCHEDULED - 1 - stranger if stranger < self.taken else 1000 + conn)
+        self.strangers += 1
+        port = SCHEDULED - 1 - stranger if stranger < self.taken else 1000 + self.strangers
+        wire, nonce = Wire(self.we, port, stranger), self.rng.randbytes(15)
+        self.we.open(wire)
         leads = self.kind == "picks and proves wrong"
         said = Hello((b"\xff" if leads else b"\x01") + nonce, TAG, Role.STDIO).encode()
-        self.mail.append((self.we, conn, said + (PICK + WRONG if leads else b"")))
+        self.mail.append((wire, said + (PICK + WRONG if leads else b"")))
 
     def connect_peer(self, port: int) -> None:
-        self.conns += 1
-        for side in (self.we, self.peer):
-            side.open(self.conns, None, port)
+        ours, theirs = Wire(self.we, port), Wire(self.peer, port)
+        ours.other, theirs.other = theirs, ours
+        self.we.open(ours)
+        self.peer.open(theirs)
 
-    def carry(self, origin: Side, conn: int, data: bytes) -> None:
-        stranger = origin.connections[conn].stranger
-        if stranger is None:
-            self.mail.append((self.peer if origin is self.we else self.we, conn, data))
+    def carry(self, origin: Wire, data: bytes) -> None:
+        if origin.other is not None:
+            self.mail.append((origin.other, data))
         elif data.startswith(PICK) and self.kind == "answers and proves wrong":
-            self.mail.append((self.we, conn, ACCEPT + WRONG + bytes(TAG_SIZE)))
+            self.mail.append((origin, ACCEPT + WRONG + bytes(TAG_SIZE)))
         elif data.startswith(ACCEPT):
-            self.mail.append((self.we, conn, bytes(TAG_SIZE)))
+            self.mail.append((origin, bytes(TAG_SIZE)))
 
-    def closed(self, side: Side, conn: int) -> None:
-        """Close a connection on both sides; a stranger is back at the next tick."""
-        one = side.connections.pop(conn)
-        side.perform(side.election.lost(conn))
-        other = self.peer if side is self.we else self.we
-        if one.stranger is not None:
-            self.mail.append((None, one.stranger, b""))
-        elif conn in other.connections:
-            self.closed(other, conn)
+    def closed(self, wire: Wire) -> None:
+        """Tell the other side; a stranger comes back."""
+        if wire.stranger is not None:
+            self.returning.append(wire.stranger)
+        elif wire.other is not None:
+            self.mail.append((wire.other, b""))
 
     def tick(self) -> None:
         self.now += STEP
         self.we.tick()
         self.peer.tick()
+        if self.we.nomination.winner is None and self.now % CLOCK_CHECK == 0:
+            returning, self.returning = self.returning, []
+            for stranger in returning:
+                self.connect(stranger)
         while self.mail:
             letters, self.mail = self.mail, []
-            for side, conn, data in letters:
-                if side is not None:
-                    side.receive(conn, data)
-                elif self.we.won is None and self.now % CLOCK_CHECK == 0:
-                    self.connect(conn)
-                else:
-                    self.mail.append((None, conn, b""))
-            if all(side is None for side, _, _ in self.mail):
-                break
+            for receiver, data in letters:
+                receiver.side.receive(receiver, data)
 
     def seconds_for(self, ports: Sequence[int], limit: float) -> float:
         """Let the peer come after a while, from these ports, and tell when both have the hole."""
         while self.now < AHEAD:
             self.tick()
-        while self.we.won is None or self.peer.won is None:
+        while (ours := self.we.nomination.winner) is None or (theirs := self.peer.nomination.winner) is None:
             assert self.now < AHEAD + limit, "the peer was kept out"
-            for port in sorted(set(ports) - {one.port for one in self.peer.connections.values()}):
+            for port in sorted(set(ports) - {wire.port for wire in self.peer.wires}):
                 # As after the jittered wait of a dial.  In step with the rations it would miss every turn, or none.
                 if self.rng.random() < REDIAL:
                     self.connect_peer(port)
             self.tick()
-        assert self.we.won.conn == self.peer.won.conn
+        assert ours.connection.sock.other is theirs.connection.sock  # type: ignore[attr-defined]
         # The last one was the peer's; the others tested no more secrets than they may.
         assert self.we.proofs <= 1 + FREE_TRIES + self.now / TRY_EVERY
         return self.now - AHEAD
@@ -223,13 +252,14 @@ def test_peer_on_other_ports_draws_lots_with_the_strangers(kind: str, peer_leads
 def test_leader_that_was_slow_finds_the_one_connection_that_is_not_dead() -> None:
     """Connections that the peer had given up took the five free tries, and the next came ten seconds later."""
     world = World(1, "says hello", peer_leads=False, crowd=0)
-    for port in range(10):
-        world.we.open(port, None, port)
-    election, picked = world.we.election, set()
-    for conn in range(10):
-        election.received(conn, world.peer.election.mine.encode())
+    we, picked = world.we, set()
+    wires = [Wire(we, port) for port in range(10)]
+    for wire in wires:
+        we.open(wire)
+        we.receive(wire, world.peer.election.mine.encode())
     for _ in range(10):
-        assert election.picked is not None
-        picked.add(election.picked)
-        election.lost(election.picked)
+        assert we.election.picked is not None
+        picked.add(we.election.picked)
+        dead: Any = we.callers.connections[we.election.picked].sock
+        we.receive(dead, b"")
     assert len(picked) == 10

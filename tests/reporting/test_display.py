@@ -289,7 +289,7 @@ def test_progress_in_a_log_is_a_line_now_and_then() -> None:
 
 
 def test_progress_gives_way_to_what_comes_out_of_the_tunnel(terminal: Terminal) -> None:
-    """stdout on the same terminal began behind the line, and was overwritten by the next one."""
+    """stdout on the same terminal began at the end of the line, and was overwritten by the next one."""
     display = terminal.display(PROGRESS)
     play(display, HOLE, LINK_UP, traffic(1.0, 0, 0))
     display.give_way()

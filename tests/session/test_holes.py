@@ -8,8 +8,9 @@ import pytest
 
 from punchtunnel.errors import Exit, LocalError, NoHoleError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.hole import Counts, Hole, Settings
+from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting.events import Checked, Event, PunchingAgain
 from punchtunnel.session import holes
 from punchtunnel.session.holes import FINAL, REJECTION_PAUSE, Holes

@@ -125,7 +125,7 @@ class Chat:
         return self.now - began
 
     def warm_up(self) -> None:
-        """Let the next message be the one behind which it spins."""
+        """Let the next message be the one after which it spins."""
         for _ in range(SHORT_WAITS - 1):
             self.message()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from punchtunnel.punching.hole import LAST_WAIT, LONGEST_EXTENSION, SHORTEST_WAIT, Settings
+from punchtunnel.punching.settings import LAST_WAIT, LONGEST_EXTENSION, SHORTEST_WAIT, Settings
 
 
 @pytest.mark.parametrize(

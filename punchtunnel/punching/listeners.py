@@ -1,0 +1,128 @@
+"""The listeners of one punch.
+
+They catch a peer whose router has rewritten its port, or that dials first when
+this host is public (schedule.LISTENERS_PER_BUCKET says why there are few).  On
+one machine, the end of a pair that can bind the far port listens on it.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable, Container, Sequence
+from typing import NamedTuple
+
+from punchtunnel.errors import NO_RESOURCES
+from punchtunnel.punching import ports
+from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.hole import Counts
+from punchtunnel.reporting import events
+from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
+
+Place = tuple[socket.AddressFamily, int]
+
+
+class _Listener(NamedTuple):
+    sock: socket.socket
+    port: int
+    pair: bool
+
+
+class Listeners:
+    """Opens listeners, and takes the connections that come to them from the peer.
+
+    Args:
+        selector: Calls `key.data()` for what becomes ready.
+        counts: Where connections are counted.
+        report: Where events go.
+        on_open: Called with each connection; the callee owns its socket.
+        open_to_all: Take connections from other addresses than the peer's too.
+
+    Attributes:
+        addresses: The peer's.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        counts: Counts,
+        report: events.Report,
+        on_open: Callable[[Connection], None],
+        *,
+        open_to_all: bool,
+    ) -> None:
+        self._selector = selector
+        self._counts = counts
+        self._report = report
+        self._on_open = on_open
+        self._open_to_all = open_to_all
+        self.addresses: Sequence[Address] = ()
+        self._listeners: dict[Place, _Listener] = {}
+        # Not watched until `resume`.
+        self._paused: list[_Listener] = []
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._listeners
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def open(self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool) -> None:
+        """Make sure that this process, and no other user of the machine, listens on a port.
+
+        Args:
+            family: AF_INET or AF_INET6.
+            host: Literal address of this machine, or None for any.
+            port: Its number.
+            pair: It is the far port of a pair: no dial has it, and every connection to it is the other end's.
+
+        Raises:
+            OSError: The port is taken, or cannot be bound.
+        """
+        if (family, port) in self._listeners:
+            return
+        sock = ports.listening_socket(family, host, port, shared=not pair)
+        listener = self._listeners[family, port] = _Listener(sock, port, pair)
+        self._watch(listener)
+
+    def resume(self) -> None:
+        """Watch again what was paused because the process was out of descriptors."""
+        while self._paused:
+            self._watch(self._paused.pop())
+
+    def keep(self, places: Container[Place]) -> None:
+        """Close the listeners at all other places."""
+        for place in [place for place in self._listeners if place not in places]:
+            listener = self._listeners.pop(place)
+            if listener in self._paused:
+                self._paused.remove(listener)
+            else:
+                self._selector.unregister(listener.sock)
+            listener.sock.close()
+
+    def _watch(self, listener: _Listener) -> None:
+        self._selector.register(listener.sock, selectors.EVENT_READ, lambda: self._on_accept(listener))
+
+    def _on_accept(self, listener: _Listener) -> None:
+        try:
+            sock, remote = listener.sock.accept()
+        except OSError as error:
+            if error.errno in NO_RESOURCES:
+                # The connection stays in the queue, and the selector would tell of it again at once.
+                self._selector.unregister(listener.sock)
+                self._paused.append(listener)
+            return
+        sock.setblocking(False)
+        name, host = tcp.name_of(remote), str(remote[0]).partition("%")[0]
+        # Each interface has its own fe80::1.
+        scope = remote[3] if len(remote) == 4 else 0
+        welcome = listener.pair or self._open_to_all
+        if not welcome and all((address.host, address.scope) != (host, scope) for address in self.addresses):
+            self._counts.foreign += 1
+            self._report(events.ForeignDial(remote=name))
+            tcp.close_with_reset(sock)
+            return
+        scheduled = listener.pair or remote[1] == listener.port
+        self._counts.rewritten += not scheduled
+        self._on_open(Connection(sock, name, host, scheduled))

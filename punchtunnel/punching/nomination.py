@@ -1,0 +1,240 @@
+"""Performs the election over the sockets of the callers, until one connection has won.
+
+    connection opens ──> admit ──> bytes ──> election ──> Send, Drop, Reject ──┐
+                                     ▲                                         │
+                                     └───────────── sockets <──────────────────┘
+                                                    Won: the winner
+
+Every connection that closes is told to the dialler, which may dial its ports again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from punchtunnel import words
+from punchtunnel.errors import RejectedError
+from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
+from punchtunnel.protocol.hello import Trait
+from punchtunnel.punching import diagnosis
+from punchtunnel.punching.callers import MOST_UNPROVED, Callers, Connection
+from punchtunnel.punching.candidates import Fate
+from punchtunnel.punching.dialler import Dialler
+from punchtunnel.punching.hole import Counts, Hole
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting import events
+from punchtunnel.system import tcp
+
+# Seconds for which a refused peer may still read why.
+FAREWELL_TIMEOUT = 1.0
+
+
+class Winner(NamedTuple):
+    """The elected connection, and what the election says of it."""
+
+    connection: Connection
+    won: Won
+
+    def hole(self, settings: Settings, waited: float, counts: Counts) -> Hole:
+        """Return it as a hole; `waited` is seconds from the start of the punch."""
+        sock, won = self.connection.sock, self.won
+        sock.setblocking(True)
+        return Hole(
+            sock=sock,
+            local=tcp.name_of(sock.getsockname()),
+            remote=self.connection.remote,
+            unread=won.unread,
+            leads=won.leads,
+            role=won.hello.role,
+            traits=won.hello.traits,
+            waited=waited,
+            counts=counts,
+            keys=won.keys,
+            fast_aes=Trait.FAST_AES in settings.traits & won.hello.traits,
+        )
+
+
+class Nomination:
+    """Joins callers and election.
+
+    Args:
+        settings: Of this side.
+        election: Decides.
+        callers: The connections; those of them that are closed leave it.
+        dialler: Told when the peer is heard, and when a connection that it has dialled is closed.
+        selector: Calls `key.data()` for what becomes ready.
+        monotonic: Steady time in seconds.
+        counts: Where connections are counted.
+        report: Where events go.
+
+    Attributes:
+        winner: None until there is one.
+        rejection: Why the last peer that cannot be linked to was rejected: the verdict if no other one comes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        election: Election,
+        callers: Callers,
+        dialler: Dialler,
+        selector: selectors.BaseSelector,
+        monotonic: Callable[[], float],
+        counts: Counts,
+        report: events.Report,
+    ) -> None:
+        self._settings = settings
+        self._election = election
+        self._callers = callers
+        self._dialler = dialler
+        self._selector = selector
+        self._monotonic = monotonic
+        self._counts = counts
+        self._report = report
+        self.winner: Winner | None = None
+        self.rejection: RejectedError | None = None
+        # Kinds of rejections that were told, and of whom.
+        self._told: set[tuple[str, str]] = set()
+
+    def admit(self, connection: Connection) -> None:
+        """Take in a connection that has just opened; with whom, the election finds out.
+
+        Raises:
+            RejectedError: As `retry`.
+        """
+        if (least := self._callers.least()) is not None:
+            self._drop(least)
+        self._counts.opened += 1
+        conn, sock = self._counts.opened, connection.sock
+        self._callers.admit(conn, connection, self._monotonic(), tcp.round_trip(sock))
+        self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=connection.remote))
+        tcp.send_at_once(sock)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
+        self._perform(self._election.opened(conn))
+
+    def expire(self, now: float) -> None:
+        """Close the connections whose time is over.
+
+        Raises:
+            RejectedError: As `retry`.
+        """
+        while self.winner is None and (conn := self._callers.expired(now)) is not None:
+            self._drop(conn)
+
+    def retry(self) -> None:
+        """Go on with what had to wait for its turn.
+
+        Raises:
+            RejectedError: Without a secret, a peer that cannot be linked to ends the punch.
+        """
+        self._perform(self._election.retry())
+
+    def close(self) -> None:
+        """Close everything but the winner."""
+        self._election.end()
+        for connection in self._callers.connections.values():
+            tcp.close_with_reset(connection.sock)
+
+    def _on_received(self, conn: int) -> None:
+        connection = self._callers.connections[conn]
+        try:
+            data = connection.sock.recv(MOST_UNPROVED - connection.taken)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(conn)
+            return
+        connection.taken += len(data)
+        connection.answered = max(self._monotonic() - connection.picked, 0.0)
+        actions = self._election.received(conn, data)
+        if self._election.has_hello(conn):
+            connection.greeted = True
+            # Before our next word: what we dial now must be there before it.
+            self._dialler.meet(known=self._callers.is_known(conn))
+        self._perform(actions)
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            connection = self._callers.connections.get(action.conn)
+            if connection is None:
+                # An earlier action has closed it.
+                continue
+            match action:
+                case Send(conn, data):
+                    self._send(conn, connection, data)
+                case Drop(conn, Why.NOT_PROVED):
+                    self._note_rejection(conn, connection, RejectedError(words.NOT_PROVED))
+                case Drop(conn, why):
+                    if self._callers.is_known(conn):
+                        self._counts.strangers += why is Why.STRANGER
+                        self._counts.other_channel += why is Why.OTHER_CHANNEL
+                    self._report(events.Dropped(remote=connection.remote, reason=why.value))
+                    self._close(conn, Fate.CAPTURED if why is Why.STRANGER else Fate.LOST)
+                case Reject(conn, version, hello, proved):
+                    mine = self._settings
+                    error = RejectedError(diagnosis.why_rejected(mine.role, mine.traits, version, hello))
+                    if proved or not mine.proves:
+                        _say_farewell(connection.sock)
+                        raise error
+                    self._note_rejection(conn, connection, error)
+                case Won(conn):
+                    self._selector.unregister(connection.sock)
+                    self.winner = Winner(self._callers.connections.pop(conn), action)
+
+    def _send(self, conn: int, connection: Connection, data: bytes) -> None:
+        try:
+            sent = connection.sock.send(data)
+        except OSError:
+            sent = 0
+        if self._election.engaged(conn):
+            connection.picked = self._monotonic()
+        # A fresh connection takes a handshake whole; one that does not is dying.
+        if sent != len(data):
+            self._drop(conn)
+
+    def _drop(self, conn: int) -> None:
+        """Close a connection that ended or stayed silent, and tell the election."""
+        fate = Fate.LOST
+        if not self._callers.connections[conn].greeted:
+            self._counts.mute += self._callers.is_known(conn)
+            fate = Fate.CAPTURED
+        self._close(conn, fate)
+        self._perform(self._election.lost(conn))
+
+    def _note_rejection(self, conn: int, connection: Connection, error: RejectedError) -> None:
+        """Drop a peer that may be a stranger, and go on; it is the verdict only if no other one comes."""
+        # Told once of each address of the peer, and once of everybody else, however often it
+        # is tried and whatever number a stranger puts into it.
+        told = str(error).partition(":")[0], self._callers.who(conn).source
+        event = events.RejectedAgain if told in self._told else events.Rejected
+        self._report(event(remote=connection.remote, reason=str(error)))
+        self._told.add(told)
+        if self._callers.is_known(conn):
+            self.rejection = error
+        self._close(conn, Fate.LOST, politely=True)
+
+    def _close(self, conn: int, fate: Fate, *, politely: bool = False) -> None:
+        """Close a connection, and let its ports be dialled again; `politely` lets the peer read why."""
+        connection = self._callers.connections.pop(conn)
+        self._selector.unregister(connection.sock)
+        if politely:
+            connection.sock.close()
+        else:
+            tcp.close_with_reset(connection.sock)
+        # What comes to our listeners says nothing about what happens to our dials.
+        if connection.candidate is not None:
+            self._dialler.ended(connection.candidate, fate)
+
+
+def _say_farewell(sock: socket.socket) -> None:
+    """Leave the peer the time to read our hello: it must say the same sentence."""
+    sock.settimeout(FAREWELL_TIMEOUT)
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(MOST_UNPROVED)

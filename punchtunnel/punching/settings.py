@@ -1,0 +1,121 @@
+"""What a punch is told: one checked form of what a command line or a program gives."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from punchtunnel import words
+from punchtunnel.address import is_literal, parse_bind, parse_peer
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.words import usage
+
+DEFAULT_WAIT = 120.0
+# Seconds that are left to wait, at least, when a peer has only checked the path, and the
+# seconds by which that may make the whole longer: a peer that checks again and again ends it.
+SHORTEST_WAIT = 1.0
+LONGEST_EXTENSION = 10.0
+LAST_WAIT = 0.1
+
+_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to punch; `settings_from` makes it of unchecked values.
+
+    Attributes:
+        peers: Literals and names, as `parse_peer` returns them.
+        channel: Its name; can be encoded in UTF-8.
+        wait: Seconds to keep trying; 0 is for ever.
+        bind: Literal address to punch from, or None for any.
+        family: The only one to use, or AF_UNSPEC for both.
+        clock_offset: Seconds to add to this machine's clock.
+        role: Ours.
+        traits: Ours.
+        secret: Empty if there is none.  Seals, and decides nothing about the ports.
+    """
+
+    peers: Sequence[str]
+    channel: str = ""
+    wait: float = DEFAULT_WAIT
+    bind: str | None = None
+    family: socket.AddressFamily = socket.AF_UNSPEC
+    clock_offset: float = 0.0
+    role: Role = Role.RAW
+    traits: Trait = NO_TRAITS
+    secret: bytes = field(default=b"", repr=False)
+
+    @property
+    def sealed(self) -> bool:
+        """The link is to be sealed."""
+        return Trait.PLAIN not in self.traits
+
+    @property
+    def proves(self) -> bool:
+        """Only a peer that proves the secret gets a hole."""
+        return self.sealed and bool(self.secret)
+
+    def after(self, spent: float) -> Settings:
+        """Return the same with as many seconds less to wait, unless that is for ever."""
+        least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least))
+
+
+def settings_from(
+    peers: Sequence[str],
+    channel: str,
+    wait: float,
+    bind: str | None,
+    family: int,
+    clock_offset: float,
+    role: Role,
+    traits: Trait,
+    secret: bytes = b"",
+) -> Settings:
+    """Check what a command line or a program has given.
+
+    Args:
+        peers: As people write them; may be empty where nothing is to be sent.
+        channel: Any text.
+        wait: Seconds.
+        bind: Literal address, or None.
+        family: 4 or 6 to use only that; 0 for both.
+        clock_offset: Seconds.
+        role: Of this side.
+        traits: Of this side.
+        secret: In its normal form, or empty.
+
+    Raises:
+        UsageError: One of them is wrong, or contradicts another one.
+    """
+    if family not in _FAMILIES:
+        raise UsageError(usage.NOT_A_FAMILY.format(family=family))
+    if bind is not None:
+        bind = parse_bind(bind)
+        bound = 6 if ":" in bind else 4
+        if family not in (0, bound):
+            raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
+        family = bound
+    peers = [parse_peer(peer) for peer in peers]
+    if family and peers and all(is_literal(peer) and (":" in peer) != (family == 6) for peer in peers):
+        raise UsageError(words.NO_ADDRESS)
+    if not 0 <= wait < float("inf"):
+        raise UsageError(usage.CANNOT_WAIT.format(seconds=wait))
+    try:
+        channel.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(usage.NOT_A_CHANNEL) from error
+    if secret and Trait.PLAIN in traits:
+        raise UsageError(usage.PLAIN_WITH_SECRET)
+    return Settings(peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret)
+
+
+def has_fast_aes() -> bool:
+    """Tell whether the processor has AES instructions; where nothing is known, most have."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
+        return b" aes" in file.read(1 << 16)
+    return True
