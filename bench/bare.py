@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from punchtunnel.protocol.agreement import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
+from punchtunnel.protocol.records import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
 
 Move = Callable[[socket.socket, socket.socket], None]
 KEY = bytes(32)

@@ -30,11 +30,13 @@ from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
 from punchtunnel.errors import PeerError, UsageError
 from punchtunnel.link.incoming import SHORT_RECORDS, Incoming
 from punchtunnel.protocol import secret
-from punchtunnel.protocol.agreement import HEADER, OVERHEAD, Agreement, Opener, Sealer
+from punchtunnel.protocol.agreement import Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.events import StreamState
 from punchtunnel.protocol.frames import Decoder, Flag, Header, Kind
 from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
+from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.reach import stun
 
 from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
@@ -112,7 +114,7 @@ def decoder(draw: st.DataObject) -> None:
 def mux(draw: st.DataObject) -> None:
     """mux.Mux: events, or PeerError; what it has to say stays bounded."""
     data = draw.draw(damaged(FRAME))
-    machine = Mux(draw.draw(st.booleans()))
+    machine = Mux(draw.draw(st.booleans()), StreamState)
     with contextlib.suppress(PeerError):
         for number, piece in enumerate(pieces(draw, data)):
             for _ in machine.receive(memoryview(piece), float(number)):
@@ -157,7 +159,7 @@ def records(draw: st.DataObject, texts: st.SearchStrategy[bytes]) -> tuple[Opene
 
 
 def opener(draw: st.DataObject) -> None:
-    """secure.Opener: a prefix of what was sealed, or PeerError."""
+    """records.Opener: a prefix of what was sealed, or PeerError."""
     machine, plaintexts, sealed = records(draw, st.binary(max_size=20))
     view = memoryview(draw.draw(damaged(st.sampled_from(sealed or [b"\x01\0\0\0"]))))
     delivered = []
@@ -199,7 +201,7 @@ def incoming(draw: st.DataObject) -> None:
 
 
 def agreement(draw: st.DataObject) -> None:
-    """secure.Agreement: keys, or PeerError."""
+    """agreement.Agreement: keys, or PeerError."""
     message = draw.draw(st.binary(max_size=40) | st.binary(min_size=32, max_size=32).map(b"S".__add__))
     with contextlib.suppress(PeerError):
         Agreement(b"x", b"", os.urandom).finish(message, draw.draw(st.booleans()), b"", b"")

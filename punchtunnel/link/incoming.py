@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from punchtunnel.protocol.agreement import HEADER, MAX_RECORD, Opener
+from punchtunnel.protocol.records import HEADER, MAX_RECORD, Opener
 from punchtunnel.system import tcp
 
 RECEIVE_SIZE = 256 * 1024
@@ -97,20 +97,6 @@ class Incoming:
             self.heard_at = time.monotonic()
             return (self._buffer[:count],)
         return self._open(self._opener, count)
-
-    def has_more(self) -> bool:
-        """Tell whether the hole has something to read, or has ended, without reading it."""
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
-    def spliced(self) -> None:
-        """Bytes of a plain hole went past this object."""
-        self.heard_at = time.monotonic()
 
     def _wanted(self) -> int:
         """Return how much to read of a sealed hole (rule 2)."""

@@ -98,7 +98,7 @@ class Pacer:
         self._retry = RETRY
         self._retry_at = float("-inf")
 
-    def update(self, now: float, round_trip: float, rate: float, *, full: bool, company: bool) -> None:
+    def update(self, now: float, round_trip: float, rate: float, *, full: bool, interactive: bool) -> None:
         """Take note of how the hole does; a few times a second.
 
         Args:
@@ -106,10 +106,10 @@ class Pacer:
             round_trip: Smoothed, in seconds, of the last moments.
             rate: Bytes a second that arrived lately, and were sent in no less time.
             full: The hole takes no more at once.
-            company: Small messages share it.
+            interactive: Small messages share it.
         """
         self._own = min(self._own, round_trip)
-        holds = company and now >= self._retry_at
+        holds = interactive and now >= self._retry_at
         if not holds:
             self.limit = None
         step = min(max(SHORTEST_STEP, ROUND_TRIPS * round_trip), LONGEST_STEP)

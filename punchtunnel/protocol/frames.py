@@ -27,10 +27,10 @@ from punchtunnel.words import peer as words
 
 HEADER = struct.Struct("!BBHII")
 VERSION = 0
-# A little more than a spliced frame has (outgoing.py); nobody needs longer ones to
-# be fast, and they would delay other streams, so they are a mistake.
+# A little more than the longest frame that is sent (splicing.py).  A longer one would
+# gain no speed and delay other streams, so it is an error.
 MAX_PAYLOAD = 1024 * 1024
-# What a SIZE can say.
+# The largest number that a SIZE frame can hold.
 MAX_SIZE = 2**48 - 1
 
 
@@ -54,7 +54,31 @@ class Flag(IntFlag):
     RST = 8
 
 
-# Plain numbers for the path that every frame takes: an enum costs a microsecond.
+class Reason(IntEnum):
+    """Why a stream was reset: the length field of a WINDOW frame with RST."""
+
+    RESET = 0
+    REFUSED = 1
+    TIMED_OUT = 2
+    UNREACHABLE = 3
+    NO_SUCH_NAME = 4
+    NO_RESOURCES = 5
+    NOT_EXPECTED = 6
+    MEMORY = 7
+    CLOSING = 8
+
+
+class Goodbye(IntEnum):
+    """The code of a GO_AWAY frame (spec.md, "Go Away")."""
+
+    NORMAL = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    # Not in yamux: a stream was ended here before everything was delivered.
+    CUT = 3
+
+
+# Plain numbers for the path of every frame: an enum costs a microsecond.
 DATA, WINDOW, PING, GO_AWAY, SIZE = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
@@ -63,7 +87,7 @@ _ALL_FLAGS = SYN | ACK | FIN | RST
 class Header(NamedTuple):
     """One decoded header: `kind` is one of Kind, `flags` are of Flag.
 
-    `length` has the whole number of a SIZE, which has no flags.
+    `length` is the whole number of a SIZE, which has no flags.
     """
 
     kind: int
@@ -78,22 +102,12 @@ class Header(NamedTuple):
         return HEADER.pack(VERSION, *self)
 
 
-class Data(NamedTuple):
-    """A piece of a DATA frame's payload, in order; a frame may come in many pieces.
-
-    A view into what was fed, valid until the next item is asked for.
-    """
-
-    stream: int
-    data: memoryview
-
-
 def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Header:
-    """Decode the HEADER.size bytes that begin there.
+    """Decode the HEADER.size bytes at `begin`.
 
     Raises:
-        PeerError: Unknown version, type or flag, a payload above MAX_PAYLOAD,
-            or a stream number where it must not be or is missing.
+        PeerError: Unknown version, type or flag; a payload above MAX_PAYLOAD;
+            a stream number where there must be none, or none where there must be one.
     """
     version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
     if kind == SIZE:
@@ -111,16 +125,15 @@ class Decoder:
     """Cuts a byte stream into headers and pieces of payload without copying the payload.
 
     Attributes:
-        stream: The one whose payload comes next, or came last.
-        missing: The bytes of it that have not come yet.
+        missing: Bytes of the last DATA frame's payload that have not come yet.
     """
 
     def __init__(self) -> None:
         self._partial = bytearray()
-        self.stream = self.missing = 0
+        self.missing = 0
 
-    def feed(self, data: memoryview) -> Iterator[Header | Data]:
-        """Yield what `data` holds, in wire order.
+    def feed(self, data: memoryview) -> Iterator[Header | memoryview]:
+        """Yield what `data` holds, in wire order: headers, and the payload of each DATA frame in any pieces.
 
         Args:
             data: Bytes straight from the link, any length including zero.
@@ -137,7 +150,7 @@ class Decoder:
                 piece = data[position : position + self.missing]
                 self.missing -= len(piece)
                 position += len(piece)
-                yield Data(self.stream, piece)
+                yield piece
                 continue
             if not self._partial and end - position >= HEADER.size:
                 header = decode_header(data, position)
@@ -151,14 +164,14 @@ class Decoder:
                 header = decode_header(self._partial)
                 self._partial.clear()
             if header.kind == DATA:
-                self.stream, self.missing = header.stream, header.length
+                self.missing = header.length
             yield header
 
     def skip(self, length: int) -> None:
-        """Take note of `length` expected bytes of payload that went another way."""
+        """Count `length` bytes of payload that are missing here because they went another way."""
         self.missing -= length
 
     @property
     def between_frames(self) -> bool:
-        """True where a frame may begin: the only place where the link may end."""
+        """True where a frame may begin, which is the only place where the link may end."""
         return not self._partial and not self.missing

@@ -25,8 +25,9 @@ from punchtunnel.ends.sockets import ACCEPTED_INHERIT, SocketEnd, system_reason
 from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.ends.target import Connects
 from punchtunnel.errors import NO_RESOURCES, Exit, LinkError, PunchtunnelError, TargetError
-from punchtunnel.link.link import Broken, Link
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.link.link import Link
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.reporting import events
 from punchtunnel.reporting.events import Report
 from punchtunnel.system.loop import GuardedLoop, Timers

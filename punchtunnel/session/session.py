@@ -24,11 +24,14 @@ import time
 from punchtunnel import words
 from punchtunnel.ends.end import End
 from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
-from punchtunnel.link.link import Broken, Link
-from punchtunnel.protocol.agreement import Opener, Sealer
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.link import Link
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.events import Reset
+from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.goodbye import Parting, State
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.mux import Goodbye, Reason, Reset
+from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
 from punchtunnel.session.check import Check
@@ -87,7 +90,8 @@ class Session:
         seals = None
         if hole.keys is not None:
             seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
-        self.link = Link(self.loop, self.poller, hole.sock, hole.leads, self, seals)
+        self._carrier = Carrier(hole.sock, seals)
+        self.link = Link(self.loop, self.poller, hole.leads, self)
         self._ends = plan.ends
         self._ends.attach(self)
         self._parting = Parting(hole.leads)
@@ -106,7 +110,7 @@ class Session:
         """Begin: the role opens its first stream, or accepts clients."""
         if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
-        self.link.start(unread)
+        self.link.attach(self._carrier, unread)
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
         else:
@@ -149,7 +153,7 @@ class Session:
         asked = time.monotonic()
 
         def judge() -> None:
-            if self.link.heard_at < asked:
+            if self._carrier.heard_at < asked:
                 self._die(time.monotonic())
 
         self.timers.later("probe", PROBE_TIMEOUT, judge)
@@ -164,6 +168,8 @@ class Session:
         self.timers.cancel()
         self._ends.close()
         self.link.close(reset=True)
+        # If it was never attached.
+        self._carrier.close(reset=True)
         self.poller.close()
 
     # ---- what its role may ask for: roles.Host
@@ -352,13 +358,13 @@ class Session:
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:
             # This process was stopped; what has arrived since then is not read yet.
-            self.link.heard_at = self.link.payload_at = now
+            self._carrier.heard_at = self.link.payload_at = now
         self._last_tick = now
         if not self.link.is_open:
             self._hurry_the_rest(now)
-        elif now - self.link.heard_at >= DEAD_AFTER:
+        elif now - self._carrier.heard_at >= DEAD_AFTER:
             self._die(now)
-        elif now - self.link.said_at >= HEARTBEAT or now - self.link.heard_at >= HEARTBEAT:
+        elif now - self._carrier.said_at >= HEARTBEAT or now - self._carrier.heard_at >= HEARTBEAT:
             self.link.ping()
         if idle and now - self.link.payload_at >= idle and not self._parting.said:
             if self.link.stream_count or (self.is_single and self._only is None):
@@ -376,5 +382,5 @@ class Session:
 
     def _die(self, now: float) -> None:
         """End the session with a lost link: the peer was silent for too long."""
-        self._fail(LinkError(words.dead_link(now - self.link.heard_at)))
+        self._fail(LinkError(words.dead_link(now - self._carrier.heard_at)))
         self._finish()

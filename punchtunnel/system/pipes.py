@@ -26,8 +26,6 @@ CAPACITY = 1024 * 1024
 LEAST_CAPACITY = 64 * 1024
 # Pipes that may hold bytes of stalled streams at the same time; others copy.
 MOST_PIPES = 16
-# Bytes.  Less is copied, for splicing costs two system calls.
-WORTH_SPLICING = 32 * 1024
 
 
 def available() -> bool:
@@ -132,15 +130,17 @@ class Pool:
         return pipe
 
     def give_back(self, pipe: Pipe) -> None:
-        """Take a pipe back; one that still holds bytes is of no more use."""
-        if pipe.held:
+        """Take a pipe back; one that still holds bytes is of no more use, nor is any after `close`."""
+        if pipe.held or self._count > self._most:
             pipe.close()
             self._count -= 1
         else:
             self._free.append(pipe)
 
     def close(self) -> None:
-        """Close the pipes that are not lent."""
+        """Lend no more; close the pipes that are here, and the others when they come back."""
+        self._count -= len(self._free)
+        self._most = 0
         for pipe in self._free:
             pipe.close()
         self._free.clear()

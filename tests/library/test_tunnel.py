@@ -22,7 +22,8 @@ from punchtunnel.library import tunnel as tunnels
 from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
 from punchtunnel.library.streams import StreamProtocol
 from punchtunnel.library.tunnel import Stream, Tunnel
-from punchtunnel.protocol.mux import MAX_WINDOW, Reason
+from punchtunnel.protocol.credit import MAX_WINDOW
+from punchtunnel.protocol.frames import Reason
 
 # A test that waits so long is hung.
 LONG = 60.0

@@ -11,9 +11,11 @@ from typing import Any
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError
-from punchtunnel.link.link import Broken, Link
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.link import Link
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import Flag, Header, Kind
-from punchtunnel.protocol.mux import Reset
 from punchtunnel.system.poller import Poller
 
 # A test that waits so long is hung.
@@ -55,8 +57,8 @@ class Side:
 def make_side(sock: socket.socket, leads: bool) -> Side:
     loop = asyncio.get_running_loop()
     side = Side(Poller(loop))
-    side.link = Link(loop, side.poller, sock, leads, side)
-    side.link.start(b"")
+    side.link = Link(loop, side.poller, leads, side)
+    side.link.attach(Carrier(sock))
     return side
 
 

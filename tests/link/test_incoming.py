@@ -13,7 +13,7 @@ import pytest
 
 from punchtunnel.errors import PeerError
 from punchtunnel.link.incoming import RECEIVE_SIZE, SHORT_RECORDS, Incoming
-from punchtunnel.protocol.agreement import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
+from punchtunnel.protocol.records import HEADER, MAX_PLAINTEXT, MAX_RECORD, Opener, Sealer
 from punchtunnel.system import tcp
 
 KEY = bytes(32)

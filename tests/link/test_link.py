@@ -14,9 +14,10 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.link.link import Broken
-from punchtunnel.protocol.frames import Flag, Header, Kind
-from punchtunnel.protocol.mux import INITIAL_WINDOW, Goodbye, Reason, Reset
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.credit import INITIAL_WINDOW
+from punchtunnel.protocol.events import Reset
+from punchtunnel.protocol.frames import Flag, Goodbye, Header, Kind, Reason
 
 from .links import LONG, Case, connect, make_side, receive_all, received, send, two_sides
 
@@ -124,7 +125,7 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
                 _, failure = await asyncio.wait_for(left.ended.get(), LONG)
                 assert isinstance(failure, Broken)
                 assert failure.error.errno == errno.ECONNRESET
-                assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(1, Reason.RESET, True))
+                assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(Reason.RESET, True))
                 far.setblocking(False)
                 with pytest.raises(ConnectionResetError):
                     await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 1), LONG)
@@ -191,7 +192,7 @@ def test_refused_stream_ends_with_its_reason(run: Callable[[Case], None]) -> Non
             with near:
                 left.link.open(SocketEnd(near_end))
                 right.link.refuse(await asyncio.wait_for(right.opened.get(), LONG), Reason.REFUSED)
-                assert await asyncio.wait_for(left.ended.get(), LONG) == (1, Reset(1, Reason.REFUSED, False))
+                assert await asyncio.wait_for(left.ended.get(), LONG) == (1, Reset(Reason.REFUSED, False))
                 assert near.recv(1) == b""
 
     run(case)

@@ -15,11 +15,12 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.ends.stdio import StdioEnd
-from punchtunnel.link import link
+from punchtunnel.link import splicing
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
-from punchtunnel.link.link import Broken
-from punchtunnel.protocol.frames import Flag, Header, Kind
-from punchtunnel.protocol.mux import INITIAL_WINDOW, Reason, Reset
+from punchtunnel.link.stream import Broken
+from punchtunnel.protocol.credit import INITIAL_WINDOW
+from punchtunnel.protocol.events import Reset
+from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.system import pipes
 from punchtunnel.system.pipes import Pipe
 
@@ -120,7 +121,7 @@ def test_full_pipe_of_one_stream_keeps_no_other_waiting(
         return pipes.LEAST_CAPACITY
 
     monkeypatch.setattr(pipes, "grow", shrink)
-    monkeypatch.setattr(link, "PATIENCE", 0.2)
+    monkeypatch.setattr(splicing, "PATIENCE", 0.2)
 
     async def case() -> None:
         loop = asyncio.get_running_loop()
@@ -197,7 +198,7 @@ def test_sink_that_breaks_with_a_full_pipe_and_a_backlog_ends_its_stream_only_on
                 await received(right, goal)
             os.close(read_end)
             assert isinstance((await asyncio.wait_for(right.ended.get(), LONG))[1], Broken)
-            assert await asyncio.wait_for(left.ended.get(), LONG) == (number, Reset(number, Reason.RESET, True))
+            assert await asyncio.wait_for(left.ended.get(), LONG) == (number, Reset(Reason.RESET, True))
             near.close()
             os.close(write_end)
 

@@ -14,11 +14,12 @@ from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.errors import PeerError
 from punchtunnel.link import link
+from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
-from punchtunnel.link.outgoing import FIRST_FRAME
+from punchtunnel.link.outgoing import BULK
 from punchtunnel.link.source import SPARSE
+from punchtunnel.link.tempo import FIRST_FRAME
 from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
-from punchtunnel.system.pipes import WORTH_SPLICING
 from punchtunnel.system.poller import READ, Poller
 
 from .links import LONG, Case, Side, connect, opened_by_hand, received, two_sides
@@ -131,13 +132,13 @@ def test_a_protocol_error_while_a_stream_waits_to_send_ends_the_link(run: Callab
         here, there = socket.socketpair()
         loop = asyncio.get_running_loop()
         side = Side(Poller(loop))
-        side.link = Link(loop, side.poller, here, True, side)
+        side.link = Link(loop, side.poller, True, side)
         near, near_end = socket.socketpair()
         with there, near:
             near.send(b"something to send")
             side.link.open(SocketEnd(near_end))
             # Before its first turn.
-            side.link.start(b"\xff" * HEADER.size)
+            side.link.attach(Carrier(here), b"\xff" * HEADER.size)
             assert isinstance(await asyncio.wait_for(side.lost.get(), LONG), PeerError)
             side.link.close(reset=True)
             side.poller.close()
@@ -152,10 +153,10 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
         here, there = socket.socketpair()
         loop = asyncio.get_running_loop()
         side = Side(Poller(loop))
-        side.link = Link(loop, side.poller, here, True, side)
+        side.link = Link(loop, side.poller, True, side)
         with there:
             there.setblocking(False)
-            side.link.start(b"")
+            side.link.attach(carrier := Carrier(here))
             bulk, bulk_end = socket.socketpair()
             with bulk:
                 bulk.setblocking(False)
@@ -163,7 +164,7 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
                 # Credit without end, and nobody who reads: the hole is full.
                 await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.ACK, number, 1 << 30).encode())
                 feeding = asyncio.ensure_future(loop.sock_sendall(bulk, bytes(16 << 20)))
-                while not side.link._outgoing.waits:  # noqa: ASYNC110 - the kernel sets no event
+                while not carrier.outgoing.waits:  # noqa: ASYNC110 - the kernel sets no event
                     await asyncio.sleep(0.001)
                 for theirs in range(2, 100, 2):
                     await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.SYN, theirs, 0).encode())
@@ -175,12 +176,17 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
                         await loop.sock_sendall(there, Header(Kind.WINDOW, Flag.RST, theirs, 0).encode())
                         await asyncio.wait_for(side.ended.get(), LONG)
                 assert side.link.stream_count == 1
-                assert len(side.link._ring) <= 1
+                assert len(side.link._turns.ring) <= 1
                 feeding.cancel()
                 side.link.close(reset=True)
                 side.poller.close()
 
     run(case)
+
+
+def interactive_at(side: Side) -> float:
+    assert side.link._carrier is not None
+    return side.link._carrier.outgoing.tempo.interactive_at
 
 
 def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callable[[Case], None]) -> None:
@@ -199,7 +205,7 @@ def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callabl
                 await received(right, count - 2 * FIRST_FRAME + 1)
                 count += bulk.send(b"2")
                 await received(right, count)
-                assert left.link._outgoing.shared_at == float("-inf")
+                assert interactive_at(left) == float("-inf")
                 # Until it is known again as one of small messages.
                 count += near.send(b"3")
                 await received(right, count)
@@ -207,8 +213,8 @@ def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callabl
                 await received(right, count - 2 * FIRST_FRAME + 1)
                 count += near.send(b"4")
                 await received(right, count)
-                assert left.link._outgoing.shared_at > float("-inf")
-                assert right.link._outgoing.shared_at == float("-inf")
+                assert interactive_at(left) > float("-inf")
+                assert interactive_at(right) == float("-inf")
 
     run(case)
 
@@ -230,9 +236,9 @@ def test_the_poller_spins_for_small_messages_only(run: Callable[[Case], None]) -
                 await loop.sock_sendall(raw, Header(Kind.DATA, Flag(0), number, 10).encode() + bytes(10))
                 await received(side, 10)
                 assert spins()
-                half = Header(Kind.DATA, Flag(0), number, 4 * WORTH_SPLICING).encode() + bytes(2 * WORTH_SPLICING)
+                half = Header(Kind.DATA, Flag(0), number, 4 * BULK).encode() + bytes(2 * BULK)
                 await loop.sock_sendall(raw, half)
-                await received(side, 10 + 2 * WORTH_SPLICING)
+                await received(side, 10 + 2 * BULK)
                 assert not spins()
                 before = side.link.bytes_out
                 await loop.sock_sendall(theirs, b"!")
@@ -255,14 +261,15 @@ def test_who_sent_little_goes_before_who_sends_much(run: Callable[[Case], None])
                     stack.enter_context(theirs)
                     side.link.join(number, SocketEnd(ours))
                 async with asyncio.timeout(LONG):
-                    while side.link._ring:  # noqa: ASYNC110 - there is no event to wait for
+                    while side.link._turns.ring:  # noqa: ASYNC110 - there is no event to wait for
                         await asyncio.sleep(0)
-                streams = side.link._streams
+                streams = side.link._mux.streams
                 # No turn comes: the hole takes nothing.
-                side.link._outgoing.writable = False
-                streams[numbers[0]].supply.sparse = streams[numbers[1]].supply.sparse = False
+                assert side.link._carrier is not None
+                side.link._carrier.outgoing.writable = False
+                streams[numbers[0]].source.sparse = streams[numbers[1]].source.sparse = False
                 for number in numbers:
                     side.link._on_source(streams[number], READ)
-                assert [stream.number for stream in side.link._ring] == [numbers[2], *numbers[:2]]
+                assert [stream.number for stream in side.link._turns.ring] == [numbers[2], *numbers[:2]]
 
     run(case)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
-import struct
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from punchtunnel.ends.sockets import SocketEnd
-from punchtunnel.link.outgoing import (
-    COMPANY,
+from punchtunnel.link.outgoing import LONGEST_FRAME, PREFIX, Outgoing
+from punchtunnel.link.tempo import (
     FIRST_FRAME,
     FRAME_TIME,
+    INTERACTIVE_TIME,
     INTERVALS,
-    LONGEST_FRAME,
     LONGEST_INTERVAL,
-    PREFIX,
-    SETTLED,
+    MIN_SAMPLES,
     SHORTEST_FRAME,
-    Outgoing,
 )
-from punchtunnel.protocol.agreement import OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import OVERHEAD, Opener, Sealer
 from punchtunnel.system import tcp
 from punchtunnel.system.pipes import Pipe
 
@@ -47,15 +41,6 @@ class Clock:
 @pytest.fixture
 def hole(tcp_pair: tuple[socket.socket, socket.socket]) -> tuple[socket.socket, socket.socket]:
     return tcp_pair
-
-
-@pytest.fixture
-def source() -> Iterator[tuple[SocketEnd, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    end = SocketEnd(ours)
-    with theirs:
-        yield end, theirs
-    end.close()
 
 
 def fill(outgoing: Outgoing) -> None:
@@ -84,121 +69,77 @@ def everything(outgoing: Outgoing, far: socket.socket, size: int) -> bytes:
     return bytes(received)
 
 
-def test_copied_payload_follows_its_prefix(
-    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
-) -> None:
-    outgoing = Outgoing(hole[0], None, None)
-    end, theirs = source
-    theirs.sendall(b"payload")
-    assert outgoing.load_copied(end, 100) == 7
-    outgoing.send_loaded(b"before")
+def load(outgoing: Outgoing, payload: bytes) -> int:
+    """Put a payload where copied payload is read to."""
+    outgoing.room[: len(payload)] = payload
+    return len(payload)
+
+
+def test_copied_payload_follows_its_prefix(hole: tuple[socket.socket, socket.socket]) -> None:
+    outgoing = Outgoing(hole[0], None)
+    outgoing.send_loaded(b"before", load(outgoing, b"payload"))
     assert everything(outgoing, hole[1], 13) == b"beforepayload"
-    assert outgoing.load_copied(end, 100) is None
-    theirs.close()
-    assert outgoing.load_copied(end, 100) == 0
     outgoing.close()
-
-
-def test_end_that_is_near_is_found_with_the_last_payload(
-    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
-) -> None:
-    outgoing = Outgoing(hole[0], None, None)
-    end, theirs = source
-    theirs.sendall(b"last words")
-    assert outgoing.load_copied(end, 100, to_end=True) == 10
-    assert not outgoing.found_end
-    theirs.sendall(b"more")
-    theirs.close()
-    assert outgoing.load_copied(end, 4, to_end=True) == 4
-    assert not outgoing.found_end, "there was no room left to look"
-    assert outgoing.load_copied(end, 4, to_end=True) == 0
-    outgoing.close()
-
-
-def test_end_and_failure_behind_the_last_payload_are_told_apart(hole: tuple[socket.socket, socket.socket]) -> None:
-    """A socket that was reset says so once, and then reads as if it had ended well."""
-    for lingers, failure in ((False, None), (True, errno.ECONNRESET)):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            theirs = socket.create_connection(server.getsockname())
-            end = SocketEnd(server.accept()[0])
-        outgoing = Outgoing(hole[0], None, None)
-        theirs.sendall(b"last words")
-        if lingers:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # The loopback has delivered it all before close() returns.
-        theirs.close()
-        count = outgoing.load_copied(end, 100, to_end=True)
-        assert (count, outgoing.found_end) == (10, True)
-        assert getattr(outgoing.failure, "errno", None) == failure
-        end.close()
-        outgoing.close()
 
 
 def test_spliced_payload_follows_its_prefix_through_a_hole_that_is_full(
-    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+    hole: tuple[socket.socket, socket.socket],
 ) -> None:
     near, far = hole
-    outgoing = Outgoing(near, None, Pipe())
-    end, theirs = source
-    assert end.spliced_source is not None
+    pipe = Pipe()
+    outgoing = Outgoing(near, None, pipe)
+    source, theirs = socket.socketpair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     sent = b""
-    while not outgoing.waits:
-        data = os.urandom(100_000)
-        theirs.sendall(data)
-        count = outgoing.load_spliced(end.spliced_source, len(data))
-        assert count
-        outgoing.send_loaded(b"before")
-        sent += b"before" + data[:count]
-        if count < len(data):
-            rest = os.read(end.spliced_source, len(data))
-            assert rest == data[count:]
-    assert everything(outgoing, far, len(sent)) == sent
+    with source, theirs:
+        while not outgoing.waits:
+            data = os.urandom(100_000)
+            theirs.sendall(data)
+            count = pipe.fill(source.fileno(), len(data))
+            assert count
+            outgoing.send_loaded(b"before", count)
+            sent += b"before" + data[:count]
+            if count < len(data):
+                assert source.recv(len(data)) == data[count:]
+        assert everything(outgoing, far, len(sent)) == sent
     outgoing.close()
+    pipe.close()
 
 
-def test_sealed_frame_with_its_prefix_is_one_record(
-    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
-) -> None:
-    outgoing = Outgoing(hole[0], Sealer(KEY, True), None)
-    source[1].sendall(b"payload")
-    assert outgoing.load_copied(source[0], 100) == 7
-    outgoing.send_loaded(b"before")
+def test_sealed_frame_with_its_prefix_is_one_record(hole: tuple[socket.socket, socket.socket]) -> None:
+    outgoing = Outgoing(hole[0], Sealer(KEY, True))
+    outgoing.send_loaded(b"before", load(outgoing, b"payload"))
     record = everything(outgoing, hole[1], 13 + OVERHEAD)
     assert bytes(Opener(KEY, True).open(memoryview(record))) == b"beforepayload"
     outgoing.close()
 
 
 def test_the_longest_frame_with_the_longest_prefix_fits_into_a_record(
-    hole: tuple[socket.socket, socket.socket], source: tuple[SocketEnd, socket.socket]
+    hole: tuple[socket.socket, socket.socket],
 ) -> None:
-    outgoing = Outgoing(hole[0], Sealer(KEY, True), None)
-    source[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    source[1].sendall(bytes(LONGEST_FRAME))
-    count = outgoing.load_copied(source[0], LONGEST_FRAME)
-    assert count
-    outgoing.send_loaded(bytes(PREFIX))
-    record = everything(outgoing, hole[1], PREFIX + count + OVERHEAD)
-    assert bytes(Opener(KEY, True).open(memoryview(record))) == bytes(PREFIX + count)
+    outgoing = Outgoing(hole[0], Sealer(KEY, True))
+    outgoing.send_loaded(bytes(PREFIX), load(outgoing, bytes(LONGEST_FRAME)))
+    record = everything(outgoing, hole[1], PREFIX + LONGEST_FRAME + OVERHEAD)
+    assert bytes(Opener(KEY, True).open(memoryview(record))) == bytes(PREFIX + LONGEST_FRAME)
     outgoing.close()
 
 
 def test_frames_grow_where_the_hole_takes_all(hole: tuple[socket.socket, socket.socket]) -> None:
     clock = Clock()
-    outgoing = Outgoing(hole[0], None, None, clock)
-    assert outgoing.frame_limit == FIRST_FRAME
+    outgoing = Outgoing(hole[0], None, monotonic=clock)
+    assert outgoing.tempo.frame_limit == FIRST_FRAME
     for _ in range(1000):
         outgoing.send(memoryview(bytes(FIRST_FRAME)))
         everything(outgoing, hole[1], FIRST_FRAME)
         clock.now += 0.001
-    assert outgoing.frame_limit == LONGEST_FRAME
+    assert outgoing.tempo.frame_limit == LONGEST_FRAME
     outgoing.close()
 
 
 def test_frames_of_a_slow_hole_are_a_few_milliseconds_long(hole: tuple[socket.socket, socket.socket]) -> None:
     near, far = hole
     clock = Clock()
-    outgoing = Outgoing(near, None, None, clock)
+    outgoing = Outgoing(near, None, monotonic=clock)
     rate = 10_000_000
     sent = received = 0
     for _ in range(6000):
@@ -216,7 +157,7 @@ def test_frames_of_a_slow_hole_are_a_few_milliseconds_long(hole: tuple[socket.so
                 break
             step -= count
             received += count
-    assert SHORTEST_FRAME < outgoing.frame_limit < 4 * rate * FRAME_TIME
+    assert SHORTEST_FRAME < outgoing.tempo.frame_limit < 4 * rate * FRAME_TIME
     outgoing.close()
 
 
@@ -224,7 +165,7 @@ def test_bursts_with_pauses_between_them_do_not_shorten_the_frames(hole: tuple[s
     """The rate of slow start used to count: frames and queue became too short for the hole to grow faster."""
     near, far = hole
     clock = Clock()
-    outgoing = Outgoing(near, None, None, clock)
+    outgoing = Outgoing(near, None, monotonic=clock)
     for step in range(5000):
         if not outgoing.waits:
             outgoing.send(memoryview(bytes(100_000)))
@@ -234,7 +175,7 @@ def test_bursts_with_pauses_between_them_do_not_shorten_the_frames(hole: tuple[s
         if step % 600 < 40:
             with contextlib.suppress(BlockingIOError):
                 far.recv(1 << 20)
-    assert outgoing.frame_limit >= FIRST_FRAME
+    assert outgoing.tempo.frame_limit >= FIRST_FRAME
     outgoing.close()
 
 
@@ -242,7 +183,7 @@ def test_frames_of_a_very_slow_hole_are_short_too(hole: tuple[socket.socket, soc
     """Of 64 kB/s the kernel takes nothing for seconds: that was taken for pauses, and frames stayed a second long."""
     near, far = hole
     clock = Clock()
-    outgoing = Outgoing(near, None, None, clock)
+    outgoing = Outgoing(near, None, monotonic=clock)
     for _ in range(INTERVALS + 1):
         fill(outgoing)
         clock.now += 2 * LONGEST_INTERVAL
@@ -251,20 +192,20 @@ def test_frames_of_a_very_slow_hole_are_short_too(hole: tuple[socket.socket, soc
             while left:
                 left -= len(far.recv(left))
         outgoing.send_on()
-    assert outgoing.frame_limit == SHORTEST_FRAME
+    assert outgoing.tempo.frame_limit == SHORTEST_FRAME
     outgoing.close()
 
 
 def test_a_pause_says_nothing_about_the_rate(hole: tuple[socket.socket, socket.socket]) -> None:
     near, far = hole
     clock = Clock()
-    outgoing = Outgoing(near, None, None, clock)
+    outgoing = Outgoing(near, None, monotonic=clock)
     for _ in range(INTERVALS + 1):
         fill(outgoing)
         empty(outgoing, far)
         clock.now += 2 * LONGEST_INTERVAL
         outgoing.send(memoryview(bytes(10)))
-    assert outgoing.frame_limit == FIRST_FRAME
+    assert outgoing.tempo.frame_limit == FIRST_FRAME
     outgoing.close()
 
 
@@ -273,9 +214,9 @@ def test_a_full_hole_is_paced_while_small_messages_share_it(
     hole: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    progress = tcp.Progress(0.04, 1e6, SETTLED)
+    progress = tcp.Progress(0.04, 1e6, MIN_SAMPLES)
     monkeypatch.setattr(tcp, "progress", lambda sock: progress)
-    outgoing = Outgoing(hole[0], None, None, clock)
+    outgoing = Outgoing(hole[0], None, monotonic=clock)
 
     def run(seconds: float) -> int | None:
         for _ in range(round(seconds / 0.05)):
@@ -289,14 +230,14 @@ def test_a_full_hole_is_paced_while_small_messages_share_it(
     while not outgoing.waits:
         outgoing.send(memoryview(bytes(FIRST_FRAME)))
     assert run(1) is None
-    progress = tcp.Progress(0.14, 1e6, SETTLED)
+    progress = tcp.Progress(0.14, 1e6, MIN_SAMPLES)
     assert run(1) is None
-    outgoing.shared_at = clock.now
+    outgoing.tempo.interactive_at = clock.now
     limit = run(1)
     assert limit is not None
     assert 0.5e6 < limit < 1e6
     # Also where the hole takes something every other second only.
-    clock.now += COMPANY
+    clock.now += INTERACTIVE_TIME
     outgoing.send_on()
     assert rate_limit(hole[0]) is None
     outgoing.close()
@@ -308,15 +249,15 @@ def test_the_first_estimates_of_a_round_trip_are_not_believed(
 ) -> None:
     """Where SYNs have crossed they are too small: there would seem to be a queue for ever."""
     clock = Clock()
-    progress = tcp.Progress(0.002, 1e6, SETTLED - 1)
+    progress = tcp.Progress(0.002, 1e6, MIN_SAMPLES - 1)
     monkeypatch.setattr(tcp, "progress", lambda sock: progress)
-    outgoing = Outgoing(hole[0], None, None, clock)
+    outgoing = Outgoing(hole[0], None, monotonic=clock)
     while not outgoing.waits:
         outgoing.send(memoryview(bytes(FIRST_FRAME)))
-    for now_known in (progress, tcp.Progress(0.04, 1e6, SETTLED)):
+    for now_known in (progress, tcp.Progress(0.04, 1e6, MIN_SAMPLES)):
         progress = now_known
         for _ in range(10):
-            outgoing.shared_at = clock.now
+            outgoing.tempo.interactive_at = clock.now
             outgoing.send_on()
             clock.now += 0.3
     assert rate_limit(hole[0]) is None

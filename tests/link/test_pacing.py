@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from punchtunnel.link.outgoing import COMPANY
 from punchtunnel.link.pacing import FLOOR, LEAST, LONGEST_RETRY, LOOKS, RETRY, SHORT, SHORT_SHARE, Pacer
+from punchtunnel.link.tempo import INTERACTIVE_TIME
 
 # Seconds of the model, and between two looks at it.
 TICK = 0.01
@@ -66,12 +66,12 @@ class Line:
         """The seconds for which there was a limit."""
         return sum(limit is not None for limit in self.limits) * LOOK
 
-    def run(self, seconds: float, *, company: bool = True, full: bool = True) -> tuple[float, float]:
+    def run(self, seconds: float, *, interactive: bool = True, full: bool = True) -> tuple[float, float]:
         """Return the mean rate as a share of what is ours, and the longest queue."""
-        steps = [self._step(company, full) for _ in range(round(seconds / TICK))]
+        steps = [self._step(interactive, full) for _ in range(round(seconds / TICK))]
         return sum(rate for rate, _ in steps) / len(steps), max(queue for _, queue in steps)
 
-    def _step(self, company: bool, full: bool) -> tuple[float, float]:
+    def _step(self, interactive: bool, full: bool) -> tuple[float, float]:
         others = self.others(self.now)
         ours = self.capacity / 2 if others else self.capacity
         sent = (self.pacer.limit or 2 * self.capacity) if full else 1000.0
@@ -87,7 +87,7 @@ class Line:
         if self.now >= self.next_look:
             self.next_look = self.now + LOOK
             _, rate, round_trip = self.seen[0]
-            self.pacer.update(self.now, round_trip, rate, full=full, company=company)
+            self.pacer.update(self.now, round_trip, rate, full=full, interactive=interactive)
             self.limits.append(self.pacer.limit)
         return arrived / ours, self.queue
 
@@ -99,7 +99,7 @@ def line_at_rest(own: float = 0.04, longest: float = 0.5) -> Line:
     return line
 
 
-def line_in_company(own: float = 0.04, longest: float = 0.5) -> Line:
+def shared_line(own: float = 0.04, longest: float = 0.5) -> Line:
     """Return a line that bulk and small messages have shared for a while."""
     line = line_at_rest(own, longest)
     line.run(12)
@@ -109,7 +109,7 @@ def line_in_company(own: float = 0.04, longest: float = 0.5) -> Line:
 
 def test_bulk_alone_is_never_held_back() -> None:
     line = line_at_rest()
-    assert line.run(20, company=False) == (1, line.longest)
+    assert line.run(20, interactive=False) == (1, line.longest)
     assert not line.held_back
 
 
@@ -117,7 +117,7 @@ def test_bulk_alone_is_never_held_back() -> None:
 @pytest.mark.parametrize("longest", [0.1, 0.5, 2])
 def test_a_message_does_not_wait_behind_bulk(own: float, longest: float) -> None:
     line = line_at_rest(own, longest)
-    _, before = line.run(2 + longest, company=False)
+    _, before = line.run(2 + longest, interactive=False)
     assert before == longest
     # To empty the queue, and to find the rate.
     line.run(6 * longest + 40 * own + 2)
@@ -126,14 +126,14 @@ def test_a_message_does_not_wait_behind_bulk(own: float, longest: float) -> None
     assert rate > 0.98
 
 
-def test_bulk_goes_on_as_before_when_the_company_has_gone() -> None:
-    line = line_in_company()
-    line.run(2 * LOOK, company=False)
+def test_bulk_goes_on_as_before_when_the_small_messages_have_gone() -> None:
+    line = shared_line()
+    line.run(2 * LOOK, interactive=False)
     assert line.pacer.limit is None
 
 
 def test_a_short_pause_of_bulk_does_not_bring_the_queue_back() -> None:
-    line = line_in_company()
+    line = shared_line()
     for _ in range(5):
         line.run(0.6, full=False)
         _, queue = line.run(2)
@@ -142,7 +142,7 @@ def test_a_short_pause_of_bulk_does_not_bring_the_queue_back() -> None:
 
 @pytest.mark.parametrize("change", [0.25, 0.6, 0.85, 0.95, 1.05, 1.3, 4])
 def test_the_rate_follows_the_line(change: float) -> None:
-    line = line_in_company()
+    line = shared_line()
     line.capacity *= change
     line.run(60)
     rate, queue = line.run(20)
@@ -152,7 +152,7 @@ def test_the_rate_follows_the_line(change: float) -> None:
 
 @pytest.mark.parametrize("change", [0.6, 0.95, 1.05, 1.3, 4])
 def test_it_follows_without_giving_up(change: float) -> None:
-    line = line_in_company()
+    line = shared_line()
     line.limits.clear()
     line.capacity *= change
     line.run(10)
@@ -163,14 +163,14 @@ def test_it_follows_without_giving_up(change: float) -> None:
 
 
 def test_a_line_that_gets_much_faster_is_used_soon() -> None:
-    line = line_in_company()
+    line = shared_line()
     line.capacity *= 4
     rate, _ = line.run(10)
     assert rate > 0.75
 
 
 def test_a_hole_that_is_not_full_says_nothing_of_the_line() -> None:
-    line = line_in_company()
+    line = shared_line()
     before = line.pacer.limit
     line.run(20, full=False)
     assert line.pacer.limit == before
@@ -178,7 +178,7 @@ def test_a_hole_that_is_not_full_says_nothing_of_the_line() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_one_rate_that_is_wrong_changes_nothing(share: float) -> None:
-    line = line_in_company()
+    line = shared_line()
     before = line.pacer.limit
     line.measured = lambda rate, round_trip: (rate * share, round_trip)
     line.run(LOOK)
@@ -191,7 +191,7 @@ def test_one_rate_that_is_wrong_changes_nothing(share: float) -> None:
 
 def test_a_rate_without_a_queue_lowers_no_limit() -> None:
     """It says how much was sent: TCP starts slowly again after a pause."""
-    line = line_in_company()
+    line = shared_line()
     before = line.pacer.limit
     line.run(1, full=False)
     line.measured = lambda rate, round_trip: (rate / 10, 0.04)
@@ -266,16 +266,16 @@ def test_bulk_keeps_half_also_where_every_rate_is_lower_than_the_last(grown: boo
     pacer, now, rate = Pacer(), 0.0, 1e6
     if grown:
         # With a limit from a time when the line was slow.
-        pacer.update(now, 0.04, 1e5, full=True, company=True)
-        pacer.update(now + 1, 0.08, 1e5, full=True, company=True)
+        pacer.update(now, 0.04, 1e5, full=True, interactive=True)
+        pacer.update(now + 1, 0.08, 1e5, full=True, interactive=True)
         while (pacer.limit or 0) < rate:
             now += 1
-            pacer.update(now + 1, 0.04, pacer.limit or 0, full=True, company=True)
+            pacer.update(now + 1, 0.04, pacer.limit or 0, full=True, interactive=True)
     else:
-        pacer.update(now, 0.04, rate, full=True, company=True)
+        pacer.update(now, 0.04, rate, full=True, interactive=True)
     limits = []
     for step in range(8):
-        pacer.update(now + 2 + step * 0.3, 0.1, rate, full=True, company=True)
+        pacer.update(now + 2 + step * 0.3, 0.1, rate, full=True, interactive=True)
         limits.append(pacer.limit)
         rate = (pacer.limit or 0) / 2
     assert limits[0] is not None
@@ -308,11 +308,11 @@ def test_after_somebody_else_has_gone_the_queue_is_ours_again() -> None:
     assert line.pacer._retry == RETRY
 
 
-def test_company_that_comes_and_goes_leaves_nothing_behind() -> None:
+def test_small_messages_that_come_and_go_leave_nothing_behind() -> None:
     line = line_at_rest()
     for _ in range(20):
-        line.run(COMPANY + 1)
-        line.run(3, company=False)
+        line.run(INTERACTIVE_TIME + 1)
+        line.run(3, interactive=False)
         assert line.pacer.limit is None
     line.run(6)
     rate, queue = line.run(30)
@@ -335,12 +335,12 @@ def test_a_line_that_was_slow_for_a_moment_is_used_again(more: float, share: flo
     assert min(rates) > 0.75
 
 
-def test_company_again_and_again_does_not_make_somebody_elses_queue_ours() -> None:
+def test_small_messages_again_and_again_do_not_make_somebody_elses_queue_ours() -> None:
     line = line_at_rest()
     line.others = lambda now: 1.5
     rates = []
     for _ in range(30):
-        rates += [line.run(10)[0], line.run(2, company=False)[0]]
+        rates += [line.run(10)[0], line.run(2, interactive=False)[0]]
     assert min(rates) > FLOOR
     assert sum(rates) / len(rates) > 0.95
 
@@ -360,7 +360,7 @@ def test_a_round_trip_that_took_very_long_once_is_forgotten(seconds: float, span
 def test_a_pause_is_no_time_with_too_long_a_queue() -> None:
     pacer = Pacer()
     for now, round_trip in ((0.0, 0.04), (1.0, 0.1), (101.0, 0.1)):
-        pacer.update(now, round_trip, 1e6, full=True, company=True)
+        pacer.update(now, round_trip, 1e6, full=True, interactive=True)
     assert pacer.limit is not None
 
 
@@ -374,7 +374,7 @@ def test_a_line_that_is_slower_than_the_least_is_left_alone() -> None:
 
 def test_a_rate_that_is_not_known_is_no_limit() -> None:
     pacer = Pacer()
-    pacer.update(1.0, 0.04, 0.0, full=False, company=False)
+    pacer.update(1.0, 0.04, 0.0, full=False, interactive=False)
     for step in range(2 * LOOKS):
-        pacer.update(2.0 + step, 0.2, 0.0, full=True, company=True)
+        pacer.update(2.0 + step, 0.2, 0.0, full=True, interactive=True)
     assert pacer.limit is None

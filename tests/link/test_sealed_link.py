@@ -14,8 +14,9 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
-from punchtunnel.protocol.agreement import HEADER, OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.system.poller import Poller
 
 from .links import LONG, Case, Side, connect, receive_all, send
@@ -128,8 +129,8 @@ def make_sealed_side(sock: socket.socket, leads: bool, hardware_aes: bool) -> Si
     side = Side(Poller(loop))
     send_key, receive_key = KEYS if leads else KEYS[::-1]
     seals = Sealer(send_key, hardware_aes), Opener(receive_key, hardware_aes)
-    side.link = Link(loop, side.poller, sock, leads, side, seals)
-    side.link.start(b"")
+    side.link = Link(loop, side.poller, leads, side)
+    side.link.attach(Carrier(sock, seals))
     return side
 
 
@@ -373,8 +374,8 @@ def test_records_that_came_with_the_handshake_are_opened_first(run: Callable[[Ca
                 early += await asyncio.wait_for(loop.sock_recv(far_hole, 5), LONG)
             right = Side(Poller(loop))
             seals = Sealer(KEYS[1], True), Opener(KEYS[0], True)
-            right.link = Link(loop, right.poller, far_hole, False, right, seals)
-            right.link.start(early)
+            right.link = Link(loop, right.poller, False, right)
+            right.link.attach(Carrier(far_hole, seals), early)
             far, far_end = socket.socketpair()
             far.setblocking(False)
             with far:

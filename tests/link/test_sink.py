@@ -1,10 +1,9 @@
-"""What the hole brings reaches the sink whole and in order, by pipe, by backlog or at once."""
+"""What the hole brings reaches the sink whole and in order, at once or by backlog."""
 
 from __future__ import annotations
 
+import errno
 import os
-import random
-import select
 import socket
 import tracemalloc
 from collections.abc import Iterator
@@ -14,23 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchtunnel.ends.sockets import SocketEnd
-from punchtunnel.link.sink import PIECE, Backlog, Delivery
-from punchtunnel.system.pipes import CAPACITY, Pool
-
-from ..conftest import Unspliceable
-
-Pair = tuple[socket.socket, socket.socket]
+from punchtunnel.link.sink import PIECE, Backlog, Sink
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    pool = Pool()
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
-def sink() -> Iterator[tuple[SocketEnd, socket.socket]]:
+def end() -> Iterator[tuple[SocketEnd, socket.socket]]:
     """An end, and where what was written to it comes out."""
     ours, theirs = socket.socketpair()
     end = SocketEnd(ours)
@@ -103,145 +90,51 @@ def test_backlog_takes_little_more_room_than_its_bytes() -> None:
     assert of_what_is_left < 4 * count
 
 
-def test_what_comes_before_the_sink_is_known_waits_for_it(pool: Pool, sink: tuple[SocketEnd, socket.socket]) -> None:
-    delivery = Delivery(pool)
-    assert delivery.deliver(memoryview(b"early, ")) == 0
-    assert not delivery.splices
-    delivery.join(sink[0], splice=True)
-    assert delivery.deliver(memoryview(b"and in ")) == 0, "not past what waits"
-    assert delivery.drain() == 14
-    assert delivery.deliver(memoryview(b"order")) == 5
-    assert came(sink[1]) == b"early, and in order"
-    assert not delivery.waits
+def joined(end: SocketEnd) -> Sink:
+    sink = Sink()
+    sink.join(end)
+    return sink
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_every_byte_comes_once_and_in_order(
-    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket], seed: int
-) -> None:
-    """Spliced, copied, held up and read slowly, by chance."""
-    rng = random.Random(seed)
-    far, hole = tcp_pair
-    end, theirs = sink
-    delivery, sent, found, taken = Delivery(pool), bytearray(), bytearray(), 0
-    delivery.join(end, splice=True)
-    for _ in range(100):
-        piece = rng.randbytes(rng.choice([1, 100, 20_000, 200_000]))
-        try:
-            size = far.send(piece)
-        except BlockingIOError:
-            size = 0
-        missing = size
-        while missing:
-            # The loopback delivers what was sent before send() returns, but for what has no room.
-            if rng.random() < 0.7 and (delivery.splices or delivery.is_piped):
-                count = delivery.fill(hole.fileno(), missing)
-                if count is None and rng.random() < 0.5:
-                    delivery.lose_patience()
-            else:
-                data = bytearray(min(missing, rng.randrange(1, 50_000)))
-                try:
-                    count = hole.recv_into(data)
-                except BlockingIOError:
-                    count = None
-                if count:
-                    taken += delivery.deliver(memoryview(data)[:count])
-            missing -= count or 0
-            if rng.random() < 0.3 or not count:
-                found += came(theirs)
-                delivery.ready = True
-                taken += delivery.drain()
-        sent += piece[:size]
-    while delivery.waits:
+def test_what_comes_before_the_end_is_known_waits_for_it(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink = Sink()
+    assert sink.deliver(memoryview(b"early, ")) == 0
+    sink.join(end[0])
+    assert sink.deliver(memoryview(b"and in ")) == 0, "not past what waits"
+    assert sink.drain() == 14
+    assert sink.deliver(memoryview(b"order")) == 5
+    assert came(end[1]) == b"early, and in order"
+    assert not sink.waits
+
+
+def test_what_the_end_does_not_take_waits_until_it_is_ready(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink, theirs = joined(end[0]), end[1]
+    data = os.urandom(4 << 20)
+    taken = sink.deliver(memoryview(data))
+    assert 0 < taken < len(data)
+    assert (sink.ready, sink.waits) == (False, True)
+    found = came(theirs)
+    assert sink.drain() == 0, "it is not known to be ready"
+    while sink.waits:
+        sink.ready = True
+        taken += sink.drain()
         found += came(theirs)
-        delivery.ready = True
-        taken += delivery.drain()
-    found += came(theirs)
-    assert found == sent
-    assert taken == len(sent)
+    assert (found, taken) == (data, len(data))
 
 
-def fill_all(delivery: Delivery, hole: socket.socket, size: int) -> None:
-    """Splice so many bytes in, which are under way."""
-    while size:
-        size -= delivery.fill(hole.fileno(), size) or 0
+def test_a_closed_sink_takes_everything_to_nowhere(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink = joined(end[0])
+    sink.ready = False
+    assert sink.deliver(memoryview(b"waits")) == 0
+    sink.close()
+    assert not sink.waits
+    assert sink.deliver(memoryview(b"gone")) == 4
+    assert came(end[1]) == b""
 
 
-def test_full_pipe_holds_up_until_patience_is_lost(
-    pool: Pool, tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]
-) -> None:
-    far, hole = tcp_pair
-    end, theirs = sink
-    delivery, sent, filled = Delivery(pool), 0, 0
-    delivery.join(end, splice=True)
-    delivery.ready = False
-    while filled == sent:
-        sent += far.send(bytes(65536))
-        while count := delivery.fill(hole.fileno(), CAPACITY):
-            filled += count
-    assert delivery.is_piped
-    assert not delivery.keeps_pace
-    assert hole.recv(1, socket.MSG_PEEK), "more is there, but no room"
-    assert delivery.fill(hole.fileno(), CAPACITY) is None
-    delivery.lose_patience()
-    assert not delivery.splices
-    assert delivery.deliver(memoryview(b"behind")) == 0
-    found = b""
-    while delivery.waits:
-        delivery.ready = True
-        delivery.drain()
-        found += came(theirs)
-    assert found == bytes(filled) + b"behind"
-    assert delivery.splices, "an empty pipe can be used again"
-
-
-def test_patience_is_not_lost_with_an_empty_pipe(pool: Pool, sink: tuple[SocketEnd, socket.socket]) -> None:
-    delivery = Delivery(pool)
-    delivery.join(sink[0], splice=True)
-    delivery.lose_patience()
-    assert delivery.splices
-
-
-def test_sink_that_cannot_be_spliced_to_is_written_to(pool: Pool, tcp_pair: Pair) -> None:
-    far, hole = tcp_pair
-    ours, theirs = socket.socketpair()
-    with theirs, select.epoll() as other:
-        theirs.setblocking(False)
-        end = Unspliceable(ours, other.fileno())
-        delivery = Delivery(pool)
-        delivery.join(end, splice=True)
-        data = os.urandom(50_000)
-        far.sendall(data)
-        fill_all(delivery, hole, len(data))
-        assert delivery.drain() == len(data)
-        assert came(theirs) == data
-        assert not delivery.splices
-        end.close()
-
-
-def test_broken_sink_is_an_error_whatever_waits(pool: Pool, tcp_pair: Pair) -> None:
-    far, hole = tcp_pair
-    ours, theirs = socket.socketpair()
-    end, delivery = SocketEnd(ours), Delivery(pool)
-    delivery.join(end, splice=True)
-    far.sendall(bytes(50_000))
-    fill_all(delivery, hole, 50_000)
-    theirs.close()
-    with pytest.raises(BrokenPipeError):
-        delivery.drain()
-    delivery.close()
-    assert not delivery.waits
-    assert not delivery.splices
-    end.close()
-
-
-def test_without_a_pipe_copying_has_to_tell(tcp_pair: Pair, sink: tuple[SocketEnd, socket.socket]) -> None:
-    class NoPipes(Pool):
-        def take(self) -> None:
-            return None
-
-    delivery = Delivery(NoPipes())
-    delivery.join(sink[0], splice=True)
-    tcp_pair[0].sendall(b"here")
-    assert delivery.fill(tcp_pair[1].fileno(), 4) == 0
-    assert not delivery.waits
+def test_a_broken_end_is_an_error(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink = joined(end[0])
+    end[1].close()
+    with pytest.raises(OSError, match="Broken pipe") as caught:
+        sink.deliver(memoryview(b"x"))
+    assert caught.value.errno == errno.EPIPE

@@ -1,10 +1,9 @@
-"""Keys that both sides share, records that nobody can change, and the vectors of docs/PROTOCOL.md."""
+"""Keys that both sides share, and the vectors of docs/PROTOCOL.md."""
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
@@ -12,28 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.protocol import agreement, schedule
-from punchtunnel.protocol.agreement import (
-    HEADER,
-    MAX_PLAINTEXT,
-    MAX_RECORD,
-    MESSAGE_SIZE,
-    OVERHEAD,
-    TAG_SIZE,
-    VERIFIER_SIZE,
-    Agreement,
-    Keys,
-    Opener,
-    Sealer,
-)
+from punchtunnel.protocol import schedule
+from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, VERIFIER_SIZE, Agreement, Keys, hkdf, readable
 from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
+from punchtunnel.protocol.records import OVERHEAD, Sealer
 from punchtunnel.punching.settings import Settings
 
 TAG = schedule.channel_tag("")
 LEADER = Hello(bytes(range(16, 32)), TAG, Role.STDIO, Trait.FAST_AES).encode()
 FOLLOWER = Hello(bytes(range(16)), TAG, Role.TO, Trait.FAST_AES).encode()
 SECRET = b"open sesame"
-BOTH = pytest.mark.parametrize("hardware_aes", [True, False], ids=["AES-256-GCM", "ChaCha20-Poly1305"])
 
 
 def fixed(first: int) -> Callable[[int], bytes]:
@@ -87,25 +74,16 @@ def test_agreement_and_keys_of_the_vectors() -> None:
     assert parts(mirrored) == [keys.receive, keys.send, keys.their_tag, keys.my_tag, keys.verifier]
 
 
-@BOTH
-def test_first_two_records_of_the_vectors(hardware_aes: bool) -> None:
-    name = "AES-256-GCM" if hardware_aes else "ChaCha20-Poly1305"
-    sealer = Sealer(bytes.fromhex(VECTORS["key to the follower"]), hardware_aes)
-    assert sealed(sealer, b"hello").hex() == VECTORS[f"{name}, record 0, hello"]
-    assert sealed(sealer, b"").hex() == VECTORS[f"{name}, record 1, empty"]
-
-
-def test_key_behind_a_rekeying_of_the_vectors() -> None:
-    key = bytes.fromhex(VECTORS["key to the follower"])
-    assert agreement._hkdf(key, b"rekey", 32).hex() == VECTORS["key to the follower, rekeyed"]
-
-
 def test_sizes_are_those_of_the_protocol_document() -> None:
     keys, _ = agree()
     assert [len(part) for part in parts(keys)] == [32, 32, TAG_SIZE, TAG_SIZE, VERIFIER_SIZE]
-    assert (MESSAGE_SIZE, TAG_SIZE, OVERHEAD, MAX_PLAINTEXT, HELLO_SIZE) == (33, 32, 20, 262144, 36)
+    assert (MESSAGE_SIZE, TAG_SIZE, HELLO_SIZE) == (33, 32, 36)
     assert VERIFIER_SIZE * 8 >= 160
-    assert agreement.REKEY_AFTER == 2**36
+
+
+def test_key_after_a_rekeying_of_the_vectors() -> None:
+    key = bytes.fromhex(VECTORS["key to the follower"])
+    assert hkdf(key, b"rekey", 32).hex() == VECTORS["key to the follower, rekeyed"]
 
 
 # ---- agreement
@@ -190,7 +168,7 @@ def nonces(sealer: Sealer, count: int) -> set[tuple[bytes, int]]:
     pairs = set()
     for _ in range(count):
         pairs.add((sealer._direction._key, sealer._direction._count))
-        sealed(sealer, b"x")
+        sealer.seal_into(memoryview(b"x"), memoryview(bytearray(1 + OVERHEAD)))
     return pairs
 
 
@@ -265,186 +243,6 @@ def test_any_randomness_gives_a_message_of_one_size(entropy: bytes) -> None:
     assert message[:1] == b"S"
 
 
-# ---- records
-
-KEY = bytes(range(32))
-
-
-def sealed(sealer: Sealer, plaintext: bytes) -> bytes:
-    record = memoryview(bytearray(len(plaintext) + OVERHEAD))
-    size = sealer.seal_into(memoryview(plaintext), record)
-    assert size == len(record)
-    return bytes(record)
-
-
-def opened(opener: Opener, stream: bytes) -> tuple[list[bytes], bool]:
-    """Open records as link.py does; return what was delivered, and whether it ended with PeerError."""
-    delivered: list[bytes] = []
-    view = memoryview(stream)
-    try:
-        while len(view) >= OVERHEAD:
-            size = opener.record_size(view[: HEADER.size])
-            if len(view) < size:
-                break
-            delivered.append(bytes(opener.open(view[:size])))
-            view = view[size:]
-    except PeerError:
-        return delivered, True
-    return delivered, False
-
-
-PLAINTEXTS = [b"one", b"", b"three is longer", b"4"]
-
-
-def records(hardware_aes: bool, plaintexts: Sequence[bytes] = PLAINTEXTS) -> list[bytes]:
-    sealer = Sealer(KEY, hardware_aes)
-    return [sealed(sealer, plaintext) for plaintext in plaintexts]
-
-
-# Ends the wait for a record that a changed header makes longer.
-FILLER = bytes(MAX_RECORD)
-
-
-def assert_ends_with(stream: bytes, delivered: Sequence[bytes], hardware_aes: bool) -> None:
-    assert opened(Opener(KEY, hardware_aes), stream + FILLER) == (list(delivered), True)
-
-
-@BOTH
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 1000, 65536, MAX_PLAINTEXT - 1, MAX_PLAINTEXT])
-def test_records_of_any_size_come_out_as_they_went_in(hardware_aes: bool, size: int) -> None:
-    plaintexts = [os.urandom(size), os.urandom(size), b"end"]
-    stream = b"".join(records(hardware_aes, plaintexts))
-    assert opened(Opener(KEY, hardware_aes), stream) == (plaintexts, False)
-    assert size < 8 or plaintexts[0] not in stream
-
-
-@given(plaintexts=st.lists(st.binary(max_size=300), max_size=8), hardware_aes=st.booleans())
-def test_any_records_come_out_in_order(plaintexts: list[bytes], hardware_aes: bool) -> None:
-    stream = b"".join(records(hardware_aes, plaintexts))
-    assert opened(Opener(KEY, hardware_aes), stream) == (plaintexts, False)
-
-
-def test_a_record_is_a_header_the_ciphertext_and_a_tag() -> None:
-    (record,) = records(True, [b"hello"])
-    assert record[:4] == bytes.fromhex("01 00 00 05")
-    assert len(record) == 4 + 5 + 16
-
-
-def test_equal_plaintexts_give_different_records() -> None:
-    stream = records(True, [b"same"] * 50)
-    assert len(set(stream)) == 50
-
-
-@BOTH
-def test_one_flipped_bit_anywhere_ends_the_stream_and_delivers_a_prefix(hardware_aes: bool) -> None:
-    stream = records(hardware_aes)
-    for index, record in enumerate(stream):
-        for bit in range(len(record) * 8):
-            changed = bytearray(record)
-            changed[bit // 8] ^= 1 << bit % 8
-            tampered = [*stream[:index], bytes(changed), *stream[index + 1 :]]
-            assert_ends_with(b"".join(tampered), PLAINTEXTS[:index], hardware_aes)
-
-
-@BOTH
-def test_a_cut_anywhere_delivers_whole_records_only(hardware_aes: bool) -> None:
-    stream = records(hardware_aes)
-    whole = b"".join(stream)
-    for cut in range(len(whole)):
-        delivered, failed = opened(Opener(KEY, hardware_aes), whole[:cut])
-        assert not failed
-        assert delivered == PLAINTEXTS[: len(delivered)]
-        assert sum(map(len, stream[: len(delivered)])) <= cut
-        assert_ends_with(whole[:cut], delivered, hardware_aes)
-
-
-@BOTH
-@pytest.mark.parametrize("index", range(4))
-def test_a_record_that_is_repeated_dropped_or_moved_ends_the_stream(hardware_aes: bool, index: int) -> None:
-    stream = records(hardware_aes)
-    before, record, after = stream[:index], stream[index], stream[index + 1 :]
-    assert_ends_with(b"".join([*before, record, record, *after]), PLAINTEXTS[: index + 1], hardware_aes)
-    assert_ends_with(b"".join([*before, *after]), PLAINTEXTS[:index], hardware_aes)
-    if after:
-        assert_ends_with(b"".join([*before, after[0], record, *after[1:]]), PLAINTEXTS[:index], hardware_aes)
-
-
-@BOTH
-def test_a_byte_that_is_dropped_or_doubled_ends_the_stream(hardware_aes: bool) -> None:
-    stream = records(hardware_aes)
-    whole = b"".join(stream)
-    borders = [sum(map(len, stream[: index + 1])) for index in range(len(stream))]
-    for place in range(len(whole)):
-        for tampered in (whole[:place] + whole[place + 1 :], whole[:place] + whole[place : place + 1] + whole[place:]):
-            if tampered == whole or tampered.startswith(whole):
-                continue
-            same = next(i for i, (a, b) in enumerate(zip(whole, tampered + b"?", strict=False)) if a != b)
-            count = sum(border <= same for border in borders)
-            assert_ends_with(tampered, PLAINTEXTS[:count], hardware_aes)
-
-
-def test_records_of_the_other_direction_session_or_cipher_do_not_open() -> None:
-    for key, hardware_aes in ((KEY[::-1], True), (KEY, False)):
-        assert opened(Opener(key, hardware_aes), b"".join(records(True))) == ([], True)
-
-
-@settings(max_examples=200)
-@given(garbage=st.binary(max_size=200) | st.binary(max_size=200).map(b"\x01\0\0".__add__), hardware_aes=st.booleans())
-def test_garbage_opens_nothing(garbage: bytes, hardware_aes: bool) -> None:
-    assert opened(Opener(KEY, hardware_aes), garbage + FILLER) == ([], True)
-
-
-@given(st.binary(min_size=4, max_size=4))
-def test_a_header_gives_the_size_of_its_record_or_peer_error(header: bytes) -> None:
-    (value,) = struct.unpack("!I", header)
-    possible = header[0] == 1 and value & 0xFFFFFF <= MAX_PLAINTEXT
-    for given_header in (header, memoryview(header)):
-        if possible:
-            assert Opener.record_size(given_header) == (value & 0xFFFFFF) + OVERHEAD
-        else:
-            with pytest.raises(PeerError, match="impossible header"):
-                Opener.record_size(given_header)
-
-
-@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01040001", "01ffffff"])
-def test_impossible_headers_are_refused_before_anything_is_held(header: str) -> None:
-    with pytest.raises(PeerError, match="impossible header"):
-        Opener.record_size(bytes.fromhex(header))
-
-
-def test_the_largest_record_is_what_the_limits_say() -> None:
-    assert Opener.record_size(bytes.fromhex("01040000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
-    assert Opener.record_size(bytes.fromhex("01000000")) == OVERHEAD
-
-
-# ---- new keys under way
-
-
-@BOTH
-def test_both_sides_change_the_key_behind_the_same_record(monkeypatch: pytest.MonkeyPatch, hardware_aes: bool) -> None:
-    monkeypatch.setattr(agreement, "REKEY_AFTER", 1000)
-    sealer, opener = Sealer(KEY, hardware_aes), Opener(KEY, hardware_aes)
-    keys, pairs = [], set()
-    for number in range(100):
-        keys.append(sealer._direction._key)
-        pairs.add((sealer._direction._key, sealer._direction._count))
-        plaintext = os.urandom(number)
-        assert opened(opener, sealed(sealer, plaintext)) == ([plaintext], False)
-    assert len(pairs) == 100, "a nonce came twice under one key"
-    # 0 + 1 + … + 44 = 990 bytes do not reach the limit, 45 more do.
-    assert set(keys[:46]) == {KEY}
-    assert keys[46] != KEY
-    assert len(set(keys)) >= 4
-
-
-def test_a_replay_under_the_next_key_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "REKEY_AFTER", 4)
-    first, second = records(True, [b"four", b"more"])
-    assert first[4:8] != second[4:8]
-    assert opened(Opener(KEY, True), first + first) == ([b"four"], True)
-    assert opened(Opener(KEY, True), first + second) == ([b"four", b"more"], False)
-
-
 # ---- what is printed
 
 
@@ -453,10 +251,9 @@ def test_no_repr_shows_a_key_or_the_secret() -> None:
     secret = b"correct horse"
     agreement = Agreement(secret, TAG, os.urandom)
     shown = [repr(keys), str(keys), f"{keys}", repr(Settings(["192.0.2.1"], secret=secret)), repr(agreement)]
-    shown += [repr(Sealer(KEY, True)), repr(Opener(KEY, True)), repr(Sealer(KEY, True)._direction)]
     for text in shown:
         assert "correct horse" not in text
-        for part in [*parts(keys), KEY]:
+        for part in parts(keys):
             assert repr(part)[2:-1] not in text
             assert part.hex() not in text
 
@@ -480,5 +277,5 @@ VECTORS = {
 
 
 def test_a_verifier_is_groups_of_at_least_64_bits_that_can_be_read_aloud() -> None:
-    assert agreement.readable(bytes.fromhex("35bfb770f25493f4507e")) == "gw73-o4hs-ksj7-iud6"
-    assert len({agreement.readable(bytes([index]) * 10) for index in range(256)}) == 256
+    assert readable(bytes.fromhex("35bfb770f25493f4507e")) == "gw73-o4hs-ksj7-iud6"
+    assert len({readable(bytes([index]) * 10) for index in range(256)}) == 256

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.protocol.frames import HEADER, MAX_PAYLOAD, MAX_SIZE, Data, Decoder, Flag, Header, Kind, decode_header
+from punchtunnel.protocol.frames import HEADER, MAX_PAYLOAD, MAX_SIZE, Decoder, Flag, Header, Kind, decode_header
 
 NO_FLAG = Flag(0)
 
@@ -67,10 +67,10 @@ ALMOST_FRAMES = st.tuples(
 ).map(lambda fields: HEADER.pack(*fields))
 
 
-def decode(pieces: Sequence[bytes]) -> tuple[list[Header | Data], bool, Decoder]:
+def decode(pieces: Sequence[bytes]) -> tuple[list[Header | memoryview], bool, Decoder]:
     """Return what the pieces hold, whether an error ended it, and the decoder."""
     decoder = Decoder()
-    items: list[Header | Data] = []
+    items: list[Header | memoryview] = []
     try:
         for piece in pieces:
             items += decoder.feed(memoryview(piece))
@@ -79,7 +79,7 @@ def decode(pieces: Sequence[bytes]) -> tuple[list[Header | Data], bool, Decoder]
     return items, False, decoder
 
 
-def joined(items: Sequence[Header | Data]) -> list[Header | bytes]:
+def joined(items: Sequence[Header | memoryview]) -> list[Header | bytes]:
     """Join the pieces of each payload."""
     whole: list[Header | bytes] = []
     for item in items:
@@ -88,7 +88,7 @@ def joined(items: Sequence[Header | Data]) -> list[Header | bytes]:
         else:
             last = whole[-1]
             assert isinstance(last, bytes)
-            whole[-1] = last + bytes(item.data)
+            whole[-1] = last + bytes(item)
     return whole
 
 
@@ -113,9 +113,9 @@ def test_a_header_is_decoded_from_its_own_bytes(header: Header) -> None:
 def test_payload_is_a_view_into_the_received_bytes() -> None:
     received = memoryview(Header(Kind.DATA, NO_FLAG, 7, 3).encode() + b"abc")
     _, piece = Decoder().feed(received)
-    assert isinstance(piece, Data)
-    assert (piece.stream, bytes(piece.data)) == (7, b"abc")
-    assert piece.data.obj is received.obj
+    assert isinstance(piece, memoryview)
+    assert bytes(piece) == b"abc"
+    assert piece.obj is received.obj
 
 
 def test_payload_does_not_wait_for_the_whole_frame() -> None:
@@ -123,8 +123,8 @@ def test_payload_does_not_wait_for_the_whole_frame() -> None:
     assert list(decoder.feed(memoryview(Header(Kind.DATA, NO_FLAG, 1, MAX_PAYLOAD).encode())))
     for size in (1, 1000, MAX_PAYLOAD - 1001):
         (piece,) = decoder.feed(memoryview(bytes(size)))
-        assert isinstance(piece, Data)
-        assert len(piece.data) == size
+        assert isinstance(piece, memoryview)
+        assert len(piece) == size
     assert decoder.between_frames
 
 
@@ -160,8 +160,8 @@ def test_byte_by_byte_gives_the_same_frames(frames: list[bytes]) -> None:
 def test_garbage_gives_frames_or_peer_error_and_nothing_else(garbage: list[bytes]) -> None:
     items, _, _ = decode(garbage)
     for item in items:
-        assert isinstance(item, Header | Data)
-    held = sum(len(item.data) if isinstance(item, Data) else HEADER.size for item in items)
+        assert isinstance(item, Header | memoryview)
+    held = sum(len(item) if isinstance(item, memoryview) else HEADER.size for item in items)
     assert held <= sum(map(len, garbage))
 
 

@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.protocol.frames import HEADER, MAX_SIZE, Data, Flag, Header, Kind
-from punchtunnel.protocol.mux import (
-    INITIAL_WINDOW,
-    MAX_ANSWERS,
-    MAX_STREAMS,
+from punchtunnel.protocol.credit import INITIAL_WINDOW
+from punchtunnel.protocol.events import (
+    Credited,
+    Data,
     Event,
     Finished,
+    Gone,
     GoneAway,
-    Goodbye,
-    Mux,
     Opened,
     Pong,
-    Reason,
     Reset,
     Sized,
+    StreamState,
 )
+from punchtunnel.protocol.frames import HEADER, MAX_SIZE, Flag, Goodbye, Header, Kind, Reason
+from punchtunnel.protocol.mux import MAX_ANSWERS, MAX_STREAMS, Mux
 
 
 def data(stream: int, payload: bytes = b"", flags: Flag = Flag(0)) -> bytes:  # noqa: B008
@@ -40,17 +40,36 @@ def size(stream: int, total: int) -> bytes:
     return Header(Kind.SIZE, Flag(0), stream, total).encode()
 
 
-def receive(mux: Mux, *pieces: bytes, now: float = 0.0) -> list[Event]:
-    return [event for piece in pieces for event in mux.receive(memoryview(piece), now)]
+def receive(mux: Mux[StreamState], *pieces: bytes, now: float = 0.0) -> list[Event[int]]:
+    """Return the events, with a stream's number in place of its record."""
+    return [by_number(event) for piece in pieces for event in mux.receive(memoryview(piece), now)]
 
 
-def got(stream: int, payload: bytes) -> Data:
+def by_number(event: Event[StreamState]) -> Event[int]:
+    match event:
+        case Data(stream, payload):
+            return Data(stream.number, payload)
+        case Gone(stream, reset):
+            return Gone(stream.number, reset)
+        case Sized(stream, total):
+            return Sized(stream.number, total)
+        case Opened(stream):
+            return Opened(stream.number)
+        case Finished(stream):
+            return Finished(stream.number)
+        case Credited(stream):
+            return Credited(stream.number)
+        case _:
+            return event
+
+
+def got(stream: int, payload: bytes) -> Data[int]:
     return Data(stream, memoryview(payload))
 
 
-def follower_with(*streams: int) -> Mux:
+def follower_with(*streams: int) -> Mux[StreamState]:
     """Return a follower whose peer has opened these streams."""
-    mux = Mux(leads=False)
+    mux = Mux(False, StreamState)
     for stream in streams:
         assert receive(mux, window(stream, flags=Flag.SYN)) == [Opened(stream)]
     return mux
@@ -60,13 +79,14 @@ def follower_with(*streams: int) -> Mux:
 
 
 def test_what_a_side_says_has_the_bytes_of_the_protocol_document() -> None:
-    leader, follower = Mux(leads=True), follower_with(1)
-    assert (leader.open(0.0), leader.take_control().hex()) == (1, "000100010000000100000000")
-    assert leader.data_header(1, 5).hex() == "000000000000000100000005"
-    assert (follower.open(0.0), follower.take_control().hex()) == (2, "000100010000000200000000")
-    follower.accept(1)
-    follower.finish(1)
-    follower.reset(1, Reason.REFUSED)
+    leader, follower = Mux(True, StreamState), follower_with(1)
+    assert (leader.open(0.0).number, leader.take_control().hex()) == (1, "000100010000000100000000")
+    assert leader.data_header(leader.streams[1], 5).hex() == "000000000000000100000005"
+    assert (follower.open(0.0).number, follower.take_control().hex()) == (2, "000100010000000200000000")
+    stream = follower.streams[1]
+    follower.accept(stream)
+    follower.finish(stream)
+    follower.reset(stream, Reason.REFUSED)
     assert follower.take_control().hex(" ", 12).split() == [
         "000100020000000100000000",
         "000100040000000100000000",
@@ -96,45 +116,46 @@ def test_reasons_and_codes_are_numbered_as_in_the_protocol_document() -> None:
 
 
 def test_leader_and_follower_never_open_the_same_stream() -> None:
-    leader, follower = Mux(leads=True), Mux(leads=False)
-    assert [leader.open(0.0) for _ in range(3)] == [1, 3, 5]
-    assert [follower.open(0.0) for _ in range(3)] == [2, 4, 6]
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    assert [leader.open(0.0).number for _ in range(3)] == [1, 3, 5]
+    assert [follower.open(0.0).number for _ in range(3)] == [2, 4, 6]
 
 
 def test_the_opener_may_send_before_it_is_accepted() -> None:
-    follower = Mux(leads=False)
+    follower = Mux(False, StreamState)
     assert receive(follower, window(1, flags=Flag.SYN), data(1, b"early")) == [Opened(1), got(1, b"early")]
-    assert receive(Mux(leads=False), data(1, b"at once", Flag.SYN)) == [Opened(1), got(1, b"at once")]
+    assert receive(Mux(False, StreamState), data(1, b"at once", Flag.SYN)) == [Opened(1), got(1, b"at once")]
 
 
 def test_a_stream_is_accepted_once() -> None:
     follower = follower_with(1)
-    follower.accept(1)
-    follower.accept(1)
+    follower.accept(follower.streams[1])
+    follower.accept(follower.streams[1])
     assert len(follower.take_control()) == HEADER.size
 
 
 @pytest.mark.parametrize("first", ["here", "there"])
 def test_each_direction_ends_by_itself_in_both_orders(first: str) -> None:
     mux = follower_with(1)
+    stream = mux.streams[1]
     if first == "here":
-        mux.finish(1)
-        assert mux.credit(1) == 0
+        mux.finish(stream)
+        assert stream.finished_here
         assert receive(mux, data(1, b"reply")) == [got(1, b"reply")]
         assert receive(mux, window(1, flags=Flag.FIN)) == [Finished(1)]
     else:
         assert receive(mux, data(1, b"all"), window(1, flags=Flag.FIN)) == [got(1, b"all"), Finished(1)]
-        assert mux.credit(1) == INITIAL_WINDOW
-        mux.finish(1)
-    assert receive(mux, window(1, 0, Flag.RST)) == [Reset(1, Reason.RESET, False)], "not over before it is read"
+        assert (stream.finished_here, stream.credit) == (False, INITIAL_WINDOW)
+        mux.finish(stream)
+    assert receive(mux, window(1, 0, Flag.RST)) == [Gone(1, Reset(Reason.RESET, False))], "not over before it is read"
 
 
 def test_a_stream_is_over_when_both_directions_ended_and_everything_is_read() -> None:
     for unread in (0, 1):
         mux = follower_with(1)
-        mux.finish(1)
+        mux.finish(mux.streams[1])
         receive(mux, data(1, b"all"), window(1, flags=Flag.FIN))
-        mux.consumed(1, 3 - unread, 0.0)
+        mux.consumed(mux.streams[1], 3 - unread, 0.0)
         assert len(receive(mux, window(1, 0, Flag.RST))) == unread
 
 
@@ -149,26 +170,27 @@ def test_fin_on_a_data_frame_counts_when_its_payload_is_complete() -> None:
 
 def test_eof_is_told_once() -> None:
     mux = follower_with(1)
+    stream = mux.streams[1]
     assert receive(mux, window(1, flags=Flag.FIN), window(1, flags=Flag.FIN)) == [Finished(1)]
-    mux.finish(1)
-    mux.finish(1)
+    mux.finish(stream)
+    mux.finish(stream)
     assert len(mux.take_control()) == HEADER.size
 
 
 def test_eof_can_go_with_the_last_payload() -> None:
-    mux = Mux(leads=True)
-    number = mux.open(0.0)
+    mux = Mux(True, StreamState)
+    stream = mux.open(0.0)
     mux.take_control()
-    assert mux.data_header(number, 5, last=True) == data(number, b"", Flag.FIN)[:8] + bytes([0, 0, 0, 5])
-    mux.finish(number)
-    assert (mux.credit(number), mux.take_control()) == (0, b"")
-    assert receive(mux, window(number, flags=Flag.FIN)) == [Finished(number)]
-    assert receive(mux, window(number, 0, Flag.RST)) == [], "it was over"
+    assert mux.data_header(stream, 5, last=True) == data(1, b"", Flag.FIN)[:8] + bytes([0, 0, 0, 5])
+    mux.finish(stream)
+    assert (stream.finished_here, mux.take_control()) == (True, b"")
+    assert receive(mux, window(1, flags=Flag.FIN)) == [Finished(1)]
+    assert receive(mux, window(1, 0, Flag.RST)) == [], "it was over"
 
 
 def test_an_ack_can_wait_for_company_and_nothing_else_does() -> None:
     mux = follower_with(1)
-    mux.accept(1)
+    mux.accept(mux.streams[1])
     assert (bool(mux.control), mux.is_urgent) == (True, False)
     mux.ping(0.0)
     assert mux.is_urgent
@@ -181,50 +203,51 @@ def test_an_ack_can_wait_for_company_and_nothing_else_does() -> None:
 @pytest.mark.parametrize("reason", [*Reason, 4294967295])
 @pytest.mark.parametrize("accepted", [True, False])
 def test_rst_carries_its_reason_and_whether_the_stream_was_ever_joined(reason: int, accepted: bool) -> None:
-    mux = Mux(leads=True)
+    mux = Mux(True, StreamState)
     mux.open(0.0)
     if accepted:
         receive(mux, window(1, flags=Flag.ACK))
-    assert receive(mux, window(1, reason, Flag.RST)) == [Reset(1, reason, accepted)]
-    assert mux.credit(1) == 0
+    assert receive(mux, window(1, reason, Flag.RST)) == [Gone(1, Reset(reason, accepted))]
+    assert not mux.streams
 
 
 def test_rst_on_a_data_frame_of_a_foreign_yamux_is_understood() -> None:
-    assert receive(follower_with(1), data(1, b"", Flag.RST)) == [Reset(1, Reason.RESET, False)]
+    assert receive(follower_with(1), data(1, b"", Flag.RST)) == [Gone(1, Reset(Reason.RESET, False))]
 
 
 def test_a_reset_stream_is_never_spoken_of_again() -> None:
     mux = follower_with(1)
-    mux.reset(1)
+    stream = mux.streams[1]
+    mux.reset(stream)
     assert len(mux.take_control()) == HEADER.size
     late = [data(1, b"late"), data(1, b"x", Flag.FIN), window(1, 9), window(1, 0, Flag.RST), window(1, 0, Flag.FIN)]
     assert receive(mux, *late) == []
-    mux.accept(1)
-    mux.finish(1)
-    mux.reset(1)
-    mux.consumed(1, 5, 0.0)
-    assert (mux.credit(1), mux.take_control()) == (0, b"")
+    mux.accept(stream)
+    mux.finish(stream)
+    mux.reset(stream)
+    mux.consumed(stream, 5, 0.0)
+    assert (mux.streams, mux.take_control()) == ({}, b"")
 
 
 def test_a_reset_in_the_middle_of_a_payload_skips_the_rest() -> None:
     mux = follower_with(1)
     raw = data(1, b"abcd", Flag.FIN)
     assert receive(mux, raw[:14]) == [got(1, b"ab")]
-    mux.reset(1)
+    mux.reset(mux.streams[1])
     assert receive(mux, raw[14:] + window(3, flags=Flag.SYN)) == [Opened(3)]
 
 
 def test_payload_that_began_before_its_stream_was_opened_is_skipped() -> None:
     """It was delivered to the stream that we opened meanwhile, without being counted."""
-    leader = Mux(leads=True)
+    leader = Mux(True, StreamState)
     raw = data(1, b"abcd", Flag.FIN)
     assert receive(leader, raw[:14]) == []
-    assert leader.open(0.0) == 1
+    assert leader.open(0.0).number == 1
     assert receive(leader, raw[14:]) == []
 
 
 def test_frames_to_unknown_streams_are_skipped() -> None:
-    mux = Mux(leads=False)
+    mux = Mux(False, StreamState)
     frames = [data(9, b"who?"), window(9, 100), window(9, 0, Flag.FIN), window(9, 1, Flag.RST), window(9, 0, Flag.ACK)]
     assert receive(mux, *frames, window(1, flags=Flag.SYN)) == [Opened(1)]
     assert mux.take_control() == b""
@@ -238,7 +261,7 @@ def test_frames_to_unknown_streams_are_skipped() -> None:
         ("a stream that has been", [window(1, flags=Flag.RST), window(1, flags=Flag.SYN)]),
         ("an older stream", [window(5, flags=Flag.SYN), window(3, flags=Flag.SYN)]),
         ("a stream that exists, with data", [data(1, b"x", Flag.SYN)]),
-        ("data behind the end", [window(1, flags=Flag.FIN), data(1, b"x")]),
+        ("data after the end", [window(1, flags=Flag.FIN), data(1, b"x")]),
         ("more than was allowed", [data(1, bytes(INITIAL_WINDOW)), data(1, b"x")]),
         ("more than was allowed at once", [data(1, bytes(INITIAL_WINDOW + 1))]),
         ("credit that no number can hold", [window(1, 2**32 - 1)]),
@@ -252,13 +275,13 @@ def test_a_peer_that_breaks_the_protocol_loses_the_link(mistake: str, frames: li
 
 
 def test_more_streams_than_allowed_are_refused_and_the_others_live_on() -> None:
-    mux = Mux(leads=False)
+    mux = Mux(False, StreamState)
     numbers = range(1, 2 * MAX_STREAMS, 2)
     assert receive(mux, *(window(number, flags=Flag.SYN) for number in numbers)) == list(map(Opened, numbers))
     extra = 2 * MAX_STREAMS + 1
     assert receive(mux, data(extra, b"refused", Flag.SYN | Flag.FIN), data(1, b"served")) == [got(1, b"served")]
     assert mux.take_control() == window(extra, Reason.NO_RESOURCES, Flag.RST)
-    mux.reset(3)
+    mux.reset(mux.streams[3])
     assert receive(mux, window(extra + 2, flags=Flag.SYN)) == [Opened(extra + 2)]
 
 
@@ -266,7 +289,7 @@ def test_more_streams_than_allowed_are_refused_and_the_others_live_on() -> None:
 
 
 def test_rtt_is_the_smallest_round_trip_of_all_pings() -> None:
-    mux = Mux(leads=True)
+    mux = Mux(True, StreamState)
     assert mux.rtt is None
     for asked, answered in ((1.0, 1.5), (2.0, 2.25), (3.0, 4.0)):
         number = mux.ping(asked)
@@ -277,11 +300,11 @@ def test_rtt_is_the_smallest_round_trip_of_all_pings() -> None:
 
 
 def test_an_answer_to_no_ping_of_ours_is_ignored() -> None:
-    assert receive(Mux(leads=True), bytes.fromhex("000200020000000000000007")) == []
+    assert receive(Mux(True, StreamState), bytes.fromhex("000200020000000000000007")) == []
 
 
 def test_only_the_last_four_unanswered_pings_are_remembered() -> None:
-    mux = Mux(leads=True)
+    mux = Mux(True, StreamState)
     for now in range(6):
         mux.ping(float(now))
     answers = [bytes.fromhex(f"0002000200000000{number:08x}") for number in range(1, 7)]
@@ -290,22 +313,22 @@ def test_only_the_last_four_unanswered_pings_are_remembered() -> None:
 
 @pytest.mark.parametrize("code", [*Goodbye, 99])
 def test_a_goodbye_is_told_with_its_code(code: int) -> None:
-    assert receive(Mux(leads=True), Header(Kind.GO_AWAY, Flag(0), 0, code).encode()) == [GoneAway(code)]
+    assert receive(Mux(True, StreamState), Header(Kind.GO_AWAY, Flag(0), 0, code).encode()) == [GoneAway(code)]
 
 
 QUESTION = Header(Kind.PING, Flag.SYN, 0, 1).encode()
 TOO_MANY = MAX_ANSWERS // HEADER.size + 2
 
 
-def flooded() -> Mux:
-    mux = Mux(leads=True)
+def flooded() -> Mux[StreamState]:
+    mux = Mux(True, StreamState)
     with pytest.raises(PeerError, match="does not read"):
         receive(mux, *[QUESTION] * TOO_MANY)
     return mux
 
 
 def test_a_peer_that_reads_the_answers_may_ask_for_ever() -> None:
-    mux = Mux(leads=True)
+    mux = Mux(True, StreamState)
     for _ in range(3):
         assert receive(mux, *[QUESTION] * (TOO_MANY // 2)) == []
         assert len(mux.take_control()) == TOO_MANY // 2 * HEADER.size
@@ -318,15 +341,15 @@ def test_a_flood_of_questions_without_reading_ends_the_link_at_a_bound() -> None
 @pytest.mark.parametrize("end", ["reset", "finish"])
 def test_a_flood_of_streams_without_reading_ends_the_link_at_a_bound(end: str) -> None:
     """Each is accepted and then ended: what we say of it was not counted as an answer."""
-    mux = Mux(leads=True)
+    mux = Mux(True, StreamState)
 
     def come_and_go(number: int) -> None:
         receive(mux, Header(Kind.WINDOW, Flag.SYN, number, 0).encode())
-        mux.accept(number)
+        mux.accept(mux.streams[number])
         if end == "reset":
-            mux.reset(number)
+            mux.reset(mux.streams[number])
         else:
-            mux.finish(number)
+            mux.finish(mux.streams[number])
             receive(mux, Header(Kind.WINDOW, Flag.FIN, number, 0).encode())
 
     def for_ever() -> None:
@@ -349,12 +372,11 @@ def test_a_goodbye_can_be_said_behind_a_flood() -> None:
 
 
 def test_a_size_is_told_before_the_data_and_heard_on_the_other_side() -> None:
-    leader = Mux(leads=True)
-    number = leader.open(0.0)
-    leader.announce(number, 2**40 + 5)
+    leader = Mux(True, StreamState)
+    leader.announce(leader.open(0.0), 2**40 + 5)
     said = leader.take_control()
     assert said.hex(" ", 12).split() == ["000100010000000100000000", "000401000000000100000005"]
-    assert receive(Mux(leads=False), said) == [Opened(1), Sized(1, 2**40 + 5)]
+    assert receive(Mux(False, StreamState), said) == [Opened(1), Sized(1, 2**40 + 5)]
 
 
 def test_a_size_that_is_told_twice_is_an_error() -> None:
@@ -367,17 +389,18 @@ def test_a_size_that_is_told_twice_is_an_error() -> None:
 
 def test_the_size_of_a_stream_that_is_gone_is_skipped_and_of_no_stream_never_told() -> None:
     mux = follower_with(1)
-    mux.reset(1)
+    stream = mux.streams[1]
+    mux.reset(stream)
     mux.take_control()
     assert receive(mux, size(1, 7), size(99, 7)) == []
-    mux.announce(1, 7)
+    mux.announce(stream, 7)
     assert mux.take_control() == b""
 
 
 def test_stream_numbers_run_out_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("punchtunnel.protocol.mux.LAST_STREAM", 3)
-    mux = Mux(leads=True)
-    assert [mux.open(0.0), mux.open(0.0)] == [1, 3]
+    mux = Mux(True, StreamState)
+    assert [mux.open(0.0).number, mux.open(0.0).number] == [1, 3]
     with pytest.raises(LinkError):
         mux.open(0.0)
 
@@ -396,16 +419,16 @@ FRAMES = (
 )
 
 
-def talk(pieces: Iterable[bytes]) -> tuple[list[Event | bytes], str, bytes]:
+def talk(pieces: Iterable[bytes]) -> tuple[list[Event[int] | bytes], str, bytes]:
     """Return the events, with pieces of payload joined, the error, and what is answered."""
-    mux = Mux(leads=False)
+    mux = Mux(False, StreamState)
     mux.open(0.0)
     mux.ping(0.0)
-    events: list[Event | bytes] = []
+    events: list[Event[int] | bytes] = []
     error = ""
     try:
         for piece in pieces:
-            for event in mux.receive(memoryview(piece), 1.0):
+            for event in map(by_number, mux.receive(memoryview(piece), 1.0)):
                 if not isinstance(event, Data):
                     events.append(event)
                 elif events and isinstance(last := events[-1], bytes):

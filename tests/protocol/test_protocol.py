@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.protocol import schedule
-from punchtunnel.protocol.election import ACCEPT, PICK
-from punchtunnel.protocol.frames import MAX_PAYLOAD, Flag, Header, Kind
-from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, decode_hello, roles_fit
-from punchtunnel.protocol.mux import (
+from punchtunnel.protocol.credit import (
     GROWTH_FACTOR,
     INITIAL_WINDOW,
     MAX_LINK_MEMORY,
     MAX_WINDOW,
     MAX_WINDOW_SUM,
     MIN_GROWTH,
-    Reason,
 )
+from punchtunnel.protocol.election import ACCEPT, PICK
+from punchtunnel.protocol.frames import MAX_PAYLOAD, Flag, Header, Kind, Reason
+from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, decode_hello, roles_fit
 from tests.protocol.test_agreement import VECTORS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text()

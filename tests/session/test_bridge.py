@@ -8,10 +8,10 @@ import pytest
 
 from punchtunnel.address import parse_target
 from punchtunnel.errors import Exit
-from punchtunnel.protocol.agreement import OVERHEAD, Keys, Sealer
-from punchtunnel.protocol.frames import Flag, Header, Kind
+from punchtunnel.protocol.agreement import Keys
+from punchtunnel.protocol.frames import Flag, Goodbye, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.mux import Goodbye
+from punchtunnel.protocol.records import OVERHEAD, Sealer
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import unreported
 from punchtunnel.session import running

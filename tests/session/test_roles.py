@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.session.roles import why_unreachable
 
 

@@ -19,9 +19,8 @@ from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.ends import target as target_module
 from punchtunnel.errors import Exit
-from punchtunnel.protocol.frames import Flag, Header, Kind
+from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.mux import Reason
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, StreamOpened, TargetRefused, Warned
 from punchtunnel.session import roles, session

@@ -13,7 +13,7 @@ import pytest
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.protocol.mux import Reason
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.reporting.events import Event
 from punchtunnel.words import doctor, peer, usage
 

@@ -1,0 +1,213 @@
+"""What carries a link's streams: one hole at a time, or none.
+
+    WAITING --attach--> CARRIED --lose--> ENDED --settle--> CLOSED
+        ^                  |
+        +-----detach-------+            any of them --close--> CLOSED
+
+A carrier is one hole below a link: the socket, its two halves (incoming.py,
+outgoing.py), what seals and opens, what splices, and when each side was heard
+last.  It ends with its hole; streams belong to the link and do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from punchtunnel import words
+from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
+from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, Outgoing
+from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
+from punchtunnel.link.stream import Stream
+from punchtunnel.protocol.events import Event
+from punchtunnel.protocol.frames import Goodbye
+from punchtunnel.protocol.mux import Mux
+from punchtunnel.protocol.records import Opener, Sealer
+from punchtunnel.system import tcp
+from punchtunnel.system.loop import Loop
+from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
+
+# Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
+USER_TIMEOUT = 40.0
+
+
+class State(Enum):
+    """What a link can do."""
+
+    # No hole carries the streams; one may come.
+    WAITING = auto()
+    CARRIED = auto()
+    # The hole has ended.  What came whole before that is still being written out.
+    ENDED = auto()
+    # Nothing more is done, or told.
+    CLOSED = auto()
+
+
+class Input(Enum):
+    """What changes the state of a link."""
+
+    ATTACH = auto()
+    DETACH = auto()
+    # The hole has ended, or the peer broke the protocol.
+    LOSE = auto()
+    # Everything is written out.
+    SETTLE = auto()
+    CLOSE = auto()
+
+
+# What is not here is a bug of the caller.
+TRANSITIONS = {
+    (State.WAITING, Input.ATTACH): State.CARRIED,
+    (State.CARRIED, Input.DETACH): State.WAITING,
+    (State.CARRIED, Input.LOSE): State.ENDED,
+    (State.ENDED, Input.SETTLE): State.CLOSED,
+    (State.WAITING, Input.CLOSE): State.CLOSED,
+    (State.CARRIED, Input.CLOSE): State.CLOSED,
+    (State.ENDED, Input.CLOSE): State.CLOSED,
+    (State.CLOSED, Input.CLOSE): State.CLOSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """`count` bytes of payload are on their way to the end of `stream`, past this process."""
+
+    stream: Stream
+    count: int
+
+
+class Carrier:
+    """One hole below a link.
+
+    Args:
+        sock: The hole; owned from now on.
+        seals: What seals and opens; None on a plain hole.
+
+    Attributes:
+        incoming, outgoing: The two halves.
+        splicing: None where every byte is copied.
+    """
+
+    def __init__(self, sock: socket.socket, seals: tuple[Sealer, Opener] | None = None) -> None:
+        sock.setblocking(False)
+        tcp.send_at_once(sock)
+        tcp.limit_silence(sock, USER_TIMEOUT)
+        sealer, opener = seals or (None, None)
+        self._sock = sock
+        self._poller: Poller | None = None
+        self._work: Callable[[], None] | None = None
+        self.incoming = Incoming(sock, opener)
+        self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
+        if self.splicing is None:
+            self.outgoing = Outgoing(sock, sealer, longest_frame=LONGEST_FRAME)
+        else:
+            self.outgoing = Outgoing(sock, sealer, self.splicing.pipe, LONGEST_SPLICED_FRAME)
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of the last sign of life of the peer."""
+        return self.incoming.heard_at
+
+    @heard_at.setter
+    def heard_at(self, now: float) -> None:
+        self.incoming.heard_at = now
+
+    @property
+    def said_at(self) -> float:
+        """Monotonic time at which something was sent, or the hole was found full."""
+        return self.outgoing.said_at
+
+    def watch(self, loop: Loop, poller: Poller, work: Callable[[], None]) -> None:
+        """Call `work` whenever one of the halves may go on."""
+        self._poller, self._work = poller, work
+        if self.splicing is not None:
+            self.splicing.watch(loop, work)
+        poller.register(self._sock.fileno(), self._on_events)
+
+    def unwatch(self) -> None:
+        """Call nothing any more."""
+        if self._poller is not None:
+            self._poller.unregister(self._sock.fileno())
+            self._poller = None
+        if self.splicing is not None:
+            self.splicing.stop_waiting()
+
+    def receive(self, mux: Mux[Stream], unread: bytes | None = None) -> Iterator[Event[Stream] | Spliced]:
+        """Read the hole once, or take in `unread`, which came with it, and yield what that means.
+
+        Raises:
+            LinkError: The hole is broken, or has ended where it must not.
+            PeerError: What came is not a record or a frame of the peer's.
+        """
+        pieces = self._read(mux) if unread is None else self.incoming.begin(unread)
+        if pieces is None:
+            return
+        if isinstance(pieces, Spliced):
+            yield pieces
+            yield from mux.skip(pieces.count)
+            return
+        for piece in pieces:
+            try:
+                yield from mux.receive(piece, self.incoming.heard_at)
+            except PeerError:
+                # Not where a record is wrong: a peer without a key is told nothing.
+                mux.go_away(Goodbye.PROTOCOL_ERROR)
+                self._say_at_once(mux)
+                raise
+        if self.splicing is not None and self.splicing.is_bulk:
+            self.splicing.has_read(mux.expected[1])
+        if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
+            raise LinkError(words.LINK_CUT)
+
+    def _read(self, mux: Mux[Stream]) -> Iterable[memoryview] | Spliced | None:
+        """Splice the payload that comes next, or read; None: nothing there now."""
+        splicing, limit = self.splicing, RECEIVE_SIZE
+        try:
+            if splicing is not None:
+                stream, missing = mux.expected
+                way = stream.sink.by_splicing(splicing) if missing and stream is not None else None
+                # The short rest of a frame goes the same way if it has to wait after the beginning.
+                if way is not None and stream is not None and (missing >= BULK or way.held):
+                    count = splicing.receive(way, missing)
+                    if count is not None:
+                        return Spliced(stream, count) if count else None
+                limit = splicing.read_limit(missing) if missing or splicing.is_bulk else 2 * BULK
+            return self.incoming.receive(limit)
+        except OSError as error:
+            raise LinkError(words.broken_link(error)) from error
+
+    def _say_at_once(self, mux: Mux[Stream]) -> None:
+        """Send the control frames that wait, if the hole takes them now: it is lost either way."""
+        outgoing = self.outgoing
+        with contextlib.suppress(OSError):
+            while outgoing.writable and (mux.control or outgoing.waits):
+                if outgoing.waits:
+                    outgoing.send_on()
+                else:
+                    outgoing.send(memoryview(mux.take_control(LONGEST_FRAME)))
+
+    def close(self, *, reset: bool) -> None:
+        """Close the hole; `reset` leaves no TIME_WAIT behind."""
+        if self._sock.fileno() < 0:
+            return
+        self.unwatch()
+        self.outgoing.close()
+        if self.splicing is not None:
+            self.splicing.close()
+        if reset:
+            tcp.close_with_reset(self._sock)
+        else:
+            self._sock.close()
+
+    def _on_events(self, events: int) -> None:
+        if events & READ:
+            self.incoming.readable = True
+            self.incoming.hung_up = bool(events & HANG_UP)
+        if events & WRITE:
+            self.outgoing.writable = True
+        assert self._work is not None
+        self._work()

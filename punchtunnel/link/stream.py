@@ -1,0 +1,145 @@
+"""One stream of a link: its record, and what its owner is told of it.
+
+One object per stream, in three layers: the windows (protocol/credit.py), the
+protocol's state (protocol/events.py), and the end that it is joined to, here.
+The multiplexer's table holds it and the multiplexer's events carry it, so
+there is no second table to be kept in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from punchtunnel.ends.end import End
+from punchtunnel.errors import LinkError
+from punchtunnel.link.sink import Sink
+from punchtunnel.link.source import Source
+from punchtunnel.protocol.events import Reset, StreamState
+from punchtunnel.system.poller import ERROR, READ, WRITE, Poller
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Stream(StreamState):
+    """A stream and its end.
+
+    Attributes:
+        end: What it is joined to; None until then.
+        source: What the end gives, on its way to the hole.
+        sink: What was received, on its way to the end.
+        in_ring: It waits for its turn (turns.py).
+    """
+
+    end: End | None = None
+    source: Source = field(default_factory=Source)
+    sink: Sink = field(default_factory=Sink)
+    in_ring: bool = False
+    poller: Poller | None = None
+
+    def join(
+        self,
+        end: End,
+        poller: Poller,
+        on_source: Callable[[Stream, int], None],
+        on_sink: Callable[[Stream], None],
+        *,
+        ready: bool,
+    ) -> None:
+        """Join the stream to an end, and have it watched.
+
+        Args:
+            end: Owned from now on.
+            poller: Watches it.
+            on_source: Called with what the poller says of the source.
+            on_sink: Called when the sink, which was not ready, can be written again.
+            ready: The source may have something now; otherwise the poller will tell.
+        """
+        self.end, self.poller = end, poller
+        self.sink.join(end)
+        self.source.join(end, ready=ready)
+        source_fd, sink_fd = end.source_fd, end.sink_fd
+        is_both = source_fd == sink_fd
+
+        def on_events(events: int) -> None:
+            if events & (READ | ERROR):
+                on_source(self, events)
+            # A sink that is ready has nothing that waits for it.
+            if events & WRITE and not self.sink.ready:
+                on_sink(self)
+
+        if source_fd is not None:
+            poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
+        if sink_fd is not None and not is_both:
+            poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+
+    def finish_sink(self) -> None:
+        """Pass EOF on.
+
+        Raises:
+            OSError: What was written could not be kept.
+        """
+        self.sink.is_over = True
+        if self.end is not None:
+            if self.end.sink_fd != self.end.source_fd:
+                self._unwatch(self.end.sink_fd)
+            self.end.finish_writing()
+
+    def finish_source(self) -> None:
+        """Read no more."""
+        self.source.is_open = False
+        if self.end is not None and self.end.source_fd != self.end.sink_fd:
+            self._unwatch(self.end.source_fd)
+
+    def close(self) -> None:
+        """Close the end, both directions of which have ended."""
+        if self.end is not None:
+            for fd in {self.end.source_fd, self.end.sink_fd}:
+                self._unwatch(fd)
+            self.end.close()
+
+    def abort(self) -> None:
+        """Throw away what waits, and let the end see RST."""
+        self.source.is_open = False
+        self.sink.close()
+        if self.end is not None:
+            for fd in {self.end.source_fd, self.end.sink_fd}:
+                self._unwatch(fd)
+            self.end.abort()
+
+    def _unwatch(self, fd: int | None) -> None:
+        if fd is not None and self.poller is not None:
+            self.poller.unregister(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A stream's own end failed while it was read, or written."""
+
+    error: OSError
+    reading: bool
+
+
+class Owner(Protocol):
+    """What decides what streams are for; it is told of everything in order."""
+
+    def stream_opened(self, number: int) -> None:
+        """The peer opened a stream: `Link.join` or `Link.refuse` it."""
+
+    def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
+        """A stream is over: both directions ended (None), it was reset, or its own end broke."""
+
+    def source_ended(self, number: int) -> None:
+        """The peer will send no more on a stream."""
+
+    def sized(self, number: int, size: int) -> None:
+        """The peer will send `size` bytes on a stream."""
+
+    def ponged(self, value: int, rtt: float) -> None:
+        """The ping that returned `value` was answered."""
+
+    def gone_away(self, code: int) -> None:
+        """The peer is done with the link."""
+
+    def link_ended(self, error: LinkError | None) -> None:
+        """The hole is closed; None: the peer closed it between two frames."""

@@ -1,0 +1,62 @@
+"""Who sends next: streams that may have something to send take turns, one frame each.
+
+    credit, or bytes to read --> [ ring ] --> one frame --> again, if there may be more
+
+Rule 1: a stream is in the ring at most once, and only while its source may
+        have something.
+Rule 2: a stream that sent little on its last turn goes ahead of those that
+        sent a lot, once for each time that it had nothing to send.
+Rule 3: a stream that goes away leaves the ring at once.  While the hole takes
+        nothing no turn comes, and a peer may open and reset streams for ever.
+
+Knows neither frames nor the hole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from punchtunnel.link.stream import Stream
+
+# Frames and receives in one turn of the loop, and the seconds after the first of them
+# (frames can be very small).  Timers, signals and new connections then get their turn.
+STEPS_PER_TURN = 16
+LONGEST_TURN = 0.02
+
+
+class Turns:
+    """The ring.
+
+    Attributes:
+        ring: The streams, in the order of their turns.
+    """
+
+    def __init__(self) -> None:
+        self.ring: deque[Stream] = deque()
+
+    def add(self, stream: Stream, *, first: bool = False) -> None:
+        """Put a stream into the ring if its source may have something, before all others or after them."""
+        source = stream.source
+        if source.ready and source.is_open and not stream.in_ring:
+            stream.in_ring = True
+            if first:
+                self.ring.appendleft(stream)
+            else:
+                self.ring.append(stream)
+
+    def next(self) -> Stream:
+        """Take out the stream whose turn it is; there must be one."""
+        stream = self.ring.popleft()
+        stream.in_ring = False
+        return stream
+
+    def remove(self, stream: Stream) -> None:
+        """Take a stream out, if it is in."""
+        if stream.in_ring:
+            stream.in_ring = False
+            self.ring.remove(stream)
+
+    def clear(self) -> None:
+        """Take all streams out."""
+        while self.ring:
+            self.next()
