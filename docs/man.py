@@ -1,10 +1,10 @@
-"""Print the man page: the options as the command line has them, and the words below.
+"""Print the man page: the options as the command line has them, and the texts below.
 
     python docs/man.py > docs/punchtunnel.1        `make docs` does it
 
 Options, roles and exit statuses are read from typer, so that the page cannot
-say anything else than --help.  In the words, `code` becomes bold and *word*
-italic; a paragraph that is indented is an example.
+differ from --help.  In the texts, `code` becomes bold and *word* italic; a
+paragraph that is indented is an example.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import punchtunnel
 from punchtunnel.cli import command as cli
 from punchtunnel.cli.options import Options
 
-# Of the last change that a reader of the page would notice.
-DATE = "2026-11-21"
-# Of the source, not of what is shown.
+# The day of the last change that a reader of the page would notice.
+DATE = "2026-11-29"
+# The columns of the source; man wraps what it shows itself.
 WIDTH = 78
 NAME = "punch a TCP hole between two machines behind home routers"
 
@@ -36,17 +36,17 @@ AFTER_OPTIONS = {
 `SIGINT`, `SIGTERM`, `SIGHUP`
     End: what is not delivered yet is cut, and the peer is told so. The second signal ends at once.
 `SIGHUP` with `-k`
-    Try now: while punching every port is dialled anew at once, and a link whose peer is not heard within 5 seconds is
+    Try now: while punching, every port is dialled anew at once. A link whose peer is not heard within 5 seconds is
     given up. A service whose terminal is closed still ends.
 """,
     "ENVIRONMENT": """
 `PUNCHTUNNEL_SECRET`
     The shared secret, unless `--secret-file` or `--ask-secret` is given.
 `NOTIFY_SOCKET`
-    Set by *systemd*(1) for a unit of Type=notify: it is told `READY=1` when a link is up, and every change of state as
-    `STATUS=`.
+    Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
+    of state as `STATUS=`.
 `CREDENTIALS_DIRECTORY`
-    Set by *systemd*(1) with LoadCredential=: no warning about the mode of a secret in there.
+    Set by *systemd*(1) with LoadCredential=: there is no warning about the mode of a secret in that directory.
 """,
     "EXAMPLES": """
 A file, or anything else that a pipe can carry:
@@ -54,7 +54,7 @@ A file, or anything else that a pipe can carry:
     home$   punchtunnel 203.0.113.9 < dump.sql
     laptop$ punchtunnel 198.51.100.7 > dump.sql
 
-SSH to the machine behind the other router, again and again, with a secret that both have:
+SSH to the machine behind the other router, again and again, with a secret that both machines have:
 
     home$   (umask 077; punchtunnel --new-secret > secret)
     home$   punchtunnel 203.0.113.9 -k --to 22 --secret-file secret
@@ -77,24 +77,24 @@ On one machine, to try it:
 """,
     "SECURITY": """
 Every link is sealed with AES-256-GCM or ChaCha20-Poly1305 under fresh keys from a SPAKE2 exchange. With the same
-secret on both sides both have proved that they know it before a byte of yours moves, and guessing it is slowed to one
-try in ten seconds. Without a secret an attacker on the path could stand in between; `-v` shows a verifier that two
-people can compare. A link that is cut is never taken for an end of file. `--plain`, on both sides, switches all of
-this off.
+secret on both sides, both prove that they know it before a byte of yours moves, and guessing it is slowed to one
+try in ten seconds. Without a secret, an attacker on the path could be a man in the middle; `-v` shows a verifier that
+two people can compare. A link that is cut is never taken for an end of file, except by a program at a Unix socket,
+because a Unix socket has no reset. `--plain`, on both sides, switches encryption and proofs off.
 
-A secret is never an argument, because every user of the machine can list those.
+A secret is never an argument, because every user of the machine can list arguments.
 """,
     "NOTES": """
-No hole can be punched where one router chooses random ports and the other side lets in only what it expects, or where
-both drop every bare SYN from outside. One side with a public address or mapped ports is enough for either, and so is
-IPv6 on both. punchtunnel is no relay: it then says why, and exits with
-status 3.
+No hole can be punched where one router chooses random ports and the other lets in only what it expects, or where
+both drop every bare SYN from outside. One side with a public address or mapped ports is enough for either pair, and so
+is IPv6 on both. punchtunnel is no relay: when no hole can be punched, it says why and exits with status 3.
 """,
     "SEE ALSO": """
 *ssh*(1), *ssh_config*(5), *socat*(1), *ncat*(1), *systemd.service*(5)
 
 In the source: README.md, docs/PUNCHING.md (the algorithm), docs/PROTOCOL.md (every byte),
-docs/SECURITY.md (who can do what), docs/EVENTS.md (for programs that read `--json`), docs/LIBRARY.md (from Python).
+docs/SECURITY.md (who can do what), docs/EVENTS.md (for programs that read `--json`), docs/LIBRARY.md (from Python),
+docs/TROUBLESHOOTING.md (every failure and its remedy), docs/PERFORMANCE.md (how fast each mode is).
 """,
 }
 
@@ -128,7 +128,7 @@ def page() -> str:
 
 
 def option(parameter: Any) -> Iterator[str]:
-    """Yield an option of typer's with its names, its value and its help; of an argument, its value."""
+    """Yield names, value and help of one of typer's options; an argument has a value only."""
     is_option = parameter.param_type_name == "option"
     names = ", ".join(f"\\fB{roff(name)}\\fR" for name in sorted(parameter.opts, key=len) if is_option)
     value = f"\\fI{roff(parameter.metavar)}\\fR" if parameter.metavar else ""
@@ -138,7 +138,7 @@ def option(parameter: Any) -> Iterator[str]:
 
 
 def epilog_blocks() -> Iterator[tuple[str, list[str]]]:
-    """Yield title and rows of each table behind the options."""
+    """Yield title and rows of each table that follows the options."""
     for block in cli.EPILOG.split("\b\n"):
         title, _, rows = block.partition(":\n")
         if rows:
@@ -162,7 +162,7 @@ def statuses(rows: list[str]) -> Iterator[str]:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yield paragraphs, definitions (a term, and indented lines behind it) and examples."""
+    """Yield paragraphs, definitions (a term, and indented lines after it) and examples."""
     first = True
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
         lines = paragraph.splitlines()
@@ -178,7 +178,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def definitions(lines: list[str]) -> Iterator[str]:
-    """Yield a list of terms, each with the indented text behind it."""
+    """Yield a list of terms, each with the indented text that follows it."""
     for entry in re.split(r"\n(?!    )", "\n".join(lines)):
         term, _, text = entry.partition("\n")
         yield ".TP"
@@ -187,7 +187,7 @@ def definitions(lines: list[str]) -> Iterator[str]:
 
 
 def example(lines: list[str]) -> Iterator[str]:
-    """Yield lines that stay as they are."""
+    """Yield lines that man does not fill."""
     yield from (".PP", ".in +4n", ".nf")
     yield from (roff(line) for line in lines)
     yield from (".fi", ".in")
@@ -202,7 +202,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def roff(text: str) -> str:
-    """Return text in which nothing is a command or a typographer's character."""
+    """Return text that roff shows as it is: no command, no character of its own in place of ours."""
     escaped = text.replace("\\", r"\e").replace("-", r"\-").replace("–", r"\(en").replace("'", r"\(aq")
     # A line that begins with a full stop would be a command, also where it is wrapped.
     return re.sub(r"(^|\s)\.", r"\1\\&.", escaped)

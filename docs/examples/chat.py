@@ -1,10 +1,11 @@
-"""Talk to one other person, with nobody in between.
+"""Talk to one other person, without a server.
 
     home$    python chat.py 203.0.113.9
     laptop$  python chat.py 198.51.100.7
 
-With the same PUNCHTUNNEL_SECRET on both sides you know that it is them.
-Without one, read the verifier to each other over the phone.  Ctrl-D ends it.
+With the same PUNCHTUNNEL_SECRET on both sides, you know that it is that person.
+Without one, read the verifier to each other over the phone.  Ctrl-D ends the
+chat.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ async def main() -> None:
         print(f"verifier: {writer.get_extra_info('verifier')}", flush=True)
     typing = asyncio.create_task(send_lines(writer))
     async for line in reader:
-        # What a stranger sends must not steer this terminal.
+        # Control characters of a stranger must not reach this terminal.
         text = "".join(filter(str.isprintable, line.decode(errors="replace")))
         print(f"> {text}", flush=True)
-    # They have left, so nobody would read any more.
+    # The other side has left, so nobody would read what is typed.
     typing.cancel()
     await asyncio.wait([typing])
     writer.close()
@@ -58,6 +59,6 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    # ValueError: a line that is longer than asyncio takes.
+    # ValueError: a line that is longer than a StreamReader's limit.
     except (punchtunnel.PunchtunnelError, ValueError) as error:
         sys.exit(f"no chat: {error}")

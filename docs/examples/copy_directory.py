@@ -4,10 +4,10 @@
     laptop$  python copy_directory.py receive 198.51.100.7 photos
 
 Give both sides the same secret in PUNCHTUNNEL_SECRET.  The exit status is 0
-only if tar is content at both ends: a copy that was cut is not one.
+only if tar succeeded at both ends: a copy that was cut has failed.
 
-On one machine, to try it:  --bind 127.0.0.1 with peer 127.0.0.2, and the
-other way round.
+To try it on one machine: --bind 127.0.0.1 with peer 127.0.0.2, and the other
+way round.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 async def send(folder: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send what tar packs, and wait for the other side's end: it unpacks first."""
+    """Send what tar packs, and wait for the other side's EOF, which comes when it has unpacked."""
     tar = await asyncio.create_subprocess_exec("tar", "-C", folder, "-c", ".", stdout=subprocess.PIPE)
     assert tar.stdout is not None
     await pump(tar.stdout, writer)
@@ -47,7 +47,7 @@ async def receive(folder: str, reader: asyncio.StreamReader, writer: asyncio.Str
     os.makedirs(folder, exist_ok=True)
     tar = await asyncio.create_subprocess_exec("tar", "-C", folder, "-x", stdin=subprocess.PIPE)
     assert tar.stdin is not None
-    # A tar that has ended says why itself.
+    # A tar that has ended has said why on stderr.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         await pump(reader, tar.stdin)
     tar.stdin.close()
@@ -69,7 +69,7 @@ async def main() -> None:
     action = send if given.action == "send" else receive
     await action(given.folder, reader, writer)
     writer.close()
-    # Returns when the other side has everything, too.
+    # Returns when the other side has taken everything.
     await writer.wait_closed()
 
 

@@ -3,9 +3,10 @@
     home$    python http_server.py 203.0.113.9 public
     laptop$  punchtunnel 198.51.100.7 -L 8080        and open http://localhost:8080/
 
-Every connection of the browser is a stream of the one hole.  No port is open
-on either machine, and nobody else can reach the server.  With the same
-PUNCHTUNNEL_SECRET on both sides nobody can pretend to be the laptop, either.
+Every connection of the browser is a stream of the one hole.  The server listens
+on no port, the laptop only on its own loopback address, and no other machine
+can reach the server.  With the same PUNCHTUNNEL_SECRET on both sides, nobody
+can pretend to be the laptop, either.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import punchtunnel
 
 
 def find(root: Path, target: str) -> Path | None:
-    """Return the file that a request asks for; nothing outside `root` is one."""
+    """Return the file that a request asks for; None if there is none below `root`."""
     try:
         path = (root / unquote(urlsplit(target).path).lstrip("/")).resolve()
     except RuntimeError:
-        # A link that leads to itself.
+        # A symbolic link that leads to itself.
         return None
     if path.is_dir():
         path /= "index.html"
@@ -35,7 +36,7 @@ def find(root: Path, target: str) -> Path | None:
 
 
 async def answer(root: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the one request of a stream; a client that goes away costs only its stream."""
+    """Answer the one request of a stream.  A client that goes away ends its own stream only."""
     try:
         request = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = request.split(b"\r\n")[0].decode("latin-1").split(" ", 2)

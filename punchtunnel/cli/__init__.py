@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: options become values, and a run becomes an exit status."""

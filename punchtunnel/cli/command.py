@@ -42,7 +42,7 @@ app.command(epilog=EPILOG)(Options)
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    # Imported now: help and completions do without it.
+    # Imported late: help and completions do not need it.
     from punchtunnel.cli import descriptors
 
     descriptors.occupy_closed()
@@ -59,14 +59,14 @@ def main() -> NoReturn:
 
 
 def _run(options: Options) -> int:
-    # Imported now: see above.
+    # Imported late: see `main`.
     from punchtunnel.cli.run import run
 
     return run(options)
 
 
 def _tell_mistake(error: typer.TyperException) -> int:
-    """Tell of a command line that cannot be parsed: one sentence instead of three lines of usage."""
+    """Report a command line that cannot be parsed: one sentence instead of three lines of usage."""
     from punchtunnel.cli.run import begin
     from punchtunnel.reporting.events import Exited
     from punchtunnel.reporting.status import status_of_a_mistake
@@ -79,7 +79,7 @@ def _tell_mistake(error: typer.TyperException) -> int:
 
 
 def _tell_unwritable(error: OSError) -> int:
-    """Tell of help, or another page, that cannot be written."""
+    """Report that help, or another page, cannot be written."""
     from punchtunnel import words
     from punchtunnel.reporting.events import Exited
     from punchtunnel.reporting.output import open_output

@@ -1,4 +1,4 @@
-"""The descriptors that a run inherits, and how many it may have."""
+"""The descriptors that a run inherits, and how many it may open."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import stat
 
 from punchtunnel.protocol.frames import MAX_SIZE
 
-# More than a busy tunnel needs, and less than makes programs slow that close
-# every descriptor one by one.
+# More than a busy tunnel needs, and few enough for programs that close every
+# possible descriptor one by one.
 MAX_DESCRIPTORS = 65536
 
-# Which of stdin, stdout and stderr the caller had closed.
+# Those of stdin, stdout and stderr that were closed when the process started.
 closed: set[int] = set()
 
 
@@ -35,10 +35,10 @@ def allow_many() -> None:
 
 
 def size_of_stdin() -> int | None:
-    """Return how many bytes are left to read, if stdin is a file that tells."""
+    """Return how many bytes of stdin are left to read; None unless it is a file that knows its size."""
     with contextlib.suppress(OSError):
         info = os.fstat(0)
-        # Files of /proc have a size of 0 and a content.
+        # Files of /proc have contents, but a size of 0.
         if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= MAX_SIZE:
             return max(info.st_size - os.lseek(0, 0, os.SEEK_CUR), 0)
     return None

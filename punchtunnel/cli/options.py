@@ -1,4 +1,4 @@
-"""Every option of the command line: its name, type, default, and what --help says of it."""
+"""Every option of the command line: its name, type, default, and what --help says about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-# The secret, unless an option says where it is.
+# Holds the secret, unless an option says where it is.
 SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
 
 
@@ -29,15 +29,15 @@ def _show_new_secret(wanted: bool) -> None:
 
 
 def _own_addresses(incomplete: str) -> list[str]:
-    """Return what completes --bind.  Where nothing completes a word, the shells offer files."""
-    # Imported now: only a shell that completes needs it.
+    """Return the addresses that complete --bind.  If none does, the shells offer files."""
+    # Imported late: only a shell that completes needs it.
     from punchtunnel.system.addresses import own_addresses
 
     return [address for address in own_addresses() if address.startswith(incomplete)]
 
 
 def _own_places(incomplete: str) -> list[str]:
-    """Return what completes -L: an address to which only the port is missing."""
+    """Return the places that complete -L: an address after which only the port is missing."""
     places = [f"[{address}]:" if ":" in address else f"{address}:" for address in _own_addresses("")]
     return [place for place in places if place.startswith(incomplete)]
 
@@ -148,10 +148,10 @@ class Options:
 
     @property
     def is_stdio(self) -> bool:
-        """Neither -L nor --to is given."""
+        """Tell whether this side has stdio: neither -L nor --to is given."""
         return not self.listen and self.to is None
 
     @property
     def reads_stdin(self) -> bool:
-        """With stdio: what it reads is sent."""
+        """Tell whether stdin is read and sent, with stdio."""
         return not (self.recv_only or self.no_stdin)

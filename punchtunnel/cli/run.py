@@ -1,4 +1,4 @@
-"""A run: from options to the exit status, by way of the doctor, --show, or punches and sessions."""
+"""A run, from options to the exit status: the doctor, --show, or punches and sessions."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from punchtunnel.session.plan import Plan
     from punchtunnel.session.roles import Ends
 
-# What --doctor takes, and what says nothing.
+# The options that go with --doctor; half_close is ignored everywhere.
 _FOR_DOCTOR = {"doctor", "stun", "ntp", "as_json", "status_fd", "verbose", "quiet", "half_close"}
 
 
 def run(options: Options) -> int:
-    """Run, and turn every expected failure into its status and one sentence."""
+    """Run, and turn every expected failure into its exit status and one sentence."""
     verbosity = -1 if options.quiet else options.verbose
     output = open_output(options.as_json, options.status_fd)
     manager = notify.teller(os.environ.get(notify.VARIABLE))
@@ -66,12 +66,12 @@ def run(options: Options) -> int:
 
 
 def _display(options: Options, output: Output | None) -> Display | None:
-    """Return what draws the line of a terminal, or --progress, if anything is to be drawn."""
+    """Return the display that draws a terminal's status line or --progress; None if nothing is to be drawn."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     states = terminal and not (options.quiet or options.verbose)
     if output is None or not (states or options.progress):
         return None
-    # Imported now: a log does not need it.
+    # Imported late: a log does not need it.
     from punchtunnel.reporting.display import Display, Shows
 
     shows = Shows(
@@ -97,13 +97,13 @@ def _page(options: Options) -> str:
 
 
 def begin(status: Status) -> None:
-    """Tell that a run begins."""
+    """Report that a run begins."""
     status(events.Started(schema=events.SCHEMA, version=punchtunnel.__version__, pid=os.getpid()))
 
 
 def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
-    """Return what a session is to do."""
-    # Imported now: see `_session`.
+    """Return what a session is to do with its hole."""
+    # Imported late: see `_session`.
     from punchtunnel.session.plan import Plan
 
     return Plan(
@@ -116,7 +116,7 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket], status: 
 
 
 def _ends(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Ends:
-    """Return what the streams are joined to."""
+    """Return the role: what the streams are joined to."""
     from punchtunnel.session.roles import Ports, Stdio
 
     if role != Role.STDIO:
@@ -128,14 +128,14 @@ def _ends(options: Options, role: Role, listeners: list[socket.socket], status: 
         stdin_size=descriptors.size_of_stdin() if options.reads_stdin else None,
         discard=options.send_only,
         keep_open=options.keep,
-        # Where both are terminals they are the same one.
+        # If stdout and stderr are both terminals, they are the same one.
         before_output=status.give_way if shared else None,
     )
 
 
 def _examine(options: Options) -> tuple[Exit, str]:
     """Look at this machine instead of punching."""
-    # Imported now: only who asks pays for it.
+    # Imported late: no other run needs it.
     from punchtunnel import doctor
 
     if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
@@ -144,7 +144,7 @@ def _examine(options: Options) -> tuple[Exit, str]:
 
 
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
-    """Check everything, and do what was asked for; return status and reason."""
+    """Check the options, and do what they ask for; return status and reason."""
     if options.doctor:
         return _examine(options)
     if options.stun or options.ntp:
@@ -157,7 +157,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         check_secret(options)
         typer.echo(_page(options))
         return Exit.OK, ""
-    # Last: it may ask a person.
+    # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status))
     descriptors.allow_many()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
@@ -179,7 +179,7 @@ def _run(
 
 
 def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
-    """Print what -z has found."""
+    """Print the path and the round trips that -z has measured."""
     from punchtunnel.reporting import line
 
     protection = line.security(hole.keys is not None, bool(settings.secret))
@@ -187,7 +187,7 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
 
 
 def _load_session() -> None:
-    """Load asyncio, uvloop and the session, 45 ms, while something else is being waited for."""
+    """Load asyncio, uvloop and the session, which takes 45 ms, while the punch waits for the peer."""
     from punchtunnel.session import running
 
     running.loop_factory()
@@ -196,17 +196,17 @@ def _load_session() -> None:
 def _session(
     hole: Hole, options: Options, role: Role, listeners: list[socket.socket], status: Status, signals: Signals
 ) -> Outcome:
-    # Imported now: the first SYN need not wait for it.
+    # Imported late: the first SYN need not wait for it.
     from punchtunnel.session import running
 
     return running.run(hole, _plan(options, role, listeners, status), status, signals)
 
 
 def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:
-    """Bind every -L before the punch begins, and clean up at the end."""
+    """Bind every -L before the punch begins; leaving the context closes them."""
     if not places:
         return contextlib.nullcontext([])
-    # Imported now: without -L nothing of it is needed before the session.
+    # Imported late: without -L nothing of it is needed before the session.
     from punchtunnel.ends.listening import listening
 
     return listening(places, lambda name: status(events.Listening(name)))

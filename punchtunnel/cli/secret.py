@@ -14,15 +14,15 @@ from punchtunnel.protocol.secret import MAX_SIZE, normal
 from punchtunnel.reporting import events
 from punchtunnel.words import usage
 
-# Where systemd puts the files that LoadCredential= names, readable for the service only.
+# Names the folder of the files of LoadCredential=, which systemd lets only the service read.
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 def check_secret(options: Options) -> None:
-    """Check that no secret is given where none can be used.
+    """Check that no secret is given together with --plain.
 
     Raises:
-        UsageError: One is given, or required, together with --plain.
+        UsageError: One is given or required.
     """
     given = options.secret_file or options.ask_secret or options.require_secret or SECRET_VARIABLE in os.environ
     if options.plain and given:
@@ -34,7 +34,7 @@ def find_secret(options: Options, report: events.Report) -> bytes:
 
     Args:
         options: The command line.
-        report: Told of a file that others can read or change.
+        report: Takes a warning if others can read or change the file.
 
     Raises:
         UsageError: The secret is unusable, given twice, missing, or contradicts --plain.
@@ -64,7 +64,7 @@ def find(
         environment: SECRET_VARIABLE counts if neither `path` nor `ask` is given.
         path: --secret-file.
         ask: --ask-secret: returns what was typed.
-        warn: Takes a sentence, if others can read or change the file.
+        warn: Takes a sentence if others can read or change the file.
 
     Raises:
         UsageError: Two places are named, or the secret is unusable.
@@ -75,7 +75,7 @@ def find(
     if ask is not None:
         return normal(ask())
     if path is not None:
-        # A credential's group bits are the mask of its ACL, and do not let the group in.
+        # The group bits of a credential are its ACL's mask: the group cannot read it.
         is_credential = os.path.dirname(path) == environment.get(CREDENTIALS)
         return normal(_read(path, None if is_credential else warn))
     given = environment.get(SECRET_VARIABLE)
@@ -101,10 +101,10 @@ def _read(path: str, warn: Callable[[str], None] | None) -> str:
 
 def _ask() -> str:
     """Ask for the secret on the terminal; stdin and stdout belong to the tunnel."""
-    # Imported now: no other run needs it.
+    # Imported late: no other run needs it.
     import getpass
 
-    # An exception, so that getpass switches the terminal's echo on again.
+    # Ctrl-C raises an exception, so that getpass switches the terminal's echo on again.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         # Without a terminal getpass would read the tunnel's stdin.
@@ -117,7 +117,7 @@ def _ask() -> str:
     except KeyboardInterrupt as error:
         raise SignalError(signal.SIGINT) from error
     except UnicodeError:
-        # Without the cause, which would show bytes of the secret.
+        # `from None`: the cause would show bytes of the secret.
         raise UsageError(usage.SECRET_NOT_TEXT) from None
     finally:
         signal.signal(signal.SIGINT, before)

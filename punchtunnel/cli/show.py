@@ -1,6 +1,6 @@
-"""The command for the other machine, and what two people compare on the phone.
+"""The command for the other machine, and the ports and the time that two people compare on the phone.
 
-Nothing is sent, and no name is looked up: that would send a packet too.
+Nothing is sent; no name is looked up, because that would send a packet too.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.words import show as words
 from punchtunnel.words import usage
 
-# A local port that stands for a privileged one of the target: 22 becomes 2222.
+# The local port suggested for a privileged port of the target is UNPRIVILEGED more: 22 becomes 2222.
 FIRST_UNPRIVILEGED = 1024
 UNPRIVILEGED = 2200
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The side on this machine, as far as the other one must fit it.
+    """The side on this machine, as far as the other side must fit it.
 
     Attributes:
-        peers: Checked PEERs.
+        peers: The PEERs, checked.
         bind: --bind.
         channel: --channel.
-        listens: There is a -L.
+        listens: Whether there is a -L.
         target: Where --to leads.
         flags: Options that both sides need, as they are written.
-        secret: There is one.
+        secret: Whether there is one.
     """
 
     peers: Sequence[str]
@@ -51,7 +51,7 @@ class Side:
 
 
 def side_of(options: Options) -> Side:
-    """Return what the other side must fit."""
+    """Return this machine's side as the options describe it."""
     flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
     return Side(
         peers=[parse_peer(peer) for peer in options.peers or []],
@@ -78,7 +78,7 @@ def command(side: Side) -> str:
 
 
 def hint(side: Side) -> str:
-    """Return that line as a sentence."""
+    """Return the line of `command` as a sentence."""
     return words.hint(command(side), side.secret)
 
 
@@ -86,8 +86,8 @@ def page(side: Side, now: float) -> str:
     """Return what --show prints.
 
     Args:
-        side: This one.
-        now: Unix time in seconds, corrected.
+        side: This machine's side.
+        now: Unix time in seconds, corrected by --clock-offset.
 
     Raises:
         UsageError: The channel's name is not UTF-8.
@@ -97,7 +97,7 @@ def page(side: Side, now: float) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(usage.NOT_A_CHANNEL) from error
     families = {":" in peer for peer in side.peers}
-    # A name may have more addresses, and then fewer ports are used, the first of these.
+    # A name may have several addresses: then only the first of these ports are used.
     counts = schedule.port_counts(max(len(side.peers), 1), max(len(families), 1))
     ports = [
         (
@@ -113,17 +113,17 @@ def page(side: Side, now: float) -> str:
 
 
 def _port_for(target: AnyPlace) -> str:
-    """Suggest the local port that leads to a target."""
+    """Return the local port that is suggested for a target."""
     if not isinstance(target, Place):
         return "0"
     return str(target.port if target.port >= FIRST_UNPRIVILEGED else UNPRIVILEGED + target.port)
 
 
 def _own_addresses(side: Side) -> list[str]:
-    """Return the addresses under which the peer can reach this machine, if it knows them itself.
+    """Return the addresses at which the peer can reach this machine, as far as this machine knows them itself.
 
     An address behind a NAT is of no use to the peer.  On one machine, or
-    between two addresses of it, loopback is what both have.
+    between two addresses of it, both sides have loopback.
     """
     found: dict[str, None] = {}
     for peer in filter(is_literal, side.peers):

@@ -1,4 +1,4 @@
-"""From options to what a run needs: checked values."""
+"""From options to the checked values that a run needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.words import usage
 
-# A number of seconds above this is a mistake: three centuries.
+# Seconds: three centuries.  A longer time is a mistake.
 LONGEST = 1e10
 
 
@@ -22,10 +22,10 @@ def _traits(options: Options) -> Trait:
 
 
 def settings_of(options: Options) -> Settings:
-    """Check what concerns the punch, and return it without the secret.
+    """Check the options that concern the punch, and return them as settings, without the secret.
 
     Raises:
-        UsageError: Something is wrong or contradicts something else.
+        UsageError: An option is wrong or contradicts another one.
     """
     _check_contradictions(options)
     waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
@@ -56,10 +56,10 @@ def _role(options: Options) -> Role:
 
 
 def _check_contradictions(options: Options) -> None:
-    """Check what cannot be meant together.
+    """Check that no two options contradict each other.
 
     Raises:
-        UsageError: It is given.
+        UsageError: Two options do.
     """
     ports = not options.is_stdio
     sends_nothing = not options.reads_stdin

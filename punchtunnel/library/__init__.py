@@ -1,1 +1,1 @@
-"""The calls and streams of a Python program."""
+"""What a Python program calls: holes as tunnels and streams of asyncio."""

@@ -1,8 +1,9 @@
 """The calls for asyncio programs: one stream (`connect`), any number (`open_tunnel`), tunnel after tunnel.
 
-The policy is the command line's (session/): a program has the role of stdio,
-or of -L and --to at once, so that it meets either.  The punch is synchronous
-and runs in a thread; cancelling ends it.
+The policy is the command line's (session/).  `connect` has the role of stdio;
+`open_tunnel` and `open_tunnels` have those of -L and --to at once, so that
+they meet either.  The punch is synchronous and runs in a thread; cancelling
+the call ends the punch.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from punchtunnel.session.roles import Ends
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
 
-# Of the process: a program that punches again and again must not give strangers fresh tries each time.
+# One for the whole process: a program that punches again and again must not give strangers fresh tries each time.
 _RATIONS = Rations(time.monotonic)
-# What meets -L, --to and the same call.
+# This role fits -L, --to and the same call.
 _EITHER = Role.LISTEN | Role.TO
 
 
@@ -54,8 +55,8 @@ async def connect(
         peers: Addresses or names of one machine; all are tried at once.
         channel: Keeps links between the same two machines apart; equal on
             both sides.
-        secret: The same on both sides, who then prove that they know it.
-            Without one the link is sealed, but with whoever has answered.
+        secret: The same on both sides; each then proves that it knows it.
+            Without one the link is sealed, but the peer is not authenticated.
         wait: Seconds to keep punching; 0 waits for ever.
         bind: Literal address of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
@@ -64,10 +65,11 @@ async def connect(
 
     Returns:
         Reader and writer, as of `asyncio.open_connection`.  `write_eof()`
-        ends one direction.  `await writer.wait_closed()` after
-        `writer.close()` returns when the far side has taken everything, and
-        raises LinkError if it has not.  A reader raises LinkError where the
-        stream was cut; only its true end reads as EOF.
+        ends one direction.  `await writer.wait_closed()`, after
+        `writer.close()`, returns when the far side has taken everything and
+        has ended its direction too, and raises LinkError if that did not
+        happen.  The reader raises LinkError where the stream was cut; only
+        the far side's true end reads as EOF.
         `writer.get_extra_info` knows "sockname", "peername" and "verifier".
 
     Raises:
@@ -111,9 +113,9 @@ async def open_tunnel(
     a stream), or `punchtunnel --to` (each stream becomes a connection to the
     target).  Arguments and errors are those of `connect`.
 
-    Leaving the block closes what is still open and returns when the far side
-    has taken everything and has closed its side too; a stream whose reader
-    was not read to its end may be cut by that.  Leaving it by an exception
+    Leaving the block closes what is still open, and returns when the far side
+    has taken everything and has closed its side too.  That may cut a stream
+    whose reader was not read to its end.  Leaving the block by an exception
     cuts every stream.
 
     Raises:
@@ -143,11 +145,12 @@ async def open_tunnels(
                 async for reader, writer in tunnel:
                     ...
 
-    Arguments are those of `connect`; `wait` is for each tunnel.  The end of
-    the loop's body closes what is still open, as the end of `open_tunnel`'s
-    block does, but a lost link raises nothing: the next tunnel follows.  A
-    peer that is rejected, and a name or an address of this machine that is
-    gone after the first tunnel, are tried again after a pause.
+    Arguments are those of `connect`; `wait` counts anew for each tunnel.  The
+    end of the loop's body closes what is still open, as the end of
+    `open_tunnel`'s block does, but a lost link raises nothing: the next tunnel
+    follows.  A peer that is rejected is tried again after a pause.  After the
+    first tunnel, so are a name that cannot be resolved and an address of this
+    machine that has gone.
 
     Raises:
         UsageError, NoHoleError, LocalError: As `connect`.
@@ -166,7 +169,7 @@ async def open_tunnels(
 
 @contextlib.asynccontextmanager
 async def _ending(tunnel: Tunnel) -> AsyncIterator[None]:
-    """End a tunnel with the block: cut it where an exception ends that."""
+    """End a tunnel when the block ends; an exception cuts it."""
     try:
         yield
     except BaseException:
@@ -199,7 +202,7 @@ async def _meet(settings: Settings) -> Hole:
 
 
 async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
-    """Return the next hole to a peer that does more than check the path (-z); that takes only time from the wait."""
+    """Return the next hole to a peer that does more than check the path (-z); a check costs only its time."""
     while Trait.CHECK in (hole := await _punch(holes, wake)).traits:
         session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
         try:
@@ -211,7 +214,7 @@ async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
 
 
 async def _punch(holes: Holes, wake: Wake) -> Hole:
-    """Wait for a hole in a thread, and end that when this is cancelled."""
+    """Punch in a thread; when this call is cancelled, end the punch."""
     with ThreadPoolExecutor(1, "punch") as thread:
         punching = asyncio.wrap_future(thread.submit(holes.next))
         try:

@@ -3,12 +3,12 @@
     program                                               the far side
     reader, writer ══ socket pair ══ ProgramEnd ── Link ── hole ── ...
 
-The socket pair is what makes it an ordinary stream of asyncio, with its
-backpressure and its half-close; and link.py sees a socket as always.  What a
-socket pair cannot say is that a stream was cut: it knows no RST, and its
-other side would read an end of file.  So an end that is aborted tells the
-reader itself, and an end of file from the program counts only if the program
-has asked for it.
+The socket pair makes it an ordinary stream of asyncio, with its backpressure
+and its half-close, and an ordinary socket for the link.  A socket pair cannot
+say that a stream was cut: it has no RST, and its other side would read an end
+of file.  So an end that is aborted sets the reader's exception itself.  In the
+other direction, an end of file from the program counts only if the program
+has called `write_eof` or `close`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProgramEnd(SocketEnd):
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair()
         super().__init__(ours)
-        # Nobody passes descriptors through it.
+        # No descriptors are passed through it.
         self.short_is_dry = True
         self.theirs.setblocking(False)
         self.reader = asyncio.StreamReader()
@@ -44,7 +44,7 @@ class ProgramEnd(SocketEnd):
         """See End."""
         count = super().read_into(view)
         if count == 0 and (self.writer is None or not self.writer.has_ended):
-            # Its transport was aborted, or thrown away: what was written may be missing.
+            # The program has aborted its transport, or dropped it: what was written may be missing.
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return count
 
@@ -55,12 +55,12 @@ class ProgramEnd(SocketEnd):
 
     def abort(self) -> None:
         """See End."""
-        # Before the socket is closed: that would be read as an end of file.
+        # First: the reader would take the closed socket for an end of file.
         self.fail("")
         self.close()
 
     def fail(self, reason: str) -> None:
-        """Let the reader raise LinkError; a reason may also be told later, before anybody has read it."""
+        """Let the reader raise LinkError; a reason that comes later replaces the general one."""
         if self.error is None:
             self.error = LinkError(reason or words.STREAM_CUT)
             self.reader.set_exception(self.error)
@@ -69,7 +69,7 @@ class ProgramEnd(SocketEnd):
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
-    """Tells whoever waits, also in `drain`, what the end knows instead of what the socket pair says."""
+    """Gives waiting calls, `drain` too, the error that the end knows instead of the socket pair's."""
 
     def __init__(self, end: ProgramEnd) -> None:
         super().__init__(end.reader)
@@ -79,7 +79,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         """See asyncio.Protocol."""
         stays = super().eof_received()
         if not stays and self._stream_end.writer is not None:
-            # asyncio closes the transport itself, as TLS does behind the peer's end.
+            # asyncio closes the transport itself after the peer's end of file, as with TLS.
             self._stream_end.writer.has_ended = True
         return stays
 
@@ -89,7 +89,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
 
 
 class Writer(asyncio.StreamWriter):
-    """A StreamWriter that knows when its stream is over at the far side too."""
+    """A StreamWriter that can wait until its stream is over at the far side too."""
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class Writer(asyncio.StreamWriter):
         super().__init__(transport, protocol, end.reader, asyncio.get_running_loop())
         self._stream_end = end
         self._facts = facts
-        # What must end well for `wait_closed` to return.
+        # Awaited by `wait_closed`, which raises what this raises.
         self.delivered: Callable[[], Awaitable[None]] | None = None
-        # Why nothing can be written.
+        # Why nothing can be written; "" while it can.
         self._refusal = ""
-        # The program has said that it will write no more.
+        # The program has called `write_eof` or `close`.
         self.has_ended = False
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class Writer(asyncio.StreamWriter):
         super().write_eof()
 
     def _end(self) -> None:
-        # What was aborted before is no end any more.
+        # A transport that was aborted before has cut its stream, and `close` does not end it well.
         self.has_ended = self.has_ended or not self.transport.is_closing()
 
     def refuse(self, reason: str) -> None:
-        """Send EOF at once; whoever writes is told why that is of no use."""
+        """Send EOF at once; `write` raises LinkError with this reason from now on."""
         self._refusal = reason
         self.write_eof()
 
@@ -142,16 +142,16 @@ class Writer(asyncio.StreamWriter):
         self.write(b"".join(data))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return a fact about the hole, or what the socket pair knows."""
+        """Return a fact about the hole by its name, or what the transport has under that name."""
         return self._facts[name] if name in self._facts else super().get_extra_info(name, default)
 
     async def wait_closed(self) -> None:
-        """Wait until the stream is over in both directions; of `connect`, also the link.
+        """Wait until the stream is over in both directions; with `connect`, until the link is over too.
 
         Raises:
-            LinkError: It was cut.
+            LinkError: The stream was cut.
         """
-        # That the socket pair broke says less than the end does.
+        # The end has a better reason than the socket pair.
         with contextlib.suppress(OSError, LinkError):
             await super().wait_closed()
         await self._stream_end.over.wait()

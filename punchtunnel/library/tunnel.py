@@ -35,7 +35,7 @@ class Tunnel:
         local: Address and port of this side of the hole, as text.
         remote: The peer's.
         verifier: Letters and digits that are the same on both sides unless
-            somebody stands between; None on a plain link.
+            an attacker is in the middle; None on a plain link.
     """
 
     def __init__(self, hole: Hole, role: Role) -> None:
@@ -45,7 +45,7 @@ class Tunnel:
         self._peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self._ends: dict[int, ProgramEnd] = {}
         self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
-        # None is behind the last one.
+        # None follows the last one.
         self._arrived: asyncio.Queue[ProgramEnd | asyncio.Task[Stream] | None] = asyncio.Queue()
         self._session = Session(asyncio.get_running_loop(), hole, Plan(role, Program(self._take)), self._note)
         self._session.start(hole.unread)
@@ -54,8 +54,9 @@ class Tunnel:
     async def open(self) -> Stream:
         """Open a stream and return its reader and writer.
 
-        That the far side refuses it, for instance because its target does not
-        answer, is told by the reader: nothing is waited for here.
+        Nothing is waited for here.  If the far side refuses the stream, for
+        instance because its target does not answer, the reader raises
+        LinkError.
 
         Raises:
             LinkError: The tunnel has ended, or the far side is about to end it.
@@ -71,12 +72,12 @@ class Tunnel:
         """Return the next stream that the peer opens.
 
         Raises:
-            StopAsyncIteration: The peer has ended the tunnel, and well.
+            StopAsyncIteration: The peer has ended the tunnel, and nothing was cut.
             LinkError: The link was lost.
         """
         arrived = await self._arrived.get()
         if arrived is None:
-            # For everybody else who waits.
+            # For the other calls that wait.
             self._arrived.put_nowait(None)
             await self._check()
             raise StopAsyncIteration
@@ -84,7 +85,7 @@ class Tunnel:
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
-            # Whoever asks next takes it, before what has come since.
+            # The next call gets this stream, before those that have arrived since.
             rest = [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
             for one in (making, *rest):
                 self._arrived.put_nowait(one)
@@ -150,13 +151,13 @@ class Tunnel:
             self._session.stop(Exit.LOST)
         else:
             for number in [number for number, end in self._ends.items() if end.writer is None]:
-                # Nobody will accept it any more.
+                # No call will accept it any more.
                 self._session.refuse(number)
             self._session.leave()
         try:
             await asyncio.wait([self._life])
         except asyncio.CancelledError:
-            # The peer shall know; that takes a second at most.
+            # The peer is told of the cut; that takes a second at most.
             self._session.stop(Exit.LOST)
             await asyncio.wait([self._life])
             raise
@@ -174,7 +175,7 @@ class Tunnel:
         """Wait for the end of the link.
 
         Raises:
-            LinkError: It was not a good one.
+            LinkError: The link was lost, or data was cut.
         """
         outcome = await self._outcome()
         if outcome.status != Exit.OK:

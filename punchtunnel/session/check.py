@@ -1,4 +1,4 @@
-"""-z: a few pings through the hole, one after another, and what they took."""
+"""-z: a few pings through the hole, one after another, and how long their answers took."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from punchtunnel.session.outcome import RoundTrips
 from punchtunnel.system.loop import Timers
 
-# Pings that are measured, and the seconds between two.  One more goes before
-# them, because a peer that is still starting answers late.
+# Pings that are measured, and seconds from an answer to the next ping.  One more
+# ping goes before them and does not count: a peer that is still starting answers late.
 PINGS = 10
 PING_EVERY = 0.1
 
@@ -17,8 +17,8 @@ class Check:
     """Measures the round trip; the session sends the first ping.
 
     Args:
-        ping: Sends one.
-        timers: Of the session.
+        ping: Sends one ping.
+        timers: Those of the session.
 
     Attributes:
         found: None until all pings are answered.

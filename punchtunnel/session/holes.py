@@ -1,8 +1,8 @@
-"""One hole after another: the punch, and what follows a session; for the command line and for the library.
+"""One hole after another, for the command line and for the library: the punch, and what follows a session.
 
     next() ──> Hole ──> a session ──> Outcome ──> goes_on() ──yes──> next() ...
 
-Synchronous: `next` waits for the peer.  The library calls it in a thread.
+Synchronous: `next` blocks until the peer is met.  The library calls it in a thread.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from punchtunnel.reporting import events
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.signals import Wake
 
-# After these nobody wants another hole, also with -k.
+# After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 # Seconds before a rejected peer, or a name that was not found, is tried again.
 REJECTION_PAUSE = 5.0
 
 
 class Holes:
-    """Punches as often as there is to be a hole.
+    """Punches once for each hole that is wanted.
 
     Args:
         settings: How to punch.
         signals: What may end the wait.
         report: Where events go.
         keep: -k: punch again when a session, or its hole, has ended.
-        rations: What strangers have left of tries at the secret; by default of this object.
+        rations: The tries at the secret that strangers have left; by default counted by this object alone.
         meanwhile: Called in a thread once the first SYNs are under way.
         monotonic: Any steady time in seconds.
     """
@@ -87,11 +87,11 @@ class Holes:
                 return hole
 
     def goes_on(self, hole: Hole, outcome: Outcome) -> bool:
-        """Take in how the session of a hole has ended; True where `next` is to give another."""
+        """Take in how the session of a hole has ended; True if `next` is to give another hole."""
         if outcome.status in FINAL:
             return False
         if Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits:
-            # A peer that only looks takes nothing from this side's time to wait, and leaves it some.
+            # Punch on for what is left of the time to wait, or for a moment if nothing is.
             self._current = self._settings.after(self._monotonic() - self._began)
             self._report(events.Checked(hole.remote))
             return True
@@ -102,9 +102,10 @@ class Holes:
         return True
 
     def _may_pass(self, error: RejectedError | UsageError | LocalError) -> bool:
-        """Tell whether an error is one that a service outlives.
+        """Tell whether an error may pass, so that a service (-k) punches again.
 
-        It outlives a peer that is set up wrongly, and a name or an address of
-        its own that is gone for a while; what was wrong from the start ends it.
+        A peer that is set up wrongly may be mended.  A name or an address of
+        this machine that is gone may come back, if it was there before: what
+        was wrong from the start ends the service.
         """
         return self._keep and (isinstance(error, RejectedError) or self._has_met)

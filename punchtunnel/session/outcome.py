@@ -1,4 +1,4 @@
-"""How a session has ended: plain values, without anything that a session is made of."""
+"""How a session has ended: plain values, which import nothing of the session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RoundTrips:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended: the exit status and the sentence for it, or ""; with -z, what it found."""
+    """How a session ended: the exit status, the sentence that explains it or "", and with -z the round trips."""
 
     status: Exit
     reason: str

@@ -1,4 +1,4 @@
-"""What a session is to do."""
+"""What a session is to do with its hole."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Plan:
     """What this side does with a hole.
 
     Attributes:
-        role: As sent in the hello.
-        ends: What the streams are joined to; of one session only.
-        idle: Seconds without payload that end the session; 0: never.
+        role: The one that the hello announced.
+        ends: What the streams are joined to; made for one session only.
+        idle: Seconds without payload after which the session ends; 0: never.
         traffic_every: Seconds between two reports of the traffic; 0: none.
         check: -z: measure the round trip, and nothing else.
     """

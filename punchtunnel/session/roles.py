@@ -5,9 +5,10 @@
               --to: each stream of the peer becomes a connection to the target
     Program   a Python program's own ends (library/tunnel.py)
 
-A role belongs to one session, its Host, from `attach` on.  The session says
-when: `begin` once the link is up, `take` for each stream of the peer that is
-welcome, `ended` for each stream that is over.  The role decides what with.
+A role belongs to one session, its Host, from `attach` on.  The session decides
+when something happens, and calls `begin` once the link is up, `take` for each
+stream of the peer that it lets in, and `ended` for each stream that is over.
+The role decides what is joined to a stream.
 """
 
 from __future__ import annotations
@@ -55,33 +56,33 @@ class Host(Protocol):
 
     @property
     def opens_the_only(self) -> bool:
-        """It is on this side to open the only stream, and not done yet."""
+        """Tell whether this side is to open the only stream, and has not done so yet."""
 
     @property
     def takes_clients(self) -> bool:
-        """Another stream may be opened."""
+        """Tell whether another stream may be opened."""
 
     def open(self, end: End) -> int:
         """Open a stream that is joined to `end`, and return its number."""
 
     def adopt(self, number: int) -> None:
-        """Take note that a stream of the peer is taken."""
+        """Take note that a stream of the peer is in use."""
 
     def give_up(self, error: PunchtunnelError) -> None:
         """End the session: its only stream leads nowhere."""
 
 
 class Ends:
-    """What the streams of one session are joined to: here nothing, which each role makes more of."""
+    """What the streams of one session are joined to.  This base joins none: each role overrides what it does."""
 
     _host: Host
 
     def attach(self, host: Host) -> None:
-        """Belong to this session from now on."""
+        """Take note of the session to which this role belongs from now on."""
         self._host = host
 
     def begin(self) -> None:
-        """The link is up: open the first stream, or the doors to it."""
+        """The link is up: open the only stream, or accept the clients that open streams."""
 
     def take(self, number: int) -> None:
         """Join a stream that the peer has opened, or refuse it."""
@@ -97,7 +98,7 @@ class Ends:
         """A stream is over, well or not."""
 
     def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
-        """Return what it means that our end of the only stream broke; a status is for an end without a word."""
+        """Return why the session ends when our end of the only stream broke: an error, or a status that needs none."""
         return LinkError(words.local_reset(broken.error))
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ class Ends:
 
 
 class _StdioEnd(StdioEnd):
-    """stdin and stdout, of which something is told before the first byte is written."""
+    """stdin and stdout; `before_output` is called before each write to stdout."""
 
     before_output: Callable[[], None] | None = None
 
@@ -123,8 +124,8 @@ class Stdio(Ends):
         stdout: Descriptor, or None if it was closed from the start.
         stdin_size: Bytes that stdin has, if it is a file.
         discard: --send-only.
-        keep_open: -k: EOF of one session is not EOF of stdout.
-        before_output: Called before anything is written to stdout.
+        keep_open: -k: stdout stays open when the peer's input of one session ends.
+        before_output: Called before each write to stdout.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Stdio(Ends):
         self._end: StdioEnd | None = None
 
     def begin(self) -> None:
-        """Open the only stream, if that is on this side."""
+        """Open the only stream, if this side is to open it."""
         if self._host.opens_the_only:
             self._after_joining(self._host.open(self._make_end()))
 
@@ -154,21 +155,21 @@ class Stdio(Ends):
         self._after_joining(number)
 
     def source_ended(self, number: int) -> None:
-        """End a terminal with the peer's EOF: nobody types into a finished transfer.
+        """End a stdin that is a terminal after the peer's EOF: nobody types into a finished transfer.
 
-        A peer that has sent nothing at all only listens: there the typing goes on.
+        A peer that has sent nothing at all only receives: there the typing goes on.
         """
         link = self._host.link
         if self._end is not None and self._end.stdin_is_terminal and link.bytes_in:
             link.end_source(number, drain=True)
 
     def sized(self, size: int) -> None:
-        """Tell --progress how much is to come: the peer's stdin is a file."""
+        """Report how many bytes will come, for --progress: the peer's stdin is a file."""
         if self._end is not None:
             self._host.report(events.Announced("in", size))
 
     def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
-        """Return what it means that stdin or stdout broke; a status is for an end without a word."""
+        """Return why the session ends when stdin or stdout broke: an error, or a status that needs none."""
         if broken.error.errno == errno.EPIPE and not broken.reading:
             return Exit.BROKEN_PIPE
         return LinkError(words.cannot(words.READ_STDIN if broken.reading else words.WRITE_STDOUT, broken.error))
@@ -228,14 +229,14 @@ class Ports(Ends):
             self._connects.cancel(number)
 
     def close(self) -> None:
-        """Give up what is still being connected."""
+        """Give up the connections that are still being made."""
         if self._connects is not None:
             self._connects.close()
 
     # ---- -L
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
-        """Return what accepts the clients of one listener when it is ready."""
+        """Return the callback that accepts the clients of one listener when it is ready."""
         host = self._host
         name = f"accept {listener.fileno()}"
         told = False
@@ -261,7 +262,7 @@ class Ports(Ends):
                 told = False
                 number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
                 host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
-            # Edge-triggered: no further event will come for those that are still waiting.
+            # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
 
         return accept
@@ -291,7 +292,7 @@ class Program(Ends):
     """Joins streams to a program's own ends; the program opens streams itself.
 
     Args:
-        make_end: Makes the end for a stream that the peer has opened, or None for none.
+        make_end: Returns the end for a stream that the peer has opened, or None to refuse it.
     """
 
     def __init__(self, make_end: Callable[[int], End | None]) -> None:
@@ -308,7 +309,7 @@ class Program(Ends):
 
 
 def why_unreachable(error: OSError) -> tuple[str, Reason]:
-    """Return an error of `connect` as words and as a reason for the far side."""
+    """Return what an error of `connect` means: in words, and as a reason for the far side."""
     if isinstance(error, TimeoutError):
         return words.NO_ANSWER, Reason.TIMED_OUT
     if isinstance(error, socket.gaierror):

@@ -1,4 +1,4 @@
-"""Run one session on a loop of its own: what the command line does with a hole."""
+"""Run one session on an event loop of its own, as the command line does with each hole."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from punchtunnel.system.signals import Signals
 
 
 def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None) -> Outcome:
-    """Join a hole to what the plan says until the session ends; closes the hole.
+    """Join a hole to what the plan says until the session ends, and close the hole.
 
     Args:
         hole: The winner of a punch.
         plan: What to join it to.
         report: Where events go.
-        signals: What ends the session; the second one at once.
+        signals: The first one ends the session cleanly, the second one at once; SIGHUP with -k only probes the peer.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(hole, plan, report, signals))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return uvloop's loop, or asyncio's own where uvloop does not exist."""
+    """Return the factory of uvloop's loops, or of asyncio's where uvloop is not installed."""
     with contextlib.suppress(ImportError):
         import uvloop  # imported late: punching does not need it
 

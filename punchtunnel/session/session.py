@@ -10,10 +10,10 @@ Who opens streams follows from the two roles of the hellos:
 
     -z on either side      none; that side measures the round trip and leaves
 
-What a stream is joined to, the role knows (roles.py); when the two sides may
-part, protocol/goodbye.py.  Whatever is thrown away here (a stream that broke,
-was refused by a signal, or never came) is told to the peer in the goodbye, so
-that no sender takes it for delivered.
+The role knows what a stream is joined to (roles.py).  protocol/goodbye.py knows
+when the two sides may part.  When this side throws something away (a stream
+broke, a signal cut it, or it never came), its goodbye says so, and no sender
+takes the bytes for delivered.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from punchtunnel.session.plan import Plan
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
 
-# Seconds.  Nothing sent for HEARTBEAT: say something.  Nothing heard for
-# DEAD_AFTER: the peer, which does the same, is gone.
+# Seconds.  A side that has sent or heard nothing for HEARTBEAT sends a ping.  A peer
+# that does the same and is not heard for DEAD_AFTER is gone.
 HEARTBEAT = 15.0
 DEAD_AFTER = 40.0
 TICK = 2.0
 SHORTEST_TICK = 0.1
-# Seconds for the peer's last word.
+# Seconds, once both sides have said goodbye, for the answer to our last ping or the peer's close.
 GOODBYE_TIMEOUT = 3.0
 STOP_TIMEOUT = 1.0
-# Seconds for a sign of life when somebody has asked for one: several round
-# trips of the longest paths, with a loss.
+# Seconds for a sign of life that SIGHUP has asked for: several round trips of the
+# longest paths, with a loss.
 PROBE_TIMEOUT = 5.0
-# Seconds after which a peer that only checks the path must have gone.
+# Seconds after which a peer that only checks the path must have left.
 CHECK_LIMIT = 30.0
 
 
 class Session:
-    """The policy of one session; the owner of its link, and of the hole from now on.
+    """The policy of one session; owns its link, and the hole from now on.
 
     Args:
         loop: The running loop.
         hole: The winner of a punch.
         plan: What to join it to.
         report: Where events go.
-        own_loop: The loop does nothing else, so it may be held up for a moment; a program's may not.
+        own_loop: The loop does nothing else, so the poller may spin on it for a moment; a program's loop must not wait.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class Session:
         self._ends = plan.ends
         self._ends.attach(self)
         self._parting = Parting(hole.leads)
-        # No stream is opened: one of the two only looks whether there is a way.
+        # No stream is opened: one of the two sides only checks the path (-z).
         self._is_checked = plan.check or Trait.CHECK in hole.traits
         self._check = Check(self.link.ping, self.timers) if plan.check else None
-        # Something of this session is not delivered.
+        # Some bytes of this session were not delivered.
         self._cut = False
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
@@ -107,7 +107,7 @@ class Session:
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
-        """Open the first stream or the doors to it, and begin."""
+        """Begin: the role opens its first stream, or accepts clients."""
         if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
         self.link.attach(self._carrier, unread)
@@ -124,21 +124,21 @@ class Session:
 
     @property
     def parting(self) -> bool:
-        """One of the two sides takes no more streams."""
+        """Tell whether one of the two sides takes no more streams."""
         return self._parting.state is not State.OPEN or not self.link.is_open or self.ended.done()
 
     def refuse(self, number: int) -> None:
-        """Reset a stream because this side is about to end."""
+        """Refuse a stream because this side is about to end."""
         self.link.refuse(number, Reason.CLOSING)
 
     def leave(self) -> None:
-        """End well: say goodbye as soon as all streams are over, and take no new ones."""
+        """End well: take no new streams, and say goodbye as soon as all open ones are over."""
         self._parting.leave()
         if not self.link.stream_count:
             self._say_goodbye()
 
     def stop(self, status: Exit) -> None:
-        """End cleanly with this status; when asked twice, at once."""
+        """Cut every stream, tell the peer, and end with this status; a second call ends at once."""
         if self._stopped is not None:
             self._finish()
             return
@@ -147,7 +147,7 @@ class Session:
         self._cut_all()
 
     def probe(self) -> None:
-        """End the session soon, so that -k punches again, unless the peer is heard before."""
+        """Ask the peer for a sign of life, and end the session if none comes soon, so that -k punches again."""
         self.report(events.TryingNow(words.PROBE_LINK))
         self.link.ping()
         asked = time.monotonic()
@@ -159,7 +159,7 @@ class Session:
         self.timers.later("probe", PROBE_TIMEOUT, judge)
 
     def broke(self, error: BaseException) -> None:
-        """End with the traceback of a bug; a session that goes on with half a state would hang."""
+        """End with the traceback of a bug: going on with half a state would hang the session."""
         if not self.ended.done():
             self.ended.set_exception(error)
 
@@ -176,13 +176,13 @@ class Session:
 
     @property
     def opens_the_only(self) -> bool:
-        """It is on this side to open the only stream of a session with stdio, and not done yet."""
+        """Tell whether this side is to open the only stream of a session with stdio, and has not done so yet."""
         opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
         return self._plan.role == Role.STDIO and self._only is None and opens
 
     @property
     def takes_clients(self) -> bool:
-        """Another stream may be opened."""
+        """Tell whether another stream may be opened."""
         over = self._parting.said or not self.link.is_open or self.ended.done()
         return not over and not (self.is_single and self._only is not None)
 
@@ -193,12 +193,12 @@ class Session:
         return number
 
     def adopt(self, number: int) -> None:
-        """Take note that a stream is in use, where there is only one."""
+        """Take note that a stream is in use: it may be the only one."""
         if self.is_single:
             self._only = number
 
     def give_up(self, error: PunchtunnelError) -> None:
-        """End: the only stream leads nowhere."""
+        """End the session: the only stream leads nowhere."""
         self._cut = True
         self._fail(error)
         self._say_goodbye()
@@ -206,7 +206,7 @@ class Session:
     # ---- streams: link.Owner
 
     def stream_opened(self, number: int) -> None:
-        """Have the peer's stream joined, unless this side is about to end or has its only one."""
+        """Let the role join the peer's stream, unless this side is about to end or already has its only stream."""
         if self._is_checked or self._parting.state is not State.OPEN:
             self.link.refuse(number, Reason.CLOSING)
         elif self.is_single and self._only is not None:
@@ -225,7 +225,7 @@ class Session:
             self._ends.sized(size)
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
-        """A stream is over; the session too, if it was the only one."""
+        """A stream is over; if it was the only one, so is the session."""
         self._ends.ended(number)
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
@@ -259,7 +259,7 @@ class Session:
     # ---- the end: link.Owner
 
     def gone_away(self, code: int) -> None:
-        """The peer has said goodbye: say it too, as soon as nothing is left to do."""
+        """The peer has said goodbye: this side does too, as soon as no stream and no measurement is left."""
         if not self._parting.hear(code):
             return
         if code == Goodbye.CUT:
@@ -273,7 +273,7 @@ class Session:
         self._part()
 
     def ponged(self, value: int, rtt: float) -> None:
-        """A ping was answered; after our goodbye it proves that that was read."""
+        """A ping was answered; if it followed our goodbye, the answer proves that the goodbye was read."""
         self.report(events.RoundTrip(rtt))
         self._parting.pong(value)
         self._part()
@@ -281,9 +281,9 @@ class Session:
             self._measure(self._check, rtt)
 
     def link_ended(self, error: LinkError | None) -> None:
-        """The hole is closed: well, if the peer has said goodbye and nothing of ours is missing.
+        """The hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
 
-        What is no record or frame of the peer's is never well: somebody has changed it.
+        Bytes that are no record or frame of the peer's never end it well: an attacker may have changed them.
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
         if unsaid or isinstance(error, PeerError):
@@ -295,7 +295,7 @@ class Session:
         return self._check is not None and self._check.found is None
 
     def _measure(self, check: Check, rtt: float) -> None:
-        """Take in one round trip of -z; leave when there are enough."""
+        """Take in one round trip of -z; say goodbye when there are enough."""
         check.pong(rtt)
         if (found := check.found) is not None:
             self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
@@ -306,7 +306,7 @@ class Session:
         self._finish()
 
     def _cut_all(self) -> None:
-        """Give up what is not delivered yet, and tell the peer so."""
+        """Cut the streams that are still open, and tell the peer so in the goodbye."""
         if self.link.stream_count:
             self._cut = True
             self.link.refuse_all(Reason.CLOSING)
@@ -326,7 +326,7 @@ class Session:
             self.timers.later("goodbye", GOODBYE_TIMEOUT, self._finish)
 
     def _fail(self, error: PunchtunnelError) -> None:
-        """Remember the first failure: later ones are its consequences."""
+        """Keep the first failure: later ones are its consequences."""
         if self._failure is None:
             self._failure = error
 
@@ -352,12 +352,12 @@ class Session:
         self.report(events.Traffic(elapsed, self.link.bytes_in, self.link.bytes_out, self.link.stream_count))
 
     def _tick(self) -> None:
-        """Keep the link alive, notice its death, and end an idle session."""
+        """Keep the link alive, notice when it is dead, and end an idle session."""
         idle = 0.0 if self._is_checked else self._plan.idle
         self.timers.later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
         now = time.monotonic()
         if now - self._last_tick > 3 * TICK:
-            # This process was stopped; what came meanwhile is not read yet.
+            # This process was stopped; what has arrived since then is not read yet.
             self._carrier.heard_at = self.link.payload_at = now
         self._last_tick = now
         if not self.link.is_open:
@@ -372,15 +372,15 @@ class Session:
             self._cut_all()
 
     def _hurry_the_rest(self, now: float) -> None:
-        """The hole has ended: a program that reads nothing must not keep the others from the next one.
+        """After the hole's end, cut what a program here has not read for DEAD_AFTER: others wait for the next hole.
 
-        The reader of a pipe may take its time.
+        With stdio there are no others, so the reader of a pipe may take its time.
         """
         if not self.is_single and now - self.link.payload_at >= DEAD_AFTER:
             self._fail(LinkError(words.unread_rest(DEAD_AFTER)))
             self._cut_all()
 
     def _die(self, now: float) -> None:
-        """The peer is gone: its silence says so."""
+        """End the session with a lost link: the peer was silent for too long."""
         self._fail(LinkError(words.dead_link(now - self._carrier.heard_at)))
         self._finish()
