@@ -20,11 +20,13 @@ from enum import Enum, auto
 from punchtunnel import words
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
-from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, Outgoing
+from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
+from punchtunnel.link.source import Ending
 from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
 from punchtunnel.link.stream import Stream
+from punchtunnel.link.turns import Turns
 from punchtunnel.protocol.events import Event
-from punchtunnel.protocol.frames import Goodbye
+from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.system import tcp
@@ -179,6 +181,39 @@ class Carrier:
             return self.incoming.receive(limit)
         except OSError as error:
             raise LinkError(words.broken_link(error)) from error
+
+    def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
+        """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
+
+        Returns:
+            What that stream has sent, see `Turns.load`; None if none had its turn.
+
+        Raises:
+            LinkError: The hole is broken.
+        """
+        outgoing, count, is_last, turn = self.outgoing, 0, False, None
+        try:
+            if outgoing.waits:
+                outgoing.send_on()
+                return None
+            is_crowded = len(mux.control) > PREFIX - HEADER.size
+            if turns.ring and not is_crowded:
+                stream, count, ending = turn = turns.load(outgoing, self.splicing)
+                is_last = ending is not None and ending.failure is None
+                if is_last and not count:
+                    # No payload to go with: FIN goes with the control frames.
+                    mux.finish(stream)
+            # What is not urgent goes only where something else does.
+            control = b""
+            if mux.control and (count or is_crowded or mux.is_urgent):
+                control = mux.take_control(LONGEST_FRAME)
+            if count:
+                outgoing.send_loaded(control + mux.data_header(stream, count, last=is_last), count)
+            elif control:
+                outgoing.send(memoryview(control))
+        except OSError as error:
+            raise LinkError(words.broken_link(error)) from error
+        return turn
 
     def _say_at_once(self, mux: Mux[Stream]) -> None:
         """Send the control frames that wait, if the hole takes them now: it is lost either way."""

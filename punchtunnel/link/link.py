@@ -31,16 +31,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from punchtunnel import words
 from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError
 from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, Spliced, State
-from punchtunnel.link.outgoing import LONGEST_FRAME, PREFIX
-from punchtunnel.link.source import NOTHING, SPARSE, Loaded
+from punchtunnel.link.source import SPARSE
 from punchtunnel.link.stream import Broken, Owner, Stream
 from punchtunnel.link.turns import LONGEST_TURN, STEPS_PER_TURN, Turns
 from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, GoneAway, Opened, Pong, Sized
-from punchtunnel.protocol.frames import HEADER, Goodbye, Reason
+from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import ERROR, READ, Poller
@@ -143,12 +141,7 @@ class Link:
             self.refuse(number, reason)
 
     def end_source(self, number: int, *, drain: bool = False) -> None:
-        """Send EOF on a stream without waiting for its source to end.
-
-        Args:
-            number: The stream.
-            drain: What the source holds already is sent before it.
-        """
+        """Send EOF on a stream before its source ends; with `drain`, after what the source holds already."""
         stream = self._mux.streams.get(number)
         if stream is None or not stream.source.is_open:
             return
@@ -182,7 +175,9 @@ class Link:
         self._state = TRANSITIONS[self._state, Input.CLOSE]
         for stream in list(self._mux.streams.values()):
             self._remove(stream)
-        self._close_carrier(reset=reset)
+        if self._carrier is not None:
+            self._carrier.close(reset=reset)
+            self._carrier = None
 
     # ---- turns
 
@@ -299,61 +294,29 @@ class Link:
             self._close_if_done(stream)
 
     def _on_broken_sink(self, stream: Stream, error: OSError) -> None:
-        """Nothing more can be written.  What a socket sent before it was reset is still there to be read."""
-        end = stream.end
-        if end is None or end.source_fd is None or end.source_fd != end.sink_fd or not stream.source.is_open:
+        if stream.break_sink(error):
+            self._turns.add(stream)
+            self._schedule()
+        else:
             self._fail(stream, Broken(error, reading=False))
-            return
-        stream.sink.close()
-        stream.source.fail(error)
-        self._turns.add(stream)
-        self._schedule()
 
     # ---- ends -> hole
 
     def _send(self, carrier: Carrier) -> None:
-        """Send what is most urgent: what waits, or control frames, with one stream's frame after them."""
-        outgoing, mux, turns = carrier.outgoing, self._mux, self._turns
+        """Send once."""
         try:
-            if outgoing.waits:
-                outgoing.send_on()
-                return
-            count, is_crowded = 0, len(mux.control) > PREFIX - HEADER.size
-            if turns.ring and not is_crowded:
-                stream = turns.next()
-                count, ending = self._load(carrier, stream)
-            # What is not urgent goes only where something else does.
-            control = b""
-            if mux.control and (count or is_crowded or mux.is_urgent):
-                control = mux.take_control(LONGEST_FRAME)
+            sent = carrier.send(self._mux, self._turns)
+        except LinkError as error:
+            self._lose(error)
+            return
+        if sent is not None:
+            stream, count, ending = sent
             if count:
-                last = ending is not None and ending.failure is None
-                outgoing.send_loaded(control + mux.data_header(stream, count, last=last), count)
-                self.payload_at = outgoing.said_at
-                if ending is not None:
-                    self._end_source(stream, ending.failure)
-            elif control:
-                outgoing.send(memoryview(control))
-        except OSError as error:
-            self._lose(LinkError(words.broken_link(error)))
-
-    def _load(self, carrier: Carrier, stream: Stream) -> Loaded:
-        """Read one frame's payload from a stream's source, if there is any now."""
-        source, tempo = stream.source, carrier.outgoing.tempo
-        if not source.is_worth(stream.credit, tempo.frame_limit):
-            # Credited will bring it back.
-            return NOTHING
-        count, ending = source.load(carrier.outgoing, carrier.splicing, stream.credit)
-        if count:
-            self.bytes_out += count
-            self._poller.may_spin = count <= SPARSE
-            if source.talks and self._turns.ring:
-                tempo.interactive_at = time.monotonic()
-        elif ending is not None:
-            self._end_source(stream, ending.failure)
-        if source.ready:
-            self._turns.add(stream)
-        return count, ending
+                self.payload_at = carrier.outgoing.said_at
+                self.bytes_out += count
+                self._poller.may_spin = count <= SPARSE
+            if ending is not None:
+                self._end_source(stream, ending.failure)
 
     def _end_source(self, stream: Stream, failure: OSError | None = None) -> None:
         """A source has ended, well or with a failure."""
@@ -412,11 +375,12 @@ class Link:
 
     def _lose(self, error: LinkError | None) -> None:
         """The hole has ended.  What came whole before that is still written out."""
-        if self._carrier is None:
+        carrier, self._carrier = self._carrier, None
+        if carrier is None:
             return
         self._state = TRANSITIONS[self._state, Input.LOSE]
         self._error = error
-        self._close_carrier(reset=False)
+        carrier.close(reset=False)
         for stream in list(self._mux.streams.values()):
             if stream.sink.ends and not stream.sink.is_over and stream.end is not None:
                 self.cut = self.cut or stream.source.is_open
@@ -431,8 +395,3 @@ class Link:
         if self._state is State.ENDED and not self._mux.streams:
             self._state = TRANSITIONS[self._state, Input.SETTLE]
             self._owner.link_ended(self._error)
-
-    def _close_carrier(self, *, reset: bool) -> None:
-        if self._carrier is not None:
-            self._carrier.close(reset=reset)
-            self._carrier = None

@@ -29,6 +29,7 @@ class Stream(StreamState):
         source: What the end gives, on its way to the hole.
         sink: What was received, on its way to the end.
         in_ring: It waits for its turn (turns.py).
+        poller: Watches the end.
     """
 
     end: End | None = None
@@ -72,6 +73,18 @@ class Stream(StreamState):
             poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
         if sink_fd is not None and not is_both:
             poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+
+    def break_sink(self, error: OSError) -> bool:
+        """Write no more; False if nothing can be read either.
+
+        What a socket sent before it was reset is still there to be read.
+        """
+        end = self.end
+        if end is None or end.source_fd is None or end.source_fd != end.sink_fd or not self.source.is_open:
+            return False
+        self.sink.close()
+        self.source.fail(error)
+        return True
 
     def finish_sink(self) -> None:
         """Pass EOF on.

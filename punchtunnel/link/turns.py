@@ -8,14 +8,16 @@ Rule 2: a stream that sent little on its last turn goes ahead of those that
         sent a lot, once for each time that it had nothing to send.
 Rule 3: a stream that goes away leaves the ring at once.  While the hole takes
         nothing no turn comes, and a peer may open and reset streams for ever.
-
-Knows neither frames nor the hole.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
+from punchtunnel.link.outgoing import Outgoing
+from punchtunnel.link.source import Ending
+from punchtunnel.link.splicing import Splicing
 from punchtunnel.link.stream import Stream
 
 # Frames and receives in one turn of the loop, and the seconds after the first of them
@@ -44,19 +46,27 @@ class Turns:
             else:
                 self.ring.append(stream)
 
-    def next(self) -> Stream:
-        """Take out the stream whose turn it is; there must be one."""
+    def load(self, outgoing: Outgoing, splicing: Splicing | None) -> tuple[Stream, int, Ending | None]:
+        """Give the first stream its turn: read one frame's payload from its source.
+
+        Returns:
+            The stream, the bytes of payload, or 0, and how the source ends with them; see `Source.load`.
+        """
         stream = self.ring.popleft()
         stream.in_ring = False
-        return stream
+        source, tempo = stream.source, outgoing.tempo
+        if not source.is_worth(stream.credit, tempo.frame_limit):
+            # Its next credit brings it back.
+            return stream, 0, None
+        count, ending = source.load(outgoing, splicing, stream.credit)
+        if count and source.talks and self.ring:
+            tempo.interactive_at = time.monotonic()
+        if source.ready:
+            self.add(stream)
+        return stream, count, ending
 
     def remove(self, stream: Stream) -> None:
         """Take a stream out, if it is in."""
         if stream.in_ring:
             stream.in_ring = False
             self.ring.remove(stream)
-
-    def clear(self) -> None:
-        """Take all streams out."""
-        while self.ring:
-            self.next()

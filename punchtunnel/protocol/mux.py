@@ -153,14 +153,14 @@ class Mux(Generic[S]):
         """Half-close: nothing more will be sent on this stream."""
         if not (stream.finished_here or stream.gone):
             stream.finished_here = True
-            self._send(WINDOW, FIN, stream.number, 0, answer=self._is_theirs(stream.number))
+            self._send(WINDOW, FIN, stream.number, 0, answer=stream.number % 2 == self._their_parity)
             self._forget_if_done(stream)
 
     def reset(self, stream: S, reason: Reason = Reason.RESET) -> None:
         """Give a stream up in both directions; nothing is said about it afterwards."""
         if not stream.gone:
             self._forget(stream)
-            self._send(WINDOW, RST, stream.number, reason, answer=self._is_theirs(stream.number))
+            self._send(WINDOW, RST, stream.number, reason, answer=stream.number % 2 == self._their_parity)
 
     def consumed(self, stream: S, length: int, now: float) -> None:
         """Report that `length` received bytes have left this process; they return as credit."""
@@ -350,9 +350,6 @@ class Mux(Generic[S]):
             self.is_urgent = True
         if answer:
             self._answers += HEADER.size
-
-    def _is_theirs(self, number: int) -> bool:
-        return number % 2 == self._their_parity
 
     def _add(self, number: int, now: float) -> S:
         self.streams[number] = stream = self._record(number=number, updated=now)
