@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import mimetypes
 import os
 import sys
@@ -65,17 +66,17 @@ async def main() -> None:
     given = parser.parse_args()
     root = given.folder.resolve()
     options = {"channel": given.channel, "bind": given.bind, "secret": os.environ.pop("PUNCHTUNNEL_SECRET", "")}
-    while True:
-        try:
-            async with punchtunnel.open_tunnel(given.peer, wait=0, **options) as tunnel:
-                print(f"serving {root} to {tunnel.remote}", flush=True)
+    async with contextlib.aclosing(punchtunnel.open_tunnels(given.peer, **options)) as tunnels:
+        async for tunnel in tunnels:
+            print(f"serving {root} to {tunnel.remote}", flush=True)
+            try:
                 async with asyncio.TaskGroup() as streams:
                     async for reader, writer in tunnel:
                         streams.create_task(answer(root, reader, writer))
-        except* punchtunnel.LinkError as group:
-            print(f"punching again: {group.exceptions[0]}", flush=True)
-        if given.once:
-            return
+            except* punchtunnel.LinkError as group:
+                print(f"punching again: {group.exceptions[0]}", flush=True)
+            if given.once:
+                return
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     F0 "PUNCH" 0D 0A | version | role | traits | - | tag of the channel | nonce
 
-docs/PROTOCOL.md, "Hello", has the bytes.
+docs/PROTOCOL.md, "Election", has the bytes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Hello(NamedTuple):
     traits: Trait = NO_TRAITS
 
     def encode(self) -> bytes:
-        """Return the HELLO_SIZE bytes of docs/PROTOCOL.md, "Hello"."""
+        """Return the HELLO_SIZE bytes of docs/PROTOCOL.md, "Election"."""
         return _HELLO.pack(MAGIC, VERSION, self.role, self.traits, self.channel_tag, self.nonce)
 
 

@@ -255,7 +255,7 @@ class Sealed(
     Event,
     name="sealed",
     level=Level.INFO,
-    sentence="link sealed; verifier {verifier}, the same on both sides unless somebody stands between",
+    sentence="link sealed; verifier {verifier}, the same on both sides unless an attacker is in the middle",
 ):
     """The link is sealed, as it is without --plain."""
 
