@@ -11,6 +11,7 @@ Every connection that closes is told to the dialler, which may dial its ports ag
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from punchtunnel import words
 from punchtunnel.errors import RejectedError
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
-from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.hello import NONCE_SIZE, Trait
 from punchtunnel.punching import diagnosis
 from punchtunnel.punching.callers import MOST_UNPROVED, Callers, Connection
 from punchtunnel.punching.candidates import Fate
@@ -238,3 +239,13 @@ def _say_farewell(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
         sock.recv(MOST_UNPROVED)
+
+
+def nonce_after(waited: float) -> bytes:
+    """Return a nonce with which the side leads that has waited longer, in seconds.
+
+    The other side's hello comes to it half a round trip earlier than its own
+    comes there: so its PICK goes out half a round trip earlier.
+    """
+    milliseconds = min(int(waited * 1000), 0xFFFFFFFF)
+    return milliseconds.to_bytes(4, "big") + os.urandom(NONCE_SIZE - 4)

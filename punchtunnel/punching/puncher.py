@@ -31,7 +31,7 @@ from punchtunnel.punching.callers import Callers, Connection
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
-from punchtunnel.punching.nomination import Nomination
+from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import REFRESH, Answer, Resolver
 from punchtunnel.punching.settings import Settings
@@ -262,7 +262,7 @@ class Puncher:
     def _on_open(self, connection: Connection) -> None:
         if not self._has_nonce:
             self._has_nonce = True
-            self._election.mine = self._election.mine._replace(nonce=_nonce(self._monotonic() - self._started))
+            self._election.mine = self._election.mine._replace(nonce=nonce_after(self._monotonic() - self._started))
         self._nomination.admit(connection)
 
     def _agree(self) -> Agreement:
@@ -288,13 +288,3 @@ class Puncher:
             self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
             if not self._settings.proves:
                 self._report(events.Unauthenticated())
-
-
-def _nonce(waited: float) -> bytes:
-    """Return a nonce with which the side leads that has waited longer, in seconds.
-
-    The other side's hello comes to it half a round trip earlier than its own
-    comes there: so its PICK goes out half a round trip earlier.
-    """
-    milliseconds = min(int(waited * 1000), 0xFFFFFFFF)
-    return milliseconds.to_bytes(4, "big") + os.urandom(NONCE_SIZE - 4)
