@@ -115,7 +115,7 @@ class Nomination:
         self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=connection.remote))
         tcp.send_at_once(sock)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
-        self._perform(self._election.opened(conn))
+        self._perform(self._election.opened(conn, known=self._callers.is_known(conn)))
 
     def expire(self, now: float) -> None:
         """Close the connections whose time is over.
@@ -130,7 +130,7 @@ class Nomination:
         """Go on with what had to wait for its turn.
 
         Raises:
-            RejectedError: Without a secret, a peer that cannot be linked to ends the punch.
+            RejectedError: A peer that knows the secret cannot be linked to.
         """
         self._perform(self._election.retry())
 
@@ -180,7 +180,7 @@ class Nomination:
                 case Reject(conn, version, hello, proved):
                     mine = self._settings
                     error = RejectedError(diagnosis.why_rejected(mine.role, mine.traits, version, hello))
-                    if proved or not mine.proves:
+                    if proved:
                         _say_farewell(connection.sock)
                         raise error
                     self._note_rejection(conn, connection, error)

@@ -23,7 +23,7 @@ from punchtunnel.system.signals import Wake
 
 # After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
-# Seconds before a rejected peer, or a name that was not found, is tried again.
+# Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
 
 
@@ -69,6 +69,7 @@ class Holes:
             PunchtunnelError: As `open_hole`; with `keep` only what was wrong from the start.
         """
         while True:
+            began = self._monotonic()
             try:
                 hole = open_hole(
                     self._current,
@@ -81,7 +82,9 @@ class Holes:
                 if not self._may_pass(error):
                     raise
                 self._report(events.PunchingAgain(str(error)))
-                self._signals.sleep(REJECTION_PAUSE)
+                # A punch that was long has not failed in a hurry: no moment without a listener.
+                if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
+                    self._signals.sleep(pause)
             else:
                 self._has_met = True
                 return hole

@@ -37,6 +37,8 @@ class Stage:
         traits: Trait = NO_TRAITS,
     ) -> None:
         self.now = 0.0
+        # Seconds that each punch takes.
+        self.takes = 0.0
         self.waits: list[float] = []
         self.rations: list[Rations] = []
         self.pauses: list[float] = []
@@ -53,6 +55,7 @@ class Stage:
 
     def _open_hole(self, settings: Settings, *, rations: Rations, **_: object) -> Hole:
         self.waits.append(settings.wait)
+        self.now += self.takes
         self.rations.append(rations)
         result = self._punches.pop(0)
         if isinstance(result, BaseException):
@@ -74,6 +77,18 @@ def test_a_service_outlives_what_is_gone_for_a_while(
         stage.holes.next()
     assert stage.pauses == [REJECTION_PAUSE] * bool(survives)
     assert PunchingAgain("gone") in stage.told or not survives
+
+
+@pytest.mark.parametrize(("spent", "pauses"), [(2.0, [REJECTION_PAUSE - 2.0]), (REJECTION_PAUSE, []), (60.0, [])])
+def test_a_service_is_not_deaf_after_a_punch_that_was_long(
+    spent: float, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had it rejected a hello every 5 s kept it away for ever."""
+    stage = Stage(monkeypatch, RejectedError("a hello"), SignalError(15), keep=True)
+    stage.takes = spent
+    with pytest.raises(SignalError):
+        stage.holes.next()
+    assert stage.pauses == pauses
 
 
 @pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError, NoHoleError])
