@@ -19,7 +19,7 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 def check_secret(options: Options) -> None:
-    """Check that no secret is given together with --plain.
+    """Check that no secret is given together with --plain or --no-secret.
 
     Raises:
         UsageError: One is given or required.
@@ -27,6 +27,8 @@ def check_secret(options: Options) -> None:
     given = options.secret_file or options.ask_secret or options.require_secret or SECRET_VARIABLE in os.environ
     if options.plain and given:
         raise UsageError(usage.PLAIN_AND_SECRET.format(variable=SECRET_VARIABLE))
+    if options.no_secret and given:
+        raise UsageError(usage.NO_SECRET_AND_SECRET.format(variable=SECRET_VARIABLE))
 
 
 def find_secret(options: Options, report: events.Report) -> bytes:

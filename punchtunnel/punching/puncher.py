@@ -284,7 +284,9 @@ class Puncher:
                 dials=self._counts.dials,
             )
         )
-        if hole.keys is not None:
-            self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
-            if not self._settings.proves:
-                self._report(events.Unauthenticated())
+        if hole.keys is None:
+            self._report(events.Unsealed())
+            return
+        self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
+        if not self._settings.proves:
+            self._report(events.Unauthenticated())

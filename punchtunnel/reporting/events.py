@@ -43,7 +43,6 @@ class Event:
         level: The verbosity from which on people read the sentence.
         sentence: For people; the fields are filled in.  "": for programs only.
         notice: For a service manager; the fields are filled in.  "": nothing.
-        warns: A person at a terminal can act on it, and reads it without -v too.
         repeats: The peer or a stranger can cause it as often as they like.
         progress: Of an event that is repeated as long as a state lasts, the
             field that changes even if nothing happens; "" of all others.
@@ -53,7 +52,6 @@ class Event:
     level: ClassVar[Level]
     sentence: ClassVar[str]
     notice: ClassVar[str]
-    warns: ClassVar[bool]
     repeats: ClassVar[bool]
     progress: ClassVar[str]
 
@@ -64,12 +62,11 @@ class Event:
         level: Level = Level.DEBUG,
         sentence: str = "",
         notice: str = "",
-        warns: bool = False,
         repeats: bool = False,
         progress: str = "",
     ) -> None:
         cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
-        cls.warns, cls.repeats, cls.progress = warns, repeats, progress
+        cls.repeats, cls.progress = repeats, progress
         dataclass(eq=False, repr=False)(cls)
 
     @property
@@ -125,7 +122,7 @@ class PunchingAgain(
     sentence="{reason}; punching again",
     notice="STATUS={reason}; punching again",
 ):
-    """With -k, a session has ended or a peer was rejected, and the next punch begins."""
+    """The next punch begins: with -k, a session has ended or a peer was rejected; or the peer was never on the hole."""
 
     reason: str
 
@@ -266,11 +263,23 @@ class Sealed(
 class Unauthenticated(
     Event,
     name="unauthenticated",
-    level=Level.INFO,
-    sentence="the link is sealed, but the peer is not authenticated: give both sides the same secret",
-    warns=True,
+    level=Level.NOTE,
+    sentence="the link is sealed, but the peer is not authenticated: it is whoever answers at its address; "
+    "give both sides the same secret",
+    repeats=True,
 ):
     """After Sealed, without a secret."""
+
+
+class Unsealed(
+    Event,
+    name="unsealed",
+    level=Level.NOTE,
+    sentence="the link is plain: anybody on the way can read and change it, and the peer is whoever answers at its "
+    "address; leave out --plain, and give both sides the same secret",
+    repeats=True,
+):
+    """The link is neither sealed nor authenticated (--plain)."""
 
 
 class LinkUp(Event, name="link_up", level=Level.INFO, sentence="link up on {loop}, {side}", notice="READY=1"):

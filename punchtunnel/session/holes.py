@@ -93,10 +93,11 @@ class Holes:
         """Take in how the session of a hole has ended; True if `next` is to give another hole."""
         if outcome.status in FINAL:
             return False
-        if Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits:
+        checked = Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits
+        if checked or not outcome.met:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
             self._current = self._settings.after(self._monotonic() - self._began)
-            self._report(events.Checked(hole.remote))
+            self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
         if not self._keep:
             return False

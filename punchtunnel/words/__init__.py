@@ -32,6 +32,7 @@ LINK_CUT = (
     f"{PUNCH_AGAIN}"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
+NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
@@ -186,6 +187,11 @@ def idle_link(seconds: float) -> str:
 
 
 # ---- secrets
+
+CONNECTS_TO_ANYONE = (
+    "no secret: the far end is whoever answers at the peer's address; "
+    "give both sides the same secret, or no_secret=True"
+)
 
 
 def readable_secret(path: str) -> str:

@@ -135,6 +135,18 @@ def test_a_peer_that_only_checks_takes_nothing_from_the_wait_but_time(
     assert stage.told == [Checked("there")]
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_hole_on_which_the_peer_was_never_heard_is_none(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that never got the leader's last word punched on, and the leader ended with status 1."""
+    stage = Stage(monkeypatch, hole(), hole(), keep=keep)
+    unmet = stage.holes.next()
+    stage.now = 20.0
+    assert stage.holes.goes_on(unmet, Outcome(Exit.LOST, "never met", met=False))
+    stage.holes.next()
+    assert stage.waits == [60.0, 40.0]
+    assert stage.told == [PunchingAgain("never met")]
+
+
 def test_a_side_that_checks_itself_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, hole(Trait.CHECK), keep=False, traits=Trait.CHECK)
     assert not stage.holes.goes_on(stage.holes.next(), Outcome(Exit.OK, ""))
