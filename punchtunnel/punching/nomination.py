@@ -22,7 +22,7 @@ from punchtunnel.errors import RejectedError
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.protocol.hello import NONCE_SIZE, Trait
 from punchtunnel.punching import diagnosis
-from punchtunnel.punching.callers import MOST_UNPROVED, Callers, Connection
+from punchtunnel.punching.callers import EVERYBODY_ELSE, MOST_UNPROVED, Callers, Connection
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
@@ -212,7 +212,7 @@ class Nomination:
         """Drop a peer that may be a stranger, and go on; it is the verdict only if no other one comes."""
         # Told once of each address of the peer, and once of everybody else, however often it
         # is tried and whatever number a stranger puts into it.
-        told = str(error).partition(":")[0], self._callers.who(conn).source
+        told = str(error).partition(":")[0], connection.host if self._callers.is_known(conn) else EVERYBODY_ELSE
         event = events.RejectedAgain if told in self._told else events.Rejected
         self._report(event(remote=connection.remote, reason=str(error)))
         self._told.add(told)

@@ -227,6 +227,19 @@ class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}")
     reason: str
 
 
+class Guessed(
+    Event,
+    name="guessed",
+    level=Level.NOTE,
+    sentence="tries at the secret that have failed: {count}, the last one from {remote}; somebody guesses, or has "
+    "another secret",
+):
+    """A try has got this side's proof, and brought no right one; told of the first, then once an hour."""
+
+    remote: str
+    count: int
+
+
 # ---- the hole and the link
 
 

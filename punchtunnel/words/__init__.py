@@ -188,6 +188,8 @@ def idle_link(seconds: float) -> str:
 
 # ---- secrets
 
+# Without a number, which would help whoever reads the log and guesses.
+WEAK_SECRET = "the secret can be guessed, being short or common: `punchtunnel --new-secret` prints one"  # noqa: S105
 CONNECTS_TO_ANYONE = (
     "no secret: the far end is whoever answers at the peer's address; "
     "give both sides the same secret, or no_secret=True"
