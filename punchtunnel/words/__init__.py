@@ -197,8 +197,8 @@ CONNECTS_TO_ANYONE = (
 
 
 def readable_secret(path: str) -> str:
-    """Say that others may read the file of a secret."""
-    return f"others on this machine can read the secret in {path}: chmod 600 {path}"
+    """Say that others may read the file of a secret, which is not used then."""
+    return f"others on this machine can read the secret in {path}: make a fresh one, and chmod 600 {path}"
 
 
 def foreign_secret(path: str) -> str:
