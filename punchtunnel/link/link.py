@@ -159,9 +159,9 @@ class Link:
             self._mux.announce(stream, size)
             self._schedule()
 
-    def ping(self) -> int:
-        """Ask the peer for a sign of life; the answer carries the value returned here."""
-        value = self._mux.ping(time.monotonic())
+    def ping(self, size: int = 0) -> int:
+        """Ask the peer for a sign of life; the answer carries the value returned here.  See Mux.ping."""
+        value = self._mux.ping(time.monotonic(), size)
         self._schedule()
         return value
 

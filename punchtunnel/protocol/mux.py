@@ -173,8 +173,14 @@ class Mux(Generic[S]):
             credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
-    def ping(self, now: float) -> int:
-        """Ask the peer for a sign of life; the answer is a Pong with the value returned here."""
+    def ping(self, now: float, size: int = 0) -> int:
+        """Ask the peer for a sign of life; the answer is a Pong with the value returned here.
+
+        Before it go at least `size` bytes of pings without a value.  As many bytes come back
+        before the answer, which so tells that long packets get through in both directions.
+        """
+        for _ in range(-(-size // HEADER.size)):
+            self._send(PING, SYN, 0, 0)
         self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
         self._pings[self._ping_count] = now
         if len(self._pings) > MAX_PINGS:

@@ -150,6 +150,23 @@ def dead_link(seconds: float) -> str:
     return f"link lost: {silence}: its machine or the way there is gone; {PUNCH_AGAIN}"
 
 
+def deaf_link(seconds: float) -> str:
+    """Say that the peer's kernel answers, and its process does not."""
+    return (
+        f"link lost: nothing heard from the peer for {seconds:.0f} s, although its machine acknowledges what is sent: "
+        f"its process stands still, or long packets are lost on the way here (MTU); {PUNCH_AGAIN}"
+    )
+
+
+def black_hole(size: int) -> str:
+    """Say that the way swallows packets of that size."""
+    return (
+        f"link lost: packets of {size} bytes vanish on the way, shorter ones came through: the path's MTU is smaller, "
+        "and a router there does not say so; set a smaller MTU on this machine and on the peer's "
+        "(`ip link set DEVICE mtu 1000`; IPv6 needs 1280: use -4), and start again"
+    )
+
+
 def broken_link(error: OSError) -> str:
     """Say that the operating system ended the link."""
     if isinstance(error, ConnectionResetError | BrokenPipeError):
