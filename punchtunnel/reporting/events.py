@@ -293,6 +293,14 @@ class Announced(Event, name="announced", sentence="{direction}: {bytes} bytes in
     bytes: int
 
 
+class StdinUnreadable(
+    Event, name="stdin_unreadable", level=Level.INFO, sentence="stdin cannot be read ({reason}): it counts as empty"
+):
+    """With stdio, stdin can never be read, as after nohup; the transfer goes on without it."""
+
+    reason: str
+
+
 class PathMeasured(Event, name="path"):
     """With -z, the round trip was measured."""
 
