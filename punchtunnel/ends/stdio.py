@@ -10,8 +10,9 @@ Neither ever blocks the loop, and neither keeps bytes of its own:
 where waiting is of no use because the descriptor is always ready (regular
 files, /dev/null: epoll refuses those, and uvloop aborts the process).
 
-`spliced_source` and `spliced_sink` are what bytes may be spliced from and to
-(pipes.py) instead, without blocking; None: read and write only.
+`spliced_source` and `spliced_sink` are descriptors that bytes may be spliced
+from and to instead (link/splicing.py), without blocking; None: read and write
+only.
 
 Inherited descriptors are shared with the shell and other programs, so their
 status flags are never changed: a pipe or a terminal is opened a second time,
@@ -115,7 +116,7 @@ class SocketEnd:
         if is_tcp and not tuned:
             _tune(sock)
         self._sock = sock
-        # Plain numbers: they are asked for all the time, but not behind `close`.
+        # Plain numbers: they are asked for all the time, but not after `close`.
         self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
 
     def read_into(self, view: memoryview) -> int | None:
