@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, State
 from punchtunnel.link.link import Link
 from punchtunnel.protocol.frames import Flag, Header, Kind

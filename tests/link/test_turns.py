@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from punchtunnel.ends.stdio import SocketEnd
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.outgoing import Outgoing
 from punchtunnel.link.source import SPARSE, Ending
 from punchtunnel.link.stream import Stream
