@@ -14,8 +14,10 @@ import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from punchtunnel.errors import SignalError
+from punchtunnel import words
+from punchtunnel.errors import LocalError, SignalError
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
@@ -148,16 +150,16 @@ async def open_tunnels(
     Arguments are those of `connect`; `wait` counts anew for each tunnel.  The
     end of the loop's body closes what is still open, as the end of
     `open_tunnel`'s block does, but a lost link raises nothing: the next tunnel
-    follows.  A peer that is rejected is tried again after a pause.  After the
-    first tunnel, so are a name that cannot be resolved and an address of this
-    machine that has gone.
+    follows.  A peer that is rejected is tried again after a pause, and a name
+    that cannot be resolved is looked up again.  After the first tunnel, an
+    address of this machine that has gone is waited for as well.
 
     Raises:
         UsageError, NoHoleError, LocalError: As `connect`.
     """
     settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
     with Wake() as wake:
-        holes = Holes(settings, wake, keep=True, rations=_RATIONS)
+        holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS)
         goes_on = True
         while goes_on:
             hole = await _next(holes, wake, settings.role)
@@ -216,7 +218,10 @@ async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
 async def _punch(holes: Holes, wake: Wake) -> Hole:
     """Punch in a thread; when this call is cancelled, end the punch."""
     with ThreadPoolExecutor(1, "punch") as thread:
-        punching = asyncio.wrap_future(thread.submit(holes.next))
+        try:
+            punching = asyncio.wrap_future(thread.submit(holes.next))
+        except RuntimeError as error:
+            raise LocalError(words.NO_THREAD) from error
         try:
             return await asyncio.shield(punching)
         except asyncio.CancelledError:

@@ -64,7 +64,7 @@ class Input(Enum):
     CLOSE = auto()
 
 
-# What is not here is a bug of the caller.
+# Any other pair is a bug of the caller, and a KeyError.
 TRANSITIONS = {
     (State.WAITING, Input.ATTACH): State.CARRIED,
     (State.CARRIED, Input.DETACH): State.WAITING,
@@ -79,7 +79,7 @@ TRANSITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Spliced:
-    """`count` bytes of payload are on their way to the end of `stream`, past this process."""
+    """`count` bytes of payload are in a pipe, on their way to the end of `stream`."""
 
     stream: Stream
     count: int

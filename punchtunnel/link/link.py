@@ -22,8 +22,8 @@ edge-triggered (poller.py): a flag says that a source, a sink or the hole may
 be ready, and is cleared by the call that finds it is not.  All work is done
 in `_work`, in bounded turns.
 
-Whether the hole is sealed, only the halves of the carrier know; whether long
-frames pass this process by, only splicing.py.
+Only the halves of the carrier know whether the hole is sealed, and only
+splicing.py knows how long frames bypass this process.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Link:
         self._carrier: Carrier | None = None
         self._error: LinkError | None = None
         self._work_scheduled = False
-        # Runs while only what is not urgent waits to be sent.
+        # Runs while nothing but what is not urgent waits to be sent.
         self._delay: asyncio.TimerHandle | None = None
         self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
@@ -106,7 +106,7 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """A hole carries the link, or may.  After its end, what came whole may still be on its way to slow sinks."""
+        """A hole carries the link, or one may come.  Otherwise slow sinks may still be taking what came before."""
         return self._state in (State.WAITING, State.CARRIED)
 
     def open(self, end: End) -> int:

@@ -102,7 +102,7 @@ class Mux(Generic[S]):
         self._their_last = 0
         self._pings: dict[int, float] = {}
         self._ping_count = 0
-        # Whose payload comes next; None: nobody's, it is skipped.
+        # The stream whose payload comes next; None: it is skipped.
         self._receiving: S | None = None
         # That payload is the stream's last: FIN counts once it is complete.
         self._is_last = False

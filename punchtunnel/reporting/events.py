@@ -167,8 +167,16 @@ class Waiting(Event, name="waiting", progress="waited_s"):
     dials: int
 
 
-class Unresolved(Event, name="unresolved", level=Level.INFO, sentence="{reason}", notice="STATUS={reason}"):
+class Unresolved(Event, name="unresolved", sentence="{reason}", notice="STATUS={reason}"):
     """A name has no address at the moment."""
+
+    reason: str
+
+
+class LookingUpAgain(
+    Event, name="looking_up_again", level=Level.NOTE, sentence="{reason}; looking it up again meanwhile"
+):
+    """A name has no address, and the run goes on; comes once for each reason."""
 
     reason: str
 
@@ -291,6 +299,14 @@ class Announced(Event, name="announced", sentence="{direction}: {bytes} bytes in
 
     direction: str
     bytes: int
+
+
+class StdinUnreadable(
+    Event, name="stdin_unreadable", level=Level.INFO, sentence="stdin cannot be read ({reason}): it counts as empty"
+):
+    """With stdio, stdin can never be read, as after nohup; the transfer goes on without it."""
+
+    reason: str
 
 
 class PathMeasured(Event, name="path"):

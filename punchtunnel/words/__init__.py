@@ -32,6 +32,7 @@ LINK_CUT = (
     f"{PUNCH_AGAIN}"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
+NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"

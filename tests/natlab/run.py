@@ -140,7 +140,7 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
     if cell.extra is Extra.CALLER:
-        # The first of them are listened on (dialling.py).
+        # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
         actors.append((scene.hosts["right"].namespace, ["caller", scene.hosts["left"].dial4, *map(str, ports)]))
     if cell.extra is Extra.NO_FIXED_PORTS:
