@@ -94,8 +94,8 @@ class Ends:
     def sized(self, size: int) -> None:
         """The peer will send `size` bytes on the only stream."""
 
-    def ended(self, number: int) -> None:
-        """A stream is over, well or not."""
+    def ended(self, number: int, *, given_up: bool) -> None:
+        """A stream is over, well or not; `given_up`: the peer has opened it and did not wait for the first byte."""
 
     def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
         """Return why the session ends when our end of the only stream broke: an error, or a status that needs none."""
@@ -223,10 +223,10 @@ class Ports(Ends):
         self._host.adopt(number)
         self._connects.start(number)
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, *, given_up: bool) -> None:
         """Give up the connection to the target, if it is still being made."""
         if self._connects is not None:
-            self._connects.cancel(number)
+            self._connects.cancel(number, given_up=given_up)
 
     def close(self) -> None:
         """Give up the connections that are still being made."""
