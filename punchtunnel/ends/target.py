@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.ends.sockets import notice_absence
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import WRITE, Poller
@@ -226,6 +227,9 @@ class Attempt:
         self._succeed(self._sock)
 
     def _succeed(self, sock: socket.socket) -> None:
+        assert self._way is not None
+        if _may_vanish(self._way):
+            notice_absence(sock)
         done, self._done, self._sock = self._done, None, None
         if done is not None:
             done(sock)
@@ -347,6 +351,12 @@ def _is_itself(sock: socket.socket, way: _Way) -> bool:
         return bool(own[1] == address[1] and own == sock.getpeername())
     # The target has closed again already; reading will tell.
     return False
+
+
+def _may_vanish(way: _Way) -> bool:
+    """Tell whether the target can go away without a word; on this machine the kernel speaks for it."""
+    family, address = way
+    return family != socket.AF_UNIX and not str(address[0]).startswith("127.") and address[0] != "::1"
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -260,7 +260,7 @@ class Ports(Ends):
                     host.timers.later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
-                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
+                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count))
                 host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
             # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
@@ -274,7 +274,8 @@ class Ports(Ends):
             self._not_reached(number, result)
             return
         self._host.report(events.StreamOpened(number, words.to_target(str(self._target))))
-        end = SocketEnd(result)
+        # Its own stream is one of them.
+        end = SocketEnd(result, others=self._host.link.stream_count - 1)
         if not self._host.link.join(number, end):
             end.abort()
 

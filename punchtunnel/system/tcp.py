@@ -18,6 +18,7 @@ from punchtunnel.address import join_host_port
 # linux/in.h; Python's socket module does not name it.
 _IP_MINTTL = 21
 _IPV6_MINHOPCOUNT = 73
+_TCP_RTO_MAX_MS = 44
 # linux/tcp.h: struct tcp_info begins with the state and has the smoothed round
 # trip, in microseconds, at this offset.
 _TCP_INFO_SIZE = 104
@@ -100,6 +101,29 @@ def keep_urgent_bytes(sock: socket.socket) -> None:
 def limit_silence(sock: socket.socket, seconds: float) -> None:
     """End the connection when sent bytes are not acknowledged for so long."""
     _set_tcp(sock, "TCP_USER_TIMEOUT", int(seconds * 1000))
+
+
+def retry_within(sock: socket.socket, seconds: float) -> None:
+    """Send again what is not acknowledged at least so often, on Linux 6.15 and later; usually it is two minutes."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(seconds * 1000))
+
+
+def keep_alive(sock: socket.socket, idle: int, interval: int, count: int) -> None:
+    """End the connection when its other side has vanished without a word.
+
+    Args:
+        sock: A connection, or a listener, whose connections inherit it on Linux.
+        idle: Seconds without a segment before the first probe.
+        interval: Seconds between probes that are not answered.
+        count: So many of them end the connection.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_tcp(sock, "TCP_KEEPIDLE", idle)
+    _set_tcp(sock, "TCP_KEEPINTVL", interval)
+    _set_tcp(sock, "TCP_KEEPCNT", count)
 
 
 def limit_unsent(sock: socket.socket, size: int) -> None:

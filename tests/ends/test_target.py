@@ -422,3 +422,24 @@ def test_connections_that_the_peer_gives_up_at_once_keep_their_places_for_a_whil
         poller.close()
 
     run(case())
+
+
+@pytest.mark.parametrize(("host", "probed"), [("127.0.0.1", 0), ("10.9.8.7", 1)])
+def test_only_a_target_on_another_machine_is_probed(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, host: str, probed: int
+) -> None:
+    """It may vanish without FIN, and was never noticed; on this machine the kernel speaks for it."""
+    connect = socket.socket.connect_ex
+
+    class Elsewhere(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return connect(self, listener.getsockname())
+
+    async def case() -> None:
+        monkeypatch.setattr(socket, "socket", Elsewhere)
+        result = await reach(Place(host, listener.getsockname()[1]))
+        assert isinstance(result, socket.socket)
+        with result:
+            assert result.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == probed
+
+    run(case())
