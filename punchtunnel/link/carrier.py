@@ -95,6 +95,7 @@ class Carrier:
     Attributes:
         incoming, outgoing: The two halves.
         splicing: None where every byte is copied.
+        rest: Events of the last read that are not handled yet; see `pause`.
     """
 
     def __init__(self, sock: socket.socket, seals: tuple[Sealer, Opener] | None = None) -> None:
@@ -106,6 +107,7 @@ class Carrier:
         self._sock = sock
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
+        self.rest: Iterator[Event[Stream] | Spliced] | None = None
         self.incoming = Incoming(sock, opener)
         self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
         if self.splicing is None:
@@ -177,6 +179,11 @@ class Carrier:
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LinkError(words.LINK_CUT)
 
+    def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
+        """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
+        self.rest = events
+        self.incoming.readable = True
+
     def _read(self, mux: Mux[Stream]) -> Iterable[memoryview] | Spliced | None:
         """Splice the payload that comes next, or read; None: nothing there now."""
         splicing, limit = self.splicing, RECEIVE_SIZE
@@ -242,6 +249,7 @@ class Carrier:
         if self._sock.fileno() < 0:
             return
         self.unwatch()
+        self.rest = None
         self.outgoing.close()
         if self.splicing is not None:
             self.splicing.close()

@@ -219,7 +219,7 @@ class Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; if it was the only one, so is the session."""
-        self._ends.ended(number)
+        self._ends.ended(number, given_up=isinstance(failure, Reset) and failure.given_up)
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
