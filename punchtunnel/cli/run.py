@@ -158,7 +158,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         typer.echo(_page(options))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
-    settings = replace(settings, secret=find_secret(options, status))
+    settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
     if settings.serves_anyone and not options.no_secret:
         raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
@@ -170,7 +170,7 @@ def _run(
     options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
-    holes = Holes(settings, signals, status, keep=options.keep, meanwhile=_load_session)
+    holes = Holes(settings, signals, status, meanwhile=_load_session)
     while True:
         hole = holes.next()
         outcome = _session(hole, options, settings.role, listeners, status, signals)

@@ -15,9 +15,10 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from punchtunnel import words
-from punchtunnel.errors import SignalError, UsageError
+from punchtunnel.errors import LocalError, SignalError, UsageError
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
@@ -162,16 +163,16 @@ async def open_tunnels(
     Arguments are those of `open_tunnel`; `wait` counts anew for each tunnel.  The
     end of the loop's body closes what is still open, as the end of
     `open_tunnel`'s block does, but a lost link raises nothing: the next tunnel
-    follows.  A peer that is rejected is tried again after a pause.  After the
-    first tunnel, so are a name that cannot be resolved and an address of this
-    machine that has gone.
+    follows.  A peer that is rejected is tried again after a pause, and a name
+    that cannot be resolved is looked up again.  After the first tunnel, an
+    address of this machine that has gone is waited for as well.
 
     Raises:
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
     """
     settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
     with Wake() as wake:
-        holes = Holes(settings, wake, keep=True, rations=_RATIONS)
+        holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS)
         goes_on = True
         while goes_on:
             hole, tunnel = await _next(holes, wake, settings.role)
@@ -252,7 +253,10 @@ async def _be_checked(hole: Hole, role: Role) -> Outcome:
 async def _punch(holes: Holes, wake: Wake) -> Hole:
     """Punch in a thread; when this call is cancelled, end the punch."""
     with ThreadPoolExecutor(1, "punch") as thread:
-        punching = asyncio.wrap_future(thread.submit(holes.next))
+        try:
+            punching = asyncio.wrap_future(thread.submit(holes.next))
+        except RuntimeError as error:
+            raise LocalError(words.NO_THREAD) from error
         try:
             return await asyncio.shield(punching)
         except asyncio.CancelledError:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
-from punchtunnel.errors import NoHoleError, RejectedError, UsageError
+from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import Agreement, readable
 from punchtunnel.protocol.election import Election
@@ -33,7 +33,7 @@ from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
-from punchtunnel.punching.resolver import REFRESH, Answer, Resolver
+from punchtunnel.punching.resolver import Answer, LookUps, Resolver
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -114,7 +114,7 @@ class Puncher:
         self._report = report
         self._signals = signals
         self._rations = rations
-        self._started = self._resolved = monotonic()
+        self._started = monotonic()
         self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
         self._addresses: tuple[Address, ...] = ()
@@ -143,6 +143,7 @@ class Puncher:
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
+        self._look_ups = LookUps()
         self._helpers: list[Helper[object]] = []
 
     # ---- the loop
@@ -152,9 +153,13 @@ class Puncher:
         if self._signals is not None:
             self._selector.register(self._signals, selectors.EVENT_READ, self._check_signals)
         self._employ(self._resolver, self._on_resolved)
-        self._use(self._resolver.literals())
+        literals = self._resolver.literals()
+        self._use(literals)
         if self._resolver.has_names:
-            self._resolver.start()
+            self._look_up()
+        elif literals.failed:
+            # With -k: their interface may come.
+            self._look_ups.answered(self._started, failed=True)
         deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
         while (winner := self._nomination.winner) is None:
             self._check_signals()
@@ -193,8 +198,7 @@ class Puncher:
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         if self._resolver.has_names:
-            self._resolved = self._monotonic()
-            self._resolver.start()
+            self._look_up()
 
     def _no_hole(self) -> NoHoleError | RejectedError:
         if self._nomination.rejection is not None:
@@ -224,18 +228,31 @@ class Puncher:
 
     def _on_resolved(self, answer: Answer) -> None:
         self._use(answer)
-        self._resolved = self._monotonic()
+        self._look_ups.answered(self._monotonic(), failed=bool(answer.failed))
+
+    def _look_up(self) -> None:
+        """Begin a look-up; where no thread is to be had, known addresses are good enough for the moment."""
+        try:
+            self._resolver.start()
+        except LocalError as error:
+            if not self._addresses:
+                raise
+            self._on_resolved(Answer(failed=(str(error),), lasting=False))
 
     def _use(self, answer: Answer) -> None:
         """Punch towards these addresses from now on."""
-        self._failed = answer.failed
+        told, self._failed = self._failed, answer.failed
         for reason in answer.failed:
             self._report(events.Unresolved(reason=reason))
-        if not answer.addresses:
+        if not (answer.addresses or self._addresses or self._settings.keep):
             # As long as the resolver has said nothing, nothing is final.
             asked = answer.failed or not self._resolver.has_names
-            if asked and answer.lasting and not self._addresses:
+            if asked and answer.lasting:
                 raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
+        for reason in answer.failed:
+            if reason not in told:
+                self._report(events.LookingUpAgain(reason=reason))
+        if not answer.addresses:
             return
         self._addresses = self._callers.addresses = answer.after(self._addresses)
         self._planned = float("-inf")
@@ -247,9 +264,8 @@ class Puncher:
         self._nomination.retry()
         if self._nomination.winner is not None:
             return
-        if self._resolver.has_names and now - self._resolved >= REFRESH:
-            self._resolved = now
-            self._resolver.start()
+        if self._look_ups.take_due(now):
+            self._look_up()
         if not self._addresses:
             return
         wall = self._clock() + self._settings.clock_offset

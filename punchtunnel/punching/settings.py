@@ -38,6 +38,7 @@ class Settings:
         role: Ours.
         traits: Ours.
         secret: Empty if there is none.  Seals, and decides nothing about the ports.
+        keep: A service (-k), which waits for what is not there yet.
     """
 
     peers: Sequence[str]
@@ -49,6 +50,7 @@ class Settings:
     role: Role = Role.RAW
     traits: Trait = NO_TRAITS
     secret: bytes = field(default=b"", repr=False)
+    keep: bool = False
 
     @property
     def sealed(self) -> bool:

@@ -164,8 +164,16 @@ class Waiting(Event, name="waiting", progress="waited_s"):
     dials: int
 
 
-class Unresolved(Event, name="unresolved", level=Level.INFO, sentence="{reason}", notice="STATUS={reason}"):
+class Unresolved(Event, name="unresolved", sentence="{reason}", notice="STATUS={reason}"):
     """A name has no address at the moment."""
+
+    reason: str
+
+
+class LookingUpAgain(
+    Event, name="looking_up_again", level=Level.NOTE, sentence="{reason}; looking it up again meanwhile"
+):
+    """A name has no address, and the run goes on; comes once for each reason."""
 
     reason: str
 
@@ -231,8 +239,7 @@ class Guessed(
     Event,
     name="guessed",
     level=Level.NOTE,
-    sentence="tries at the secret that have failed: {count}, the last one from {remote}; somebody guesses, or has "
-    "another secret",
+    sentence="tries at the secret that failed: {count}, the last from {remote}: somebody guesses, or has another one",
 ):
     """A try has got this side's proof, and brought no right one; told of the first, then once an hour."""
 
@@ -277,8 +284,7 @@ class Unauthenticated(
     Event,
     name="unauthenticated",
     level=Level.NOTE,
-    sentence="the link is sealed, but the peer is not authenticated: it is whoever answers at its address; "
-    "give both sides the same secret",
+    sentence="the link is sealed, but the peer is not authenticated; give both sides the same secret",
     repeats=True,
 ):
     """After Sealed, without a secret."""
@@ -288,8 +294,7 @@ class Unsealed(
     Event,
     name="unsealed",
     level=Level.NOTE,
-    sentence="the link is plain: anybody on the way can read and change it, and the peer is whoever answers at its "
-    "address; leave out --plain, and give both sides the same secret",
+    sentence="the link is plain: anybody on the way can read and change it, and whoever answers is taken for the peer",
     repeats=True,
 ):
     """The link is neither sealed nor authenticated (--plain)."""
@@ -313,6 +318,14 @@ class Announced(Event, name="announced", sentence="{direction}: {bytes} bytes in
 
     direction: str
     bytes: int
+
+
+class StdinUnreadable(
+    Event, name="stdin_unreadable", level=Level.INFO, sentence="stdin cannot be read ({reason}): it counts as empty"
+):
+    """With stdio, stdin can never be read, as after nohup; the transfer goes on without it."""
+
+    reason: str
 
 
 class PathMeasured(Event, name="path"):

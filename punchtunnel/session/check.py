@@ -1,4 +1,8 @@
-"""-z: a few pings through the hole, one after another, and how long their answers took."""
+"""-z: a few pings through the hole, one after another, and how long their answers took.
+
+The first one, which does not count, follows a full packet in each direction: where the way swallows
+long packets, it is never answered.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from punchtunnel.system.loop import Timers
 # ping goes before them and does not count: a peer that is still starting answers late.
 PINGS = 10
 PING_EVERY = 0.1
+# Bytes: more than a segment has room for where a router is on the way (ports.LONGEST_SEGMENT).
+FULL_PACKET = 1400
 
 
 class Check:

@@ -31,10 +31,9 @@ class Holes:
     """Punches once for each hole that is wanted.
 
     Args:
-        settings: How to punch.
+        settings: How to punch; with `keep` again when a session, or its hole, has ended.
         signals: What may end the wait.
         report: Where events go.
-        keep: -k: punch again when a session, or its hole, has ended.
         rations: The tries at the secret that strangers have left; by default counted by this object alone.
         meanwhile: Called in a thread once the first SYNs are under way.
         monotonic: Any steady time in seconds.
@@ -46,7 +45,6 @@ class Holes:
         signals: Wake,
         report: events.Report = events.unreported,
         *,
-        keep: bool = False,
         rations: Rations | None = None,
         meanwhile: Callable[[], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -54,7 +52,6 @@ class Holes:
         self._settings = self._current = settings
         self._signals = signals
         self._report = report
-        self._keep = keep
         self._rations = rations or Rations(monotonic)
         self._meanwhile = meanwhile
         self._monotonic = monotonic
@@ -99,7 +96,7 @@ class Holes:
             self._current = self._settings.after(self._monotonic() - self._began)
             self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
-        if not self._keep:
+        if not self._settings.keep:
             return False
         self._report(events.PunchingAgain(outcome.reason or words.SESSION_OVER))
         self._current, self._began = self._settings, self._monotonic()
@@ -108,8 +105,9 @@ class Holes:
     def _may_pass(self, error: RejectedError | UsageError | LocalError) -> bool:
         """Tell whether an error may pass, so that a service (-k) punches again.
 
-        A peer that is set up wrongly may be mended.  A name or an address of
-        this machine that is gone may come back, if it was there before: what
-        was wrong from the start ends the service.
+        A peer that is set up wrongly may be mended.  An address of this
+        machine that is gone may come back, if it was there before: what was
+        wrong from the start ends the service.  (Names are looked up again
+        within a punch.)
         """
-        return self._keep and (isinstance(error, RejectedError) or self._has_met)
+        return self._settings.keep and (isinstance(error, RejectedError) or self._has_met)

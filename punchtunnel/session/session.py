@@ -34,16 +34,15 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
-from punchtunnel.session.check import Check
+from punchtunnel.session import silence
+from punchtunnel.session.check import FULL_PACKET, Check
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.silence import Silence
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
 
-# Seconds.  A side that has sent or heard nothing for HEARTBEAT sends a ping.  A peer
-# that does the same and is not heard for DEAD_AFTER is gone.
-HEARTBEAT = 15.0
-DEAD_AFTER = 40.0
+# Seconds.
 TICK = 2.0
 SHORTEST_TICK = 0.1
 # Seconds for the answer to our last ping, or the peer's close, once both sides have said goodbye or this one failed.
@@ -106,7 +105,8 @@ class Session:
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
         self._quiet_status: Exit | None = None
-        self._began = self._last_tick = time.monotonic()
+        self._silence = Silence(self._carrier, self.link.ping, self.timers.later, self._die)
+        self._began = time.monotonic()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
@@ -115,8 +115,10 @@ class Session:
         if self._is_certain:
             self._meet()
         else:
-            self.timers.later("meeting", MEETING_TIMEOUT, lambda: None if self._met else self._finish())
-        self.link.ping()
+            self.timers.later("meeting", MEETING_TIMEOUT, self._judge_meeting)
+        if self._is_checked:
+            self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
+        self.link.ping(FULL_PACKET if self._check else 0)
         self.timers.later("tick", TICK, self._tick)
 
     def _meet(self) -> None:
@@ -124,13 +126,18 @@ class Session:
         if self._met or self.ended.done():
             return
         self._met = True
-        if self._is_checked:
-            self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
-        else:
+        if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
             self._ends.begin()
         if self._plan.traffic_every:
             self._tell_traffic()
+
+    def _judge_meeting(self) -> None:
+        # An answer to a long packet may be missing where short ones come.
+        if self._carrier.heard_at > self._began:
+            self._meet()
+        elif not self._met:
+            self._finish()
 
     # ---- what its owner may ask for
 
@@ -161,14 +168,7 @@ class Session:
     def probe(self) -> None:
         """Ask the peer for a sign of life, and end the session if none comes soon, so that -k punches again."""
         self.report(events.TryingNow(words.PROBE_LINK))
-        self.link.ping()
-        asked = time.monotonic()
-
-        def judge() -> None:
-            if self._carrier.heard_at < asked:
-                self._die(time.monotonic())
-
-        self.timers.later("probe", PROBE_TIMEOUT, judge)
+        self._silence.expect(PROBE_TIMEOUT)
 
     def broke(self, error: BaseException) -> None:
         """End with the traceback of a bug: going on with half a state would hang the session."""
@@ -240,7 +240,7 @@ class Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; if it was the only one, so is the session."""
-        self._ends.ended(number)
+        self._ends.ended(number, given_up=isinstance(failure, Reset) and failure.given_up)
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
@@ -303,7 +303,7 @@ class Session:
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
         if unsaid or isinstance(error, PeerError):
-            self._fail(error or LinkError(words.LINK_CUT))
+            self._fail(self._silence.why(error or LinkError(words.LINK_CUT)))
         self._finish()
 
     @property
@@ -315,8 +315,7 @@ class Session:
         self._say_goodbye()
 
     def _give_up_checking(self) -> None:
-        self._fail(LinkError(words.dead_link(CHECK_LIMIT)))
-        self._finish()
+        self._die(self._silence.why())
 
     def _cut_all(self) -> None:
         """Cut the streams that are still open, and tell the peer so in the goodbye."""
@@ -370,16 +369,15 @@ class Session:
         idle = 0.0 if self._is_checked else self._plan.idle
         self.timers.later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
         now = time.monotonic()
-        if now - self._last_tick > 3 * TICK:
-            # This process was stopped; what has arrived since then is not read yet.
+        if has_slept := self._silence.has_slept(3 * TICK):
+            # What has arrived since then is not read yet.
             self._carrier.heard_at = self.link.payload_at = now
-        self._last_tick = now
         if not self.link.is_open:
             self._hurry_the_rest(now)
-        elif now - self._carrier.heard_at >= DEAD_AFTER:
-            self._die(now)
-        elif now - self._carrier.said_at >= HEARTBEAT or now - self._carrier.heard_at >= HEARTBEAT:
-            self.link.ping()
+        elif has_slept:
+            self._silence.expect(silence.WAKE_TIMEOUT)
+        else:
+            self._silence.look()
         if idle and now - self.link.payload_at >= idle and not self._parting.said:
             if self.link.stream_count or (self.is_single and self._only is None):
                 self._fail(LinkError(words.idle_link(idle)))
@@ -390,11 +388,12 @@ class Session:
 
         With stdio there are no others, so the reader of a pipe may take its time.
         """
-        if not self.is_single and now - self.link.payload_at >= DEAD_AFTER:
-            self._fail(LinkError(words.unread_rest(DEAD_AFTER)))
+        if not self.is_single and now - self.link.payload_at >= silence.DEAD_AFTER:
+            self._fail(LinkError(words.unread_rest(silence.DEAD_AFTER)))
             self._cut_all()
 
-    def _die(self, now: float) -> None:
-        """End the session with a lost link: the peer was silent for too long."""
-        self._fail(LinkError(words.dead_link(now - self._carrier.heard_at)))
-        self._finish()
+    def _die(self, error: LinkError) -> None:
+        """End the session with a lost link."""
+        if self.link.is_open:
+            self._fail(error)
+            self._finish()

@@ -139,6 +139,15 @@ def test_a_name_without_an_address(lab: Lab) -> None:
     assert "unresolved" in names(left)
 
 
+def test_a_service_waits_for_a_name_without_an_address(lab: Lab) -> None:
+    """It ended with 2, which its unit does not restart."""
+    left = lab.start("fe80::1%nowhere", "-k", "--recv-only", "-w", "1")
+    assert_documented(left)
+    assert left.find("exit")[0]["status"] == 3
+    assert "cannot be resolved" in str(left.find("exit")[0]["reason"])
+    assert len(left.find("looking_up_again")) == 1
+
+
 def test_another_descriptor_gets_the_events_and_stderr_nothing_but_sentences(lab: Lab) -> None:
     where = {"left": lab.towards_right, "right": lab.towards_left}
     paths = {side: lab.folder / side for side in where}

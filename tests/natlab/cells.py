@@ -63,7 +63,7 @@ class Fails:
     words: str
 
 
-USAGE, NO_HOLE, REJECTED = 2, 3, 4
+LOST, USAGE, NO_HOLE, REJECTED = 1, 2, 3, 4
 # Which of the causes an end can see depends on the routers; that it names one
 # of them is what is checked where both are possible.
 ANY_CAUSE = Fails(NO_HOLE, "(no answer at all|refused at once).* rewrites ports")
@@ -128,6 +128,10 @@ class Cell:
     short: bool = False
     # Minutes long, mostly waiting: only in the full matrix, few runs.
     most_runs: int | None = None
+    # The second half of what is sent comes so much later than the first.
+    pause_s: float = 0.0
+    # Seconds that the link may last, beside those of the punch.
+    lasts_s: float = 0.0
     # Of the left and the right side; "" is none.
     secrets: tuple[str, str] = ("", "")
     # Further options of the left and the right side.
@@ -148,7 +152,7 @@ class Cell:
     @property
     def longest_s(self) -> float:
         """Return how long one run may take; a hole that opens soon is not counted on where none may."""
-        return self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)
+        return (self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)) + self.lasts_s
 
     def gap(self, run: int) -> float:
         """Return the seconds by which the right side starts after the left one in run `run`."""
@@ -243,6 +247,22 @@ def _distance() -> Iterator[Cell]:
         yield from _axis(block, f"loss {percent} %", percent == 10, path=Path(loss=percent / 100), wait_s=40)
     yield from _axis(block, "RTT 300 ms, loss 10 %", path=Path(0.15, loss=0.1), wait_s=40)
     yield from _axis(block, "no ICMP when the TTL runs out", answers_expired=False)
+    for family, mtu in ((4, 1400), (4, 1492), (6, 1400), (46, 1400)):
+        black = Cell(block, f"MTU black hole, {mtu}, IPv{family}", family=family, path=Path(mtu=mtu))
+        yield replace(black, short=mtu == 1400, secrets=("one", "one"))
+    # Below what segments are limited to: only fragments get through, or nothing at all.
+    narrow = Cell(block, "", path=Path(mtu=1000), lasts_s=60)
+    yield replace(narrow, name="MTU black hole, 1000, IPv4", short=True)
+    vanish = Fails(LOST, "packets of 1280 bytes vanish")
+    # The side that sends knows more than the one that hears nothing.
+    either = Fails(LOST, f"{vanish.words}|long packets are lost on the way here")
+    yield replace(narrow, name="MTU black hole, 1000, IPv6", family=6, fails=either)
+    both = (("-z",), ("-z",))
+    yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
+    lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=1)
+    yield replace(lost, name="outage of 36 s", path=Path(outage_s=(6, 42)))
+    silence = Fails(LOST, "nothing heard from the peer for 4. s: its machine or the way there is gone")
+    yield replace(lost, name="outage for ever", path=Path(outage_s=(6, HOUR)), fails=silence, short=True)
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
 

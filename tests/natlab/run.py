@@ -140,7 +140,7 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
     if cell.extra is Extra.CALLER:
-        # The first of them are listened on (dialling.py).
+        # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
         actors.append((scene.hosts["right"].namespace, ["caller", scene.hosts["left"].dial4, *map(str, ports)]))
     if cell.extra is Extra.NO_FIXED_PORTS:
@@ -219,7 +219,7 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
     for channel in cell.channels:
         for side in ("left",) if cell.absent else ("left", "right"):
             call = _call(cell, scene, side, channel, shift)
-            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell.wait_s))
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell))
     outcomes = await asyncio.gather(*ready)
     if neighbour is not None:
         neighbour.cancel()
@@ -240,9 +240,10 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     return Call(address, peers, channel, clock, cell.wait_s, cell.role, extra, secret)
 
 
-async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:
+async def _play_end(namespace: str, command: list[str], start: float, cell: Cell) -> ends.Outcome:
     await asyncio.sleep(start)
-    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), wait_s + GRACE)
+    limit_s = cell.wait_s + cell.lasts_s + GRACE
+    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), limit_s, cell.pause_s)
 
 
 async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> ends.Outcome:

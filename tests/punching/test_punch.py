@@ -18,20 +18,31 @@ from dataclasses import replace
 import pytest
 
 import punchtunnel
+from punchtunnel import words
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
-from punchtunnel.punching import callers, warmup
+from punchtunnel.punching import callers, puncher, warmup
 from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
+from punchtunnel.punching.resolver import Resolver
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
-from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
+from punchtunnel.reporting.events import (
+    DialFailed,
+    Event,
+    ForeignDial,
+    HoleOpened,
+    LookingUpAgain,
+    TryingNow,
+    Waiting,
+    unreported,
+)
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
@@ -443,6 +454,57 @@ def test_foreign_bind_address_is_a_local_error() -> None:
 def test_name_without_an_address_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="cannot be resolved"):
         open_hole(settings("no-such-host.invalid", None, ""))
+
+
+class LateName:
+    """A stand-in for getaddrinfo: the name fails so often before it is this machine."""
+
+    def __init__(self, error: int, failures: int) -> None:
+        self._error, self._failures = error, failures
+
+    def resolver(self, peers: list[str], *rest: object) -> Resolver:
+        return Resolver(peers, look_up=self if peers == ["home"] else socket.getaddrinfo)
+
+    def __call__(self, *_: object) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
+        if self._failures:
+            self._failures -= 1
+            raise socket.gaierror(self._error, "it failed")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (A, 0))]
+
+
+@pytest.mark.parametrize(
+    ("error", "keep"), [(socket.EAI_AGAIN, False), (socket.EAI_AGAIN, True), (socket.EAI_NONAME, True)]
+)
+def test_a_name_that_fails_at_first_is_said_once_and_looked_up_again(
+    error: int, keep: bool, two: ThreadPoolExecutor, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service whose name was not there yet ended with 2, and its unit did not start it again."""
+    monkeypatch.setattr(puncher, "Resolver", LateName(error, 1).resolver)
+    told: list[Event] = []
+    named = replace(settings("home", None, channel), keep=keep)
+    check_pair(
+        *both(
+            two,
+            lambda: open_hole(named, report=told.append),
+            lambda: open_hole(settings(A, None, channel)),
+        )
+    )
+    assert [event for event in told if isinstance(event, LookingUpAgain)] == [
+        LookingUpAgain(words.unresolved("home", "it failed"))
+    ]
+
+
+def test_a_refresh_that_gets_no_thread_keeps_the_address(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise LocalError(words.NO_THREAD)
+
+    monkeypatch.setattr(Resolver, "start", refuse)
+    told: list[Event] = []
+    with pytest.raises(NoHoleError, match="nobody came"):
+        open_hole(replace(settings(A, None, channel, wait=0.3), peers=[A, "home"]), report=told.append)
+    assert LookingUpAgain(words.NO_THREAD) in told
+    with pytest.raises(LocalError, match="ulimit -u"):
+        open_hole(settings("home", None, channel))
 
 
 def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) -> None:

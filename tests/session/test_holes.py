@@ -45,9 +45,9 @@ class Stage:
         self.told: list[Event] = []
         self._punches = list(punches)
         monkeypatch.setattr(holes, "open_hole", self._open_hole)
-        settings = Settings([PEER], wait=wait, role=Role.LISTEN, traits=traits)
+        settings = Settings([PEER], wait=wait, role=Role.LISTEN, traits=traits, keep=keep)
         signals: Any = self
-        self.holes = Holes(settings, signals, self.told.append, keep=keep, monotonic=lambda: self.now)
+        self.holes = Holes(settings, signals, self.told.append, monotonic=lambda: self.now)
 
     def sleep(self, seconds: float) -> None:
         """Stand in for the signals, which can be slept with."""

@@ -23,7 +23,7 @@ from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, LinkUp, StreamOpened, TargetRefused, Warned
-from punchtunnel.session import roles, session
+from punchtunnel.session import roles, session, silence
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ports, Stdio
 from punchtunnel.session.session import Session
@@ -131,7 +131,7 @@ def lose_patience_after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None
     """Let a session look more often, and wait less for signs of life."""
     monkeypatch.setattr(session, "TICK", 0.01)
     monkeypatch.setattr(session, "SHORTEST_TICK", 0.01)
-    monkeypatch.setattr(session, "DEAD_AFTER", seconds)
+    monkeypatch.setattr(silence, "DEAD_AFTER", seconds)
 
 
 def test_a_hole_that_has_ended_takes_no_new_client(run: Any) -> None:
