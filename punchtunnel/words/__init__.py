@@ -33,6 +33,7 @@ LINK_CUT = (
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
+NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
@@ -204,6 +205,13 @@ def idle_link(seconds: float) -> str:
 
 
 # ---- secrets
+
+# Without a number, which would help whoever reads the log and guesses.
+WEAK_SECRET = "the secret can be guessed, being short or common: `punchtunnel --new-secret` prints one"  # noqa: S105
+CONNECTS_TO_ANYONE = (
+    "no secret: the far end is whoever answers at the peer's address; "
+    "give both sides the same secret, or no_secret=True"
+)
 
 
 def readable_secret(path: str) -> str:

@@ -63,7 +63,7 @@ class Fails:
     words: str
 
 
-LOST, NO_HOLE, REJECTED = 1, 3, 4
+LOST, USAGE, NO_HOLE, REJECTED = 1, 2, 3, 4
 # Which of the causes an end can see depends on the routers; that it names one
 # of them is what is checked where both are possible.
 ANY_CAUSE = Fails(NO_HOLE, "(no answer at all|refused at once).* rewrites ports")
@@ -310,13 +310,18 @@ def _failures() -> Iterator[Cell]:
         yield replace(absent, name=f"peer absent behind {right}", right=right, fails=fails, short=short)
     for right in ("router accepts", "stranger accepts"):
         yield replace(absent, name=f"peer absent, {right}", right=right, fails=CAPTURE, short=right == "router accepts")
-    yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
-    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES, short=True)
+    roles = Cell(block, "", wait_s=SHORT_PATIENCE, fails=ROLES, short=True)
+    yield replace(roles, name="both sides --to", role=("--to", "22", "--no-secret"))
+    served = Fails(USAGE, "whoever answers at the peer's address")
+    yield replace(roles, name="--to without a secret", role=("--to", "22"), fails=served)
+    yield replace(roles, name="both sides -L", role=("-L", "0"))
     secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=SECRET)
     yield replace(secret, name="wrong secret", secrets=("one", "another"), short=True)
     yield replace(secret, name="a secret on one side only", secrets=("one", ""))
     plain = Fails(REJECTED, "--plain is given (here|there)")
-    yield Cell(block, "--plain on one side only", options=(("--plain",), ()), fails=plain, short=True)
+    yield Cell(
+        block, "--plain on one side only", options=(("--plain",), ()), wait_s=SHORT_PATIENCE, fails=plain, short=True
+    )
     yield from _misunderstandings(replace(absent, short=True))
 
 
