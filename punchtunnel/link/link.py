@@ -21,7 +21,6 @@ There is one table of streams, the multiplexer's (stream.py).  Readiness is
 edge-triggered (poller.py): a flag says that a source, a sink or the hole may
 be ready, and is cleared by the call that finds it is not.  All work is done
 in `_work`, in bounded turns: what was read in one piece may be handled in many.
-
 Only the halves of the carrier know whether the hole is sealed, and only
 splicing.py knows how long frames bypass this process.
 """
