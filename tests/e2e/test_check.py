@@ -85,7 +85,7 @@ def test_two_that_only_check_find_the_same_path(lab: Lab) -> None:
     assert not left.find("checked")
 
 
-@pytest.mark.parametrize("secret", ["", "one"])
+@pytest.mark.parametrize("secret", ["", "tiger tiger burning bright"])
 def test_a_person_gets_one_line_on_stdout(lab: Lab, secret: str) -> None:
     left = lab.start_left(shell=knowing(secret))
     right = lab.program(
