@@ -172,6 +172,11 @@ def imported(node: ast.AST) -> list[str]:
     return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
 
 
+@pytest.mark.parametrize("module", ["link.pacing", "link.tempo"])
+def test_what_decides_how_fast_to_send_is_pure(module: str) -> None:
+    assert outside(module) & EDGES == set()
+
+
 def test_the_schedule_takes_randomness_as_an_argument_and_makes_none() -> None:
     tree = TREES["protocol.schedule"]
     used = {
