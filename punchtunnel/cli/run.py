@@ -17,7 +17,7 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
-from punchtunnel.cli.options import Options
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
 from punchtunnel.cli.values import settings_of
 from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, SignalError, UsageError
@@ -159,6 +159,8 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    if settings.serves_anyone and not options.no_secret:
+        raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
         return _run(options, settings, listeners, status, signals)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from punchtunnel import words
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import LocalError, SignalError, UsageError
-from punchtunnel.protocol.secret import MAX_SIZE, normal
+from punchtunnel.protocol.secret import MAX_SIZE, WEAK_BELOW, normal, strength
 from punchtunnel.reporting import events
 from punchtunnel.words import usage
 
@@ -19,7 +19,7 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 def check_secret(options: Options) -> None:
-    """Check that no secret is given together with --plain.
+    """Check that no secret is given together with --plain or --no-secret.
 
     Raises:
         UsageError: One is given or required.
@@ -27,6 +27,8 @@ def check_secret(options: Options) -> None:
     given = options.secret_file or options.ask_secret or options.require_secret or SECRET_VARIABLE in os.environ
     if options.plain and given:
         raise UsageError(usage.PLAIN_AND_SECRET.format(variable=SECRET_VARIABLE))
+    if options.no_secret and given:
+        raise UsageError(usage.NO_SECRET_AND_SECRET.format(variable=SECRET_VARIABLE))
 
 
 def find_secret(options: Options, report: events.Report) -> bytes:
@@ -34,7 +36,7 @@ def find_secret(options: Options, report: events.Report) -> bytes:
 
     Args:
         options: The command line.
-        report: Takes a warning if others can read or change the file.
+        report: Takes a warning if the secret is weak, or another user can change its file.
 
     Raises:
         UsageError: The secret is unusable, given twice, missing, or contradicts --plain.
@@ -49,6 +51,8 @@ def find_secret(options: Options, report: events.Report) -> bytes:
     found = find(os.environ, options.secret_file, _ask if options.ask_secret else None, warn)
     if options.require_secret and not found:
         raise UsageError(usage.NO_SECRET.format(variable=SECRET_VARIABLE))
+    if found and strength(found) < WEAK_BELOW:
+        warn(words.WEAK_SECRET)
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, UnixPlace
-from punchtunnel.ends.sockets import system_reason, tune
+from punchtunnel.ends.sockets import notice_absence, system_reason, tune
 from punchtunnel.errors import LocalError
 from punchtunnel.system.tcp import name_of
 
@@ -54,6 +54,7 @@ def listen(place: AnyPlace) -> socket.socket:
         listener = socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
         # Accepted sockets inherit it (sockets.ACCEPTED_INHERIT).
         tune(listener)
+        notice_absence(listener)
         return listener
     except UnicodeError as error:
         # A "%" followed by a name that no interface can have.

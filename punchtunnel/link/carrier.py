@@ -35,6 +35,9 @@ from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
 
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
+# Seconds between two tries of Linux to send what is not acknowledged: after an outage of
+# 26 s the next one would come 25 s later.  More than the round trip of any path.
+LONGEST_RETRY = 4.0
 
 
 class State(Enum):
@@ -92,16 +95,19 @@ class Carrier:
     Attributes:
         incoming, outgoing: The two halves.
         splicing: None where every byte is copied.
+        rest: Events of the last read that are not handled yet; see `pause`.
     """
 
     def __init__(self, sock: socket.socket, seals: tuple[Sealer, Opener] | None = None) -> None:
         sock.setblocking(False)
         tcp.send_at_once(sock)
         tcp.limit_silence(sock, USER_TIMEOUT)
+        tcp.retry_within(sock, LONGEST_RETRY)
         sealer, opener = seals or (None, None)
         self._sock = sock
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
+        self.rest: Iterator[Event[Stream] | Spliced] | None = None
         self.incoming = Incoming(sock, opener)
         self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
         if self.splicing is None:
@@ -122,6 +128,14 @@ class Carrier:
     def said_at(self) -> float:
         """Monotonic time at which something was sent, or the hole was found full."""
         return self.outgoing.said_at
+
+    def delivery(self) -> tcp.Delivery | None:
+        """Return what the kernel knows of what does not arrive; None where it does not tell."""
+        return tcp.delivery(self._sock)
+
+    def let_fragment(self) -> None:
+        """Let routers cut packets that are too long for them, where the kernel can."""
+        tcp.let_fragment(self._sock)
 
     def watch(self, loop: Loop, poller: Poller, work: Callable[[], None]) -> None:
         """Call `work` whenever one of the halves may go on."""
@@ -164,6 +178,11 @@ class Carrier:
             self.splicing.has_read(mux.expected[1])
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LinkError(words.LINK_CUT)
+
+    def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
+        """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
+        self.rest = events
+        self.incoming.readable = True
 
     def _read(self, mux: Mux[Stream]) -> Iterable[memoryview] | Spliced | None:
         """Splice the payload that comes next, or read; None: nothing there now."""
@@ -230,6 +249,7 @@ class Carrier:
         if self._sock.fileno() < 0:
             return
         self.unwatch()
+        self.rest = None
         self.outgoing.close()
         if self.splicing is not None:
             self.splicing.close()

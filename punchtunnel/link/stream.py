@@ -16,7 +16,7 @@ from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError
 from punchtunnel.link.sink import Sink
 from punchtunnel.link.source import Source
-from punchtunnel.protocol.events import Reset, StreamState
+from punchtunnel.protocol.events import GoneAway, Pong, Reset, Sized, StreamState
 from punchtunnel.system.poller import ERROR, READ, WRITE, Poller
 
 
@@ -156,3 +156,14 @@ class Owner(Protocol):
 
     def link_ended(self, error: LinkError | None) -> None:
         """The hole is closed; None: the peer closed it between two frames."""
+
+
+def tell(owner: Owner, event: object) -> None:
+    """Tell the owner what concerns the link not at all."""
+    match event:
+        case Sized(stream, size):
+            owner.sized(stream.number, size)
+        case Pong(value, rtt):
+            owner.ponged(value, rtt)
+        case GoneAway(code):
+            owner.gone_away(code)

@@ -56,10 +56,17 @@ class Finished(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """How a stream was reset; `accepted` tells whether it had ever been joined."""
+    """How a stream was reset.
+
+    Attributes:
+        reason: As on the wire.
+        accepted: It had been joined to something.
+        given_up: The peer had opened it, and did not wait for the first byte.
+    """
 
     reason: int
     accepted: bool
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

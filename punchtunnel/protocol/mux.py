@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.protocol.credit import Memory, largest
+from punchtunnel.protocol.credit import INITIAL_WINDOW, Memory, largest
 from punchtunnel.protocol.events import (
     Credited,
     Data,
@@ -173,8 +173,14 @@ class Mux(Generic[S]):
             credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
-    def ping(self, now: float) -> int:
-        """Ask the peer for a sign of life; the answer is a Pong with the value returned here."""
+    def ping(self, now: float, size: int = 0) -> int:
+        """Ask the peer for a sign of life; the answer is a Pong with the value returned here.
+
+        Before it go at least `size` bytes of pings without a value.  As many bytes come back
+        before the answer, which so tells that long packets get through in both directions.
+        """
+        for _ in range(-(-size // HEADER.size)):
+            self._send(PING, SYN, 0, 0)
         self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
         self._pings[self._ping_count] = now
         if len(self._pings) > MAX_PINGS:
@@ -273,8 +279,7 @@ class Mux(Generic[S]):
         if header.flags & RST:
             stream = self.streams.get(header.stream)
             if stream is not None:
-                self._forget(stream)
-                yield Gone(stream, Reset(header.length, stream.accepted))
+                yield self._on_reset(stream, header.length)
             return
         if header.flags & (SYN | ACK):
             yield from self._on_flags(header, now)
@@ -324,8 +329,13 @@ class Mux(Generic[S]):
         if header.flags & ACK:
             stream.accepted = True
         if header.flags & RST:
-            self._forget(stream)
-            yield Gone(stream, Reset(Reason.RESET, stream.accepted))
+            yield self._on_reset(stream, Reason.RESET)
+
+    def _on_reset(self, stream: S, reason: int) -> Event[S]:
+        self._forget(stream)
+        # Only what was sent can have made the credit smaller.
+        given_up = stream.number % 2 == self._their_parity and stream.credit >= INITIAL_WINDOW
+        return Gone(stream, Reset(reason, stream.accepted, given_up))
 
     def _finish_there(self, stream: S) -> bool:
         """Take note that the peer will send no more; False if that was known."""

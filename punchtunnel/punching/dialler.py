@@ -286,7 +286,7 @@ class Dialler:
                 return
         own_port = family, candidate.own_port
         try:
-            sock = ports.dialling_socket(family, host, candidate.own_port)
+            sock = ports.dialling_socket(family, host, candidate.own_port, local=candidate.kind is Kind.PAIR)
         except OSError as error:
             self._on_bind_error(error, own_port, tell=True)
             self._busy.add(own_port)

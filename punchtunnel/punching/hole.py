@@ -71,5 +71,14 @@ class Hole:
     keys: Keys | None = None
     fast_aes: bool = False
 
+    @property
+    def is_certain(self) -> bool:
+        """The peer has won it too.
+
+        The last word of an election (the proof of the leader, or the ACCEPT of the follower on a plain link) can be
+        lost: the side that has said it knows only when the peer says something on the link.
+        """
+        return self.leads == (self.keys is None)
+
     def __str__(self) -> str:
         return f"{self.local} to {self.remote}"

@@ -114,6 +114,7 @@ class Puncher:
         self._monotonic = monotonic
         self._report = report
         self._signals = signals
+        self._rations = rations
         self._started = monotonic()
         self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
@@ -124,7 +125,7 @@ class Puncher:
 
         counts = self._counts = Counts()
         selector = self._selector = selectors.DefaultSelector()
-        callers = self._callers = Callers()
+        callers = self._callers = Callers(words.peers_text(settings.peers))
         self._warmup = Warmup(self._agree if settings.sealed else None, meanwhile, self._has_time)
         # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
@@ -215,6 +216,7 @@ class Puncher:
         """Close everything but the winner."""
         self._closed = True
         self._nomination.close()
+        self._tell_guesses()
         self._dialler.close()
         for helper in self._helpers:
             helper.close()
@@ -262,6 +264,7 @@ class Puncher:
     def _plan(self, now: float) -> None:
         """Once a second: look at the clock, and at the names' addresses when they are old."""
         self._planned = now
+        self._tell_guesses()
         self._nomination.retry()
         if self._nomination.winner is not None:
             return
@@ -278,6 +281,10 @@ class Puncher:
             self._report(events.Punching(peer=peer, port_count=len(ports), ports=ports))
 
     # ---- connections
+
+    def _tell_guesses(self) -> None:
+        if (guesses := self._rations.take_untold()) is not None:
+            self._report(events.Guessed(remote=guesses.place, count=guesses.failed))
 
     def _on_open(self, connection: Connection) -> None:
         if not self._has_nonce:
@@ -304,7 +311,9 @@ class Puncher:
                 dials=self._counts.dials,
             )
         )
-        if hole.keys is not None:
-            self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
-            if not self._settings.proves:
-                self._report(events.Unauthenticated())
+        if hole.keys is None:
+            self._report(events.Unsealed())
+            return
+        self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
+        if not self._settings.proves:
+            self._report(events.Unauthenticated())

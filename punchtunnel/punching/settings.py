@@ -11,6 +11,7 @@ from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.system.addresses import is_own_literal
 from punchtunnel.words import usage
 
 DEFAULT_WAIT = 120.0
@@ -63,6 +64,16 @@ class Settings:
     def proves(self) -> bool:
         """Only a peer that proves the secret gets a hole."""
         return self.sealed and bool(self.secret)
+
+    @property
+    def trusts_anyone(self) -> bool:
+        """Whoever answers at an address of the peer is taken for it; at its own only this machine can answer."""
+        return not self.proves and not all(map(is_own_literal, self.peers))
+
+    @property
+    def serves_anyone(self) -> bool:
+        """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
+        return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
 
     def after(self, spent: float) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""

@@ -23,7 +23,7 @@ from punchtunnel.system.signals import Wake
 
 # After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
-# Seconds before a rejected peer, or a name that was not found, is tried again.
+# Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
 
 
@@ -66,6 +66,7 @@ class Holes:
             PunchtunnelError: As `open_hole`; with `keep` only what was wrong from the start.
         """
         while True:
+            began = self._monotonic()
             try:
                 hole = open_hole(
                     self._current,
@@ -78,7 +79,9 @@ class Holes:
                 if not self._may_pass(error):
                     raise
                 self._report(events.PunchingAgain(str(error)))
-                self._signals.sleep(REJECTION_PAUSE)
+                # A punch that was long has not failed in a hurry: no moment without a listener.
+                if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
+                    self._signals.sleep(pause)
             else:
                 self._has_met = True
                 return hole
@@ -87,10 +90,11 @@ class Holes:
         """Take in how the session of a hole has ended; True if `next` is to give another hole."""
         if outcome.status in FINAL:
             return False
-        if Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits:
+        checked = Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits
+        if checked or not outcome.met:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
             self._current = self._settings.after(self._monotonic() - self._began)
-            self._report(events.Checked(hole.remote))
+            self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
         if not self._settings.keep:
             return False

@@ -94,8 +94,8 @@ class Ends:
     def sized(self, size: int) -> None:
         """The peer will send `size` bytes on the only stream."""
 
-    def ended(self, number: int) -> None:
-        """A stream is over, well or not."""
+    def ended(self, number: int, *, given_up: bool) -> None:
+        """A stream is over, well or not; `given_up`: the peer has opened it and did not wait for the first byte."""
 
     def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
         """Return why the session ends when our end of the only stream broke: an error, or a status that needs none."""
@@ -228,10 +228,10 @@ class Ports(Ends):
         self._host.adopt(number)
         self._connects.start(number)
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, *, given_up: bool) -> None:
         """Give up the connection to the target, if it is still being made."""
         if self._connects is not None:
-            self._connects.cancel(number)
+            self._connects.cancel(number, given_up=given_up)
 
     def close(self) -> None:
         """Give up the connections that are still being made."""
@@ -265,7 +265,7 @@ class Ports(Ends):
                     host.timers.later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
-                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
+                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count))
                 host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
             # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
@@ -279,7 +279,8 @@ class Ports(Ends):
             self._not_reached(number, result)
             return
         self._host.report(events.StreamOpened(number, words.to_target(str(self._target))))
-        end = SocketEnd(result)
+        # Its own stream is one of them.
+        end = SocketEnd(result, others=self._host.link.stream_count - 1)
         if not self._host.link.join(number, end):
             end.abort()
 

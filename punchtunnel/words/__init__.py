@@ -33,6 +33,7 @@ LINK_CUT = (
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
+NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
@@ -161,6 +162,23 @@ def dead_link(seconds: float) -> str:
     return f"link lost: {silence}: its machine or the way there is gone; {PUNCH_AGAIN}"
 
 
+def deaf_link(seconds: float) -> str:
+    """Say that the peer's kernel answers, and its process does not."""
+    return (
+        f"link lost: nothing heard from the peer for {seconds:.0f} s, although its machine acknowledges what is sent: "
+        f"its process stands still, or long packets are lost on the way here (MTU); {PUNCH_AGAIN}"
+    )
+
+
+def black_hole(size: int) -> str:
+    """Say that the way swallows packets of that size."""
+    return (
+        f"link lost: packets of {size} bytes vanish on the way, shorter ones came through: the path's MTU is smaller, "
+        "and a router there does not say so; set a smaller MTU on this machine and on the peer's "
+        "(`ip link set DEVICE mtu 1000`; IPv6 needs 1280: use -4), and start again"
+    )
+
+
 def broken_link(error: OSError) -> str:
     """Say that the operating system ended the link."""
     if isinstance(error, ConnectionResetError | BrokenPipeError):
@@ -197,6 +215,13 @@ def idle_link(seconds: float) -> str:
 
 
 # ---- secrets
+
+# Without a number, which would help whoever reads the log and guesses.
+WEAK_SECRET = "the secret can be guessed, being short or common: `punchtunnel --new-secret` prints one"  # noqa: S105
+CONNECTS_TO_ANYONE = (
+    "no secret: the far end is whoever answers at the peer's address; "
+    "give both sides the same secret, or no_secret=True"
+)
 
 
 def readable_secret(path: str) -> str:

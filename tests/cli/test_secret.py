@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel.cli.options import SECRET_VARIABLE
-from punchtunnel.cli.secret import CREDENTIALS, find
+from punchtunnel import words
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
+from punchtunnel.cli.secret import CREDENTIALS, find, find_secret
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.secret import MAX_SIZE
+from punchtunnel.reporting.events import Event, Warned
 
 
 def no_warning(reason: str) -> None:
@@ -37,6 +39,17 @@ def test_the_variable_counts_unless_something_more_explicit_is_given(tmp_path: P
     assert find({SECRET_VARIABLE: "from the variable"}, None, None, no_warning) == b"from the variable"
     assert find({SECRET_VARIABLE: "x"}, None, lambda: "from the terminal", no_warning) == b"from the terminal"
     assert read(keep(tmp_path, b"from the file\n")) == b"from the file"
+
+
+@pytest.mark.parametrize(("secret", "is_weak"), [("tiger", True), ("correct horse battery staple", False)])
+def test_a_weak_secret_is_warned_of_without_a_letter_of_it(
+    secret: str, is_weak: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, secret)
+    told: list[Event] = []
+    assert find_secret(Options(["198.51.100.7"]), told.append) == secret.encode()
+    assert told == [Warned(words.WEAK_SECRET)] * is_weak
+    assert secret not in words.WEAK_SECRET
 
 
 @pytest.mark.parametrize("value", ["", "  "])

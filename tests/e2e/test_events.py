@@ -155,12 +155,13 @@ def test_another_descriptor_gets_the_events_and_stderr_nothing_but_sentences(lab
             *("/bin/sh", "-c", f'exec "$@" 9>{paths[side]}', "sh", *COMMAND, *where[side], "--status-fd", "9"),
             stdout=DEVNULL,
             stderr=PIPE,
-            env=environment(),
+            env=environment() | ({} if lab.options else {"PUNCHTUNNEL_SECRET": "tiger tiger burning bright"}),
         )
         for side in where
     ]
     for end in ends:
-        assert end.communicate(timeout=30)[1] == b""
+        said = end.communicate(timeout=30)[1]
+        assert b"the link is plain" in said if lab.options else said == b""
         assert end.returncode == 0
     for path in paths.values():
         events = [json.loads(line) for line in path.read_text().splitlines()]

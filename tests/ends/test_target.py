@@ -385,3 +385,61 @@ def test_a_full_queue_of_a_unix_socket_is_waited_for(run: Any, tmp_path: Path) -
             assert isinstance(late, TimeoutError)
 
     run(case())
+
+
+def test_connections_that_the_peer_gives_up_at_once_keep_their_places_for_a_while(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and reset costs a peer 24 bytes: it could make this machine connect without end."""
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 4)
+    monkeypatch.setattr(module, "GIVEN_UP", 0.05)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller = Poller(loop)
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listener, contextlib.ExitStack() as stack:
+            reached = asyncio.Queue[int]()
+
+            def done(number: int, result: socket.socket | OSError) -> None:
+                assert isinstance(result, socket.socket)
+                stack.enter_context(result)
+                reached.put_nowait(number)
+
+            connects = Connects(loop, poller, Place("127.0.0.1", listener.getsockname()[1]), done)
+            for number in range(40):
+                connects.start(number)
+                connects.cancel(number, given_up=True)
+            assert reached.qsize() <= 4, "of the others none was begun"
+            while reached.qsize():
+                reached.get_nowait()
+            connects.start(100)
+            assert await asyncio.wait_for(reached.get(), LONG) == 100, "and in the end places are free again"
+            for number in range(101, 120):
+                connects.start(number)
+                connects.cancel(number)
+                assert await asyncio.wait_for(reached.get(), LONG) == number, "an end after an answer costs nothing"
+            connects.close()
+        poller.close()
+
+    run(case())
+
+
+@pytest.mark.parametrize(("host", "probed"), [("127.0.0.1", 0), ("10.9.8.7", 1)])
+def test_only_a_target_on_another_machine_is_probed(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, host: str, probed: int
+) -> None:
+    """It may vanish without FIN, and was never noticed; on this machine the kernel speaks for it."""
+    connect = socket.socket.connect_ex
+
+    class Elsewhere(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return connect(self, listener.getsockname())
+
+    async def case() -> None:
+        monkeypatch.setattr(socket, "socket", Elsewhere)
+        result = await reach(Place(host, listener.getsockname()[1]))
+        assert isinstance(result, socket.socket)
+        with result:
+            assert result.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == probed
+
+    run(case())

@@ -67,7 +67,7 @@ class Fails:
     others: str = ""
 
 
-NO_HOLE, REJECTED = 3, 4
+LOST, USAGE, NO_HOLE, REJECTED = 1, 2, 3, 4
 SILENCE = Fails(NO_HOLE, "no answer at all")
 REFUSAL = Fails(NO_HOLE, "refused at once")
 MUTE = "answered but not by a punchtunnel"
@@ -134,6 +134,10 @@ class Cell:
     short: bool = False
     # Minutes long, mostly waiting: only in the full matrix, few runs.
     most_runs: int | None = None
+    # The second half of what is sent comes so much later than the first.
+    pause_s: float = 0.0
+    # Seconds that the link may last, beside those of the punch.
+    lasts_s: float = 0.0
     # Of the left and the right side; "" is none.
     secrets: tuple[str, str] = ("", "")
     # Further options of the left and the right side.
@@ -154,7 +158,7 @@ class Cell:
     @property
     def longest_s(self) -> float:
         """Return how long one run may take; a hole that opens soon is not counted on where none may."""
-        return self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)
+        return (self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)) + self.lasts_s
 
     def gap(self, run: int) -> float:
         """Return the seconds by which the right side starts after the left one in run `run`."""
@@ -271,6 +275,22 @@ def _distance() -> Iterator[Cell]:
         yield from _axis(block, f"loss {percent} %", percent == 10, path=Path(loss=percent / 100), wait_s=40)
     yield from _axis(block, "RTT 300 ms, loss 10 %", path=Path(0.15, loss=0.1), wait_s=40)
     yield from _axis(block, "no ICMP when the TTL runs out", answers_expired=False)
+    for family, mtu in ((4, 1400), (4, 1492), (6, 1400), (46, 1400)):
+        black = Cell(block, f"MTU black hole, {mtu}, IPv{family}", family=family, path=Path(mtu=mtu))
+        yield replace(black, short=mtu == 1400, secrets=("one", "one"))
+    # Below what segments are limited to: only fragments get through, or nothing at all.
+    narrow = Cell(block, "", path=Path(mtu=1000), lasts_s=60)
+    yield replace(narrow, name="MTU black hole, 1000, IPv4", short=True)
+    vanish = Fails(LOST, "packets of 1280 bytes vanish")
+    # The side that sends knows more than the one that hears nothing.
+    either = Fails(LOST, f"{vanish.words}|long packets are lost on the way here")
+    yield replace(narrow, name="MTU black hole, 1000, IPv6", family=6, fails=either)
+    both = (("-z",), ("-z",))
+    yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
+    lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=1)
+    yield replace(lost, name="outage of 36 s", path=Path(outage_s=(6, 42)))
+    silence = Fails(LOST, "nothing heard from the peer for 4. s: its machine or the way there is gone")
+    yield replace(lost, name="outage for ever", path=Path(outage_s=(6, HOUR)), fails=silence, short=True)
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
 
@@ -318,13 +338,18 @@ def _failures() -> Iterator[Cell]:
         yield replace(absent, name=f"peer absent behind {right}", right=right, fails=fails, short=short)
     for right in ("router accepts", "stranger accepts"):
         yield replace(absent, name=f"peer absent, {right}", right=right, fails=CAPTURE, short=right == "router accepts")
-    yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
-    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES, short=True)
+    roles = Cell(block, "", wait_s=SHORT_PATIENCE, fails=ROLES, short=True)
+    yield replace(roles, name="both sides --to", role=("--to", "22", "--no-secret"))
+    served = Fails(USAGE, "whoever answers at the peer's address")
+    yield replace(roles, name="--to without a secret", role=("--to", "22"), fails=served)
+    yield replace(roles, name="both sides -L", role=("-L", "0"))
     secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=SECRET)
     yield replace(secret, name="wrong secret", secrets=("one", "another"), short=True)
     yield replace(secret, name="a secret on one side only", secrets=("one", ""))
     plain = Fails(REJECTED, "--plain is given here but", "--plain is given on the other side but not here")
-    yield Cell(block, "--plain on one side only", options=(("--plain",), ()), fails=plain, short=True)
+    yield Cell(
+        block, "--plain on one side only", options=(("--plain",), ()), wait_s=SHORT_PATIENCE, fails=plain, short=True
+    )
     yield from _misunderstandings(replace(absent, short=True))
 
 

@@ -43,7 +43,7 @@ def judge(
     if cell.fails is None:
         complaints = _connected(pairs)
     else:
-        complaints = _failed(everyone, cell.fails, cell.wait_s, subject.explains)
+        complaints = _failed(everyone, cell.fails, cell.wait_s + cell.lasts_s, subject.explains)
     measured = {limit.name: _measure(limit, everyone[0], log) for limit in cell.limits}
     complaints += [
         f"{limit.name}: {measured[limit.name]:g}, more than {limit.most:g}"

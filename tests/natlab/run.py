@@ -220,7 +220,7 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
         for side in ("left",) if cell.absent else ("left", "right"):
             call = _call(cell, scene, side, channel, shift)
             start = starts[side] + number * cell.channel_gap_s
-            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), start, cell.wait_s))
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), start, cell))
     outcomes = await asyncio.gather(*ready)
     if neighbour is not None:
         neighbour.cancel()
@@ -241,9 +241,10 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     return Call(address, peers, channel, clock, cell.wait_s, cell.role, extra, secret)
 
 
-async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:
+async def _play_end(namespace: str, command: list[str], start: float, cell: Cell) -> ends.Outcome:
     await asyncio.sleep(start)
-    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), wait_s + GRACE)
+    limit_s = cell.wait_s + cell.lasts_s + GRACE
+    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), limit_s, cell.pause_s)
 
 
 async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> ends.Outcome:

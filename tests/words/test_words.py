@@ -84,6 +84,8 @@ SENTENCES = [
     words.no_resources("Too many open files"),
     words.target_failed("nas:22", "Connection refused"),
     words.dead_link(40.0),
+    words.deaf_link(80.0),
+    words.black_hole(1260),
     words.broken_link(REFUSED),
     words.broken_link(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))),
     words.local_reset(REFUSED),
