@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import random
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -205,8 +206,11 @@ class Puncher:
             return self._nomination.rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
-        peers, wait, fates = self._settings.peers, self._settings.wait, self._dialler.fates()
-        return NoHoleError(diagnosis.why_no_hole(peers, wait, self._counts, fates))
+        settings = self._settings
+        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.spent > 0)
+        families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
+        wait = round(settings.wait + settings.spent, 1)
+        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))
 
     def close(self) -> None:
         """Close everything but the winner."""

@@ -216,10 +216,11 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
         # Its dials must be in the router's table before the first end begins.
         starts = {side: start + 1.0 for side, start in starts.items()}
     ready = []
-    for channel in cell.channels:
+    for number, channel in enumerate(cell.channels):
         for side in ("left",) if cell.absent else ("left", "right"):
             call = _call(cell, scene, side, channel, shift)
-            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell))
+            start = starts[side] + number * cell.channel_gap_s
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), start, cell))
     outcomes = await asyncio.gather(*ready)
     if neighbour is not None:
         neighbour.cancel()
