@@ -97,7 +97,6 @@ class AddressesLeftOut(
     name="addresses_left_out",
     level=Level.NOTE,
     sentence="{count} of the peer's {total} addresses are not tried; give the right one instead of its name",
-    warns=True,
 ):
     """The names of the peer have more addresses than are tried."""
 
