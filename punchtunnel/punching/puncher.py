@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import random
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer, LookUps, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -136,7 +138,7 @@ class Puncher:
         )
         # Some carriers send traffic out of another address than the one that is
         # known, so a peer that proves the secret may come from anywhere.
-        listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
+        listeners = self._listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
         strategy = ScheduledPorts(settings.channel, rng, self._started)
         self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
@@ -144,6 +146,9 @@ class Puncher:
         )
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
         self._look_ups = LookUps()
+        self._rota = Rota()
+        # Of how many addresses it was told that some are left out.
+        self._left_out = 0
         self._helpers: list[Helper[object]] = []
 
     # ---- the loop
@@ -205,8 +210,11 @@ class Puncher:
             return self._nomination.rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
-        peers, wait, fates = self._settings.peers, self._settings.wait, self._dialler.fates()
-        return NoHoleError(diagnosis.why_no_hole(peers, wait, self._counts, fates))
+        settings = self._settings
+        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.spent > 0)
+        families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
+        wait = round(settings.wait + settings.spent, 1)
+        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))
 
     def close(self) -> None:
         """Close everything but the winner."""
@@ -254,7 +262,11 @@ class Puncher:
                 self._report(events.LookingUpAgain(reason=reason))
         if not answer.addresses:
             return
-        self._addresses = self._callers.addresses = answer.after(self._addresses)
+        found = answer.after(self._addresses)
+        if len(found) > MAX_ADDRESSES and self._left_out != len(found):
+            self._left_out = len(found)
+            self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
+        self._addresses = self._callers.addresses = self._listeners.addresses = found[:MAX_ADDRESSES]
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:
@@ -269,7 +281,8 @@ class Puncher:
         if not self._addresses:
             return
         wall = self._clock() + self._settings.clock_offset
-        self._dialler.plan(self._addresses, wall)
+        dialled = self._rota.dialled(self._addresses, now, busy=bool(self._callers.connections))
+        self._dialler.plan(dialled, wall)
         if (buckets := schedule.current_buckets(wall)) != self._buckets:
             self._buckets = buckets
             ports = self._dialler.ports

@@ -39,6 +39,8 @@ class Settings:
         traits: Ours.
         secret: Empty if there is none.  Seals, and decides nothing about the ports.
         keep: A service (-k), which waits for what is not there yet.
+        spent: Seconds of the whole time to wait that were over when a peer had checked the path (-z); then `wait` is
+            what was left.  0: none has.
     """
 
     peers: Sequence[str]
@@ -51,6 +53,7 @@ class Settings:
     traits: Trait = NO_TRAITS
     secret: bytes = field(default=b"", repr=False)
     keep: bool = False
+    spent: float = 0.0
 
     @property
     def sealed(self) -> bool:
@@ -75,7 +78,7 @@ class Settings:
     def after(self, spent: float) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
         least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least))
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent)
 
 
 def settings_from(

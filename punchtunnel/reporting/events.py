@@ -92,6 +92,18 @@ class Waiting(Event, name="waiting", progress="waited_s"):
     dials: int
 
 
+class AddressesLeftOut(
+    Event,
+    name="addresses_left_out",
+    level=Level.NOTE,
+    sentence="{count} of the peer's {total} addresses are not tried; give the right one instead of its name",
+):
+    """The names of the peer have more addresses than are tried."""
+
+    count: int
+    total: int
+
+
 class Unresolved(Event, name="unresolved", sentence="{reason}", notice="STATUS={reason}"):
     """A name has no address at the moment."""
 

@@ -220,7 +220,7 @@ def test_plain_against_a_secret_is_refused_on_both_sides(lab: Lab) -> None:
     left = lab.start_left("--plain", "-w", "3")
     right = lab.start_right("-w", "3", shell=knowing(SECRET))
     assert_refused(left, "--plain is given here")
-    assert_refused(right, "--plain is given there")
+    assert_refused(right, "--plain is given on the other side but not here")
 
 
 def test_a_stranger_with_a_wrong_secret_does_not_keep_the_right_peer_out(lab: Lab) -> None:

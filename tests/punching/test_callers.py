@@ -77,7 +77,7 @@ def test_what_was_said_of_a_stranger_is_said_of_the_peer_too(two: ThreadPoolExec
     finally:
         over.set()
     assert told == [("rejected", ELSEWHERE), ("rejected", B), ("rejected_again", ELSEWHERE), ("rejected_again", B)]
-    assert "--plain is given there" in str(end.exception(LONG))
+    assert "--plain is given on the other side but not here" in str(end.exception(LONG))
 
 
 def test_no_number_of_versions_hides_another_rejection(two: ThreadPoolExecutor, channel: str) -> None:
