@@ -36,6 +36,7 @@ class Extra(StrEnum):
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
+    MISFIT = "another program at the right address says hellos that do not fit to the left side"
     FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
     NO_ROUTE = "the left host has no default route"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
@@ -324,6 +325,10 @@ def _hosts() -> Iterator[Cell]:
     yield replace(scanned, name="port scanner, public x drop", left="public", gap_s=13)
     yield replace(scanned, name="port scanner, public x reset", left="public", right="reset", gap_s=3, short=True)
     yield replace(scanned, name="port scanner, full cone x drop", left="full cone", gap_s=3)
+    yield Cell(
+        block, "hellos that do not fit from the peer's address", left="public", right="public", extra=Extra.MISFIT,
+        left_first=True, gap_s=3, wait_s=30, short=True,
+    )  # fmt: skip
     decoys = tuple(f"198.51.100.{number}" for number in range(91, 98))
     for extra in (None, Extra.REFUSER, Extra.ACCEPTER):
         many = Cell(block, f"eight addresses, {extra or 'seven of nobody'}", "reset", "reset", decoys=decoys)

@@ -142,6 +142,10 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
     if cell.extra is Extra.SCANNER:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
+    if cell.extra is Extra.MISFIT:
+        ports = fixed[: schedule.LISTENERS_PER_BUCKET]
+        arguments = ["misfit", scene.hosts["left"].dial4, cell.channels[0], *map(str, ports)]
+        actors.append((scene.hosts["right"].namespace, arguments))
     if cell.extra is Extra.CALLER:
         # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
