@@ -46,7 +46,8 @@ AFTER_OPTIONS = {
     Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
     of state as `STATUS=`.
 `CREDENTIALS_DIRECTORY`
-    Set by *systemd*(1) with LoadCredential=: there is no warning about the mode of a secret in that directory.
+    Set by *systemd*(1) with LoadCredential=: the mode of a secret in that directory does not matter. Elsewhere a file
+    that others can read is refused.
 """,
     "EXAMPLES": """
 A secret first, which both machines get by a way that you trust:

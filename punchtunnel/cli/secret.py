@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import stat
 from collections.abc import Callable, Mapping
@@ -40,7 +42,7 @@ def find_secret(options: Options, report: events.Report) -> bytes:
 
     Raises:
         UsageError: The secret is unusable, given twice, missing, or contradicts --plain.
-        LocalError: The file cannot be read.
+        LocalError: The file cannot be read, or others can read it.
         SignalError: Ctrl-C was typed instead of a secret.
     """
 
@@ -48,6 +50,9 @@ def find_secret(options: Options, report: events.Report) -> bytes:
         report(events.Warned(reason=reason))
 
     check_secret(options)
+    # A core dump would have the secret in it.  A sandbox may forbid the call; then it has its own limit.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     found = find(os.environ, options.secret_file, _ask if options.ask_secret else None, warn)
     if options.require_secret and not found:
         raise UsageError(usage.NO_SECRET.format(variable=SECRET_VARIABLE))
@@ -68,11 +73,11 @@ def find(
         environment: SECRET_VARIABLE counts if neither `path` nor `ask` is given.
         path: --secret-file.
         ask: --ask-secret: returns what was typed.
-        warn: Takes a sentence if others can read or change the file.
+        warn: Takes a sentence if another user can change the file.
 
     Raises:
         UsageError: Two places are named, or the secret is unusable.
-        LocalError: The file cannot be read.
+        LocalError: The file cannot be read, or others can read it.
     """
     if path is not None and ask is not None:
         raise UsageError(usage.FILE_AND_ASK)
@@ -95,7 +100,7 @@ def _read(path: str, warn: Callable[[str], None] | None) -> str:
         raise LocalError(words.cannot(words.read_secret(path), error)) from error
     if warn is not None and stat.S_ISREG(info.st_mode):
         if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            warn(words.readable_secret(path))
+            raise LocalError(words.readable_secret(path))
         if info.st_uid not in (0, os.geteuid()):
             warn(words.foreign_secret(path))
     if len(data) > MAX_SIZE:

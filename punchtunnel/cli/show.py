@@ -16,6 +16,7 @@ from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_p
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule, secret
+from punchtunnel.punching.rota import MOST
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
 from punchtunnel.system.addresses import Address, source_towards
@@ -107,7 +108,7 @@ def page(side: Side, now: float) -> str:
         raise UsageError(usage.NOT_A_CHANNEL) from error
     families = {":" in peer for peer in side.peers}
     # A name may have several addresses: then only the first of these ports are used.
-    counts = schedule.port_counts(max(len(side.peers), 1), max(len(families), 1))
+    counts = schedule.port_counts(min(max(len(side.peers), 1), MOST), max(len(families), 1))
     ports = [
         (
             None if bucket == schedule.CLOCK_FREE else bucket,

@@ -170,7 +170,7 @@ class Mux(Generic[S]):
         if stream.finished_there:
             self._forget_if_done(stream)
         elif is_due:
-            credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
+            credit = self._memory.give_back(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
     def ping(self, now: float, size: int = 0) -> int:

@@ -117,7 +117,7 @@ class Dialler:
         """Begin and retire candidates and listeners as the clock demands.
 
         Args:
-            addresses: The peer's.
+            addresses: Those of the peer that are to be dialled now.
             wall: Unix time in seconds, corrected.
 
         Raises:
@@ -127,7 +127,6 @@ class Dialler:
         kept = set(candidates)
         for candidate in [candidate for candidate in self._dials if candidate not in kept]:
             self._retire(self._dials.pop(candidate))
-        self._listeners.addresses = addresses
         self._listeners.resume()
         used = {candidate.listening_port for candidate in candidates}
         self._listeners.keep(

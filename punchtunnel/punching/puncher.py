@@ -35,6 +35,7 @@ from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer, LookUps, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -137,7 +138,7 @@ class Puncher:
         )
         # Some carriers send traffic out of another address than the one that is
         # known, so a peer that proves the secret may come from anywhere.
-        listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
+        listeners = self._listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
         strategy = ScheduledPorts(settings.channel, rng, self._started)
         self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
@@ -145,6 +146,9 @@ class Puncher:
         )
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
         self._look_ups = LookUps()
+        self._rota = Rota()
+        # Of how many addresses it was told that some are left out.
+        self._left_out = 0
         self._helpers: list[Helper[object]] = []
 
     # ---- the loop
@@ -258,7 +262,11 @@ class Puncher:
                 self._report(events.LookingUpAgain(reason=reason))
         if not answer.addresses:
             return
-        self._addresses = self._callers.addresses = answer.after(self._addresses)
+        found = answer.after(self._addresses)
+        if len(found) > MAX_ADDRESSES and self._left_out != len(found):
+            self._left_out = len(found)
+            self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
+        self._addresses = self._callers.addresses = self._listeners.addresses = found[:MAX_ADDRESSES]
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:
@@ -273,7 +281,8 @@ class Puncher:
         if not self._addresses:
             return
         wall = self._clock() + self._settings.clock_offset
-        self._dialler.plan(self._addresses, wall)
+        dialled = self._rota.dialled(self._addresses, now, busy=bool(self._callers.connections))
+        self._dialler.plan(dialled, wall)
         if (buckets := schedule.current_buckets(wall)) != self._buckets:
             self._buckets = buckets
             ports = self._dialler.ports

@@ -20,17 +20,18 @@ from typing import NamedTuple
 from punchtunnel import words
 from punchtunnel.address import is_literal
 from punchtunnel.errors import LocalError
+from punchtunnel.punching.rota import likely_first
 from punchtunnel.system.addresses import LOOPBACK, Address, is_own
 from punchtunnel.words import peer as peer_words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
 # services hand out in practice.
 REFRESH = 60.0
+# Seconds from the first answer of a punch to the next look-up; each further answer doubles it,
+# up to REFRESH.  A punch often begins because the peer's address has changed, and its name follows.
+FIRST_REFRESH = 5.0
 # Seconds from the first failure of a look-up to the next one; each further failure doubles it, up to REFRESH.
 FIRST_PAUSE = 1.0
-# Every address costs a dial a port; a name with more is not one machine.
-MAX_ADDRESSES = 8
-
 # Answers of a resolver that will be the same in a minute; anything else is its trouble.
 _LASTING = {
     getattr(socket, name)
@@ -57,22 +58,23 @@ class Answer(NamedTuple):
         # A name that fails for the moment keeps the addresses that it had.
         found = dict.fromkeys((*self.addresses, *(before if self.failed else ())))
         foreign = tuple(address for address in found if not address.own)
-        return (foreign or tuple(found))[:MAX_ADDRESSES]
+        return likely_first(foreign or tuple(found))
 
 
 class LookUps:
     """When names are looked up again: pure, each time is an argument in seconds."""
 
     def __init__(self) -> None:
-        self._failures = 0
+        self._failures = self._answers = 0
         self._due = float("inf")
 
     def answered(self, now: float, *, failed: bool) -> None:
         """Take note of an answer; `failed`: some PEER has no address."""
         self._failures = self._failures + 1 if failed else 0
+        self._answers += 1
         # Beyond that it is REFRESH anyway, and no float would hold it.
-        doublings = min(self._failures - 1, 10)
-        self._due = now + (min(REFRESH, FIRST_PAUSE * 2**doublings) if failed else REFRESH)
+        doublings = min((self._failures or self._answers) - 1, 10)
+        self._due = now + min(REFRESH, (FIRST_PAUSE if failed else FIRST_REFRESH) * 2**doublings)
 
     def take_due(self, now: float) -> bool:
         """Tell once whether the next look-up is due: then the next answer decides when another one is."""
@@ -170,7 +172,7 @@ class Resolver:
                 lasting = lasting and error.errno in _LASTING
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
-        return Answer(tuple(found)[:MAX_ADDRESSES], tuple(failed), lasting)
+        return Answer(tuple(found), tuple(failed), lasting)
 
     def _address(self, family: int, sockaddr: tuple[object, ...]) -> Address:
         host = str(sockaddr[0]).partition("%")[0]

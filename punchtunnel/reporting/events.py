@@ -92,6 +92,18 @@ class Waiting(Event, name="waiting", progress="waited_s"):
     dials: int
 
 
+class AddressesLeftOut(
+    Event,
+    name="addresses_left_out",
+    level=Level.NOTE,
+    sentence="{count} of the peer's {total} addresses are not tried; give the right one instead of its name",
+):
+    """The names of the peer have more addresses than are tried."""
+
+    count: int
+    total: int
+
+
 class Unresolved(Event, name="unresolved", sentence="{reason}", notice="STATUS={reason}"):
     """A name has no address at the moment."""
 
@@ -167,8 +179,7 @@ class Guessed(
     Event,
     name="guessed",
     level=Level.NOTE,
-    sentence="tries at the secret that have failed: {count}, the last one from {remote}; somebody guesses, or has "
-    "another secret",
+    sentence="tries at the secret that failed: {count}, the last from {remote}: somebody guesses, or has another one",
 ):
     """A try has got this side's proof, and brought no right one; told of the first, then once an hour."""
 
@@ -213,8 +224,7 @@ class Unauthenticated(
     Event,
     name="unauthenticated",
     level=Level.NOTE,
-    sentence="the link is sealed, but the peer is not authenticated: it is whoever answers at its address; "
-    "give both sides the same secret",
+    sentence="the link is sealed, but the peer is not authenticated; give both sides the same secret",
     repeats=True,
 ):
     """After Sealed, without a secret."""
@@ -224,8 +234,7 @@ class Unsealed(
     Event,
     name="unsealed",
     level=Level.NOTE,
-    sentence="the link is plain: anybody on the way can read and change it, and the peer is whoever answers at its "
-    "address; leave out --plain, and give both sides the same secret",
+    sentence="the link is plain: anybody on the way can read and change it, and whoever answers is taken for the peer",
     repeats=True,
 ):
     """The link is neither sealed nor authenticated (--plain)."""

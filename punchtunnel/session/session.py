@@ -115,7 +115,9 @@ class Session:
         if self._is_certain:
             self._meet()
         else:
-            self.timers.later("meeting", MEETING_TIMEOUT, lambda: None if self._met else self._finish())
+            self.timers.later("meeting", MEETING_TIMEOUT, self._judge_meeting)
+        if self._is_checked:
+            self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
         self.link.ping(FULL_PACKET if self._check else 0)
         self.timers.later("tick", TICK, self._tick)
 
@@ -124,13 +126,18 @@ class Session:
         if self._met or self.ended.done():
             return
         self._met = True
-        if self._is_checked:
-            self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
-        else:
+        if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
             self._ends.begin()
         if self._plan.traffic_every:
             self._tell_traffic()
+
+    def _judge_meeting(self) -> None:
+        # An answer to a long packet may be missing where short ones come.
+        if self._carrier.heard_at > self._began:
+            self._meet()
+        elif not self._met:
+            self._finish()
 
     # ---- what its owner may ask for
 

@@ -32,8 +32,8 @@ LINK_CUT = (
     f"{PUNCH_AGAIN}"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
-NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
 NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
+NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
@@ -230,8 +230,8 @@ CONNECTS_TO_ANYONE = (
 
 
 def readable_secret(path: str) -> str:
-    """Say that others may read the file of a secret."""
-    return f"others on this machine can read the secret in {path}: chmod 600 {path}"
+    """Say that others may read the file of a secret, which is not used then."""
+    return f"others on this machine can read the secret in {path}: make a fresh one, and chmod 600 {path}"
 
 
 def foreign_secret(path: str) -> str:

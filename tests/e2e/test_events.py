@@ -122,8 +122,9 @@ def test_a_lost_link_and_punching_again(lab: Lab) -> None:
 
 def test_a_role_that_does_not_fit_and_a_warning(lab: Lab) -> None:
     path = lab.folder / "secret"
+    # A weak one is warned of.
     path.write_text("shared\n")
-    path.chmod(0o644)
+    path.chmod(0o600)
     ends = [start("-L", "0", "--secret-file", str(path), "-w", "20") for start in (lab.start_left, lab.start_right)]
     assert_documented(*ends)
     assert [end.find("exit")[0]["status"] for end in ends] == [4, 4]

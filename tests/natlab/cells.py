@@ -31,6 +31,8 @@ class Extra(StrEnum):
     """What else happens in the scene."""
 
     BUSY_PORTS = "a third of the local ports are taken on both sides"
+    REFUSER = "the decoys are a stranger, who refuses at once"
+    ACCEPTER = "the decoys are a stranger, who accepts everything"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
@@ -142,8 +144,9 @@ class Cell:
     secrets: tuple[str, str] = ("", "")
     # Further options of the left and the right side.
     options: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    # What the left side is given for PEER instead of the right one's address.
+    # What the left side is given for PEER instead of the right one's address, or before it.
     peer: str = ""
+    decoys: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -321,6 +324,13 @@ def _hosts() -> Iterator[Cell]:
     yield replace(scanned, name="port scanner, public x drop", left="public", gap_s=13)
     yield replace(scanned, name="port scanner, public x reset", left="public", right="reset", gap_s=3, short=True)
     yield replace(scanned, name="port scanner, full cone x drop", left="full cone", gap_s=3)
+    decoys = tuple(f"198.51.100.{number}" for number in range(91, 98))
+    for extra in (None, Extra.REFUSER, Extra.ACCEPTER):
+        many = Cell(block, f"eight addresses, {extra or 'seven of nobody'}", "reset", "reset", decoys=decoys)
+        yield replace(many, short=extra is None, extra=extra)
+    # A router that takes ports has all those that eight addresses share, in one turn.
+    many = replace(many, name="eight addresses, stranger accepts x reset", left="stranger accepts", extra=None)
+    yield replace(many, wait_s=30, most_runs=5)
     yield Cell(block, "same LAN", layout=Layout.LAN, short=True)
     yield Cell(block, "same LAN, IPv6", layout=Layout.LAN, family=6)
     yield Cell(block, "same host, loopback", layout=Layout.LOOPBACK, short=True)

@@ -122,8 +122,11 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
         case Layout.INTERNET:
             scene = build.internet_scene(
                 prefix, BEHAVIOURS[cell.left], BEHAVIOURS[cell.right],
-                stranger=cell.extra is Extra.SCANNER, neighbours=cell.extra is Extra.NEIGHBOUR,
+                stranger=cell.extra in (Extra.SCANNER, Extra.REFUSER, Extra.ACCEPTER),
+                neighbours=cell.extra is Extra.NEIGHBOUR,
             )  # fmt: skip
+            if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
+                build.add_addresses(scene, "stranger", cell.decoys, accepts=cell.extra is Extra.ACCEPTER)
             if cell.extra is Extra.FORBIDDEN:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:
@@ -234,6 +237,8 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
     if cell.peer and side == "left":
         peers = (cell.peer,)
+    if side == "left":
+        peers = (*cell.decoys, *peers)
     clock = cell.clocks[side == "right"] + shift
     address = own.dial6 if cell.family == 6 else own.dial4
     secret = cell.secrets[side == "right"]

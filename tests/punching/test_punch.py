@@ -30,10 +30,13 @@ from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
-from punchtunnel.punching.resolver import Resolver
+from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.resolver import Answer, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.reporting.events import (
+    AddressesLeftOut,
     DialFailed,
     Event,
     ForeignDial,
@@ -505,6 +508,23 @@ def test_a_refresh_that_gets_no_thread_keeps_the_address(channel: str, monkeypat
     assert LookingUpAgain(words.NO_THREAD) in told
     with pytest.raises(LocalError, match="ulimit -u"):
         open_hole(settings("home", None, channel))
+
+
+def test_addresses_that_are_left_out_are_told_once(channel: str) -> None:
+    """The ninth address of a name was never tried, and nothing said so."""
+    told: list[Event] = []
+    monotonic = time.monotonic
+    made = puncher.Puncher(
+        settings("198.51.100.1", None, channel), time.time, monotonic, random.Random(1), None, told.append, None,
+        Rations(monotonic), None,
+    )  # fmt: skip
+    found = tuple(Address(socket.AF_INET, f"198.51.100.{number}") for number in range(MAX_ADDRESSES + 3))
+    with contextlib.closing(made), contextlib.closing(made._resolver):
+        for _ in range(2):
+            made._use(Answer(found))
+        assert told == [AddressesLeftOut(count=3, total=MAX_ADDRESSES + 3)]
+        # Nothing is dialled before `run`.
+        assert len(made._callers.addresses) == len(made._listeners.addresses) == MAX_ADDRESSES
 
 
 def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) -> None:
