@@ -85,6 +85,12 @@ class Spliced:
     count: int
 
 
+def _broken(error: OSError) -> Iterator[Event[Stream] | Spliced]:
+    """What is received of a hole that cannot be watched."""
+    yield from ()
+    raise LinkError(words.broken_link(error)) from error
+
+
 class Carrier:
     """One hole below a link.
 
@@ -142,7 +148,10 @@ class Carrier:
         self._poller, self._work = poller, work
         if self.splicing is not None:
             self.splicing.watch(loop, work)
-        poller.register(self._sock.fileno(), self._on_events)
+        try:
+            poller.register(self._sock.fileno(), self._on_events)
+        except OSError as error:
+            self.pause(_broken(error))
 
     def unwatch(self) -> None:
         """Call nothing any more."""

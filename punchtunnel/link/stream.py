@@ -69,10 +69,14 @@ class Stream(StreamState):
             if events & WRITE and not self.sink.ready:
                 on_sink(self)
 
-        if source_fd is not None:
-            poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
-        if sink_fd is not None and not is_both:
-            poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+        try:
+            if source_fd is not None:
+                poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
+            if sink_fd is not None and not is_both:
+                poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+        except OSError as error:
+            # It costs this stream alone, at its next turn.
+            self.source.fail(error)
 
     def break_sink(self, error: OSError) -> bool:
         """Write no more; False if nothing can be read either.

@@ -298,13 +298,17 @@ class Dialler:
         ttl = self._strategy.begin(candidate, dial.began)
         dial.held = ttl is not None
         code = sock.connect_ex(candidate.sockaddr) if ttl is None else self._hold(dial, sock, ttl)
-        if code in (0, errno.EINPROGRESS):
-            dial.sock = sock
-            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
-        else:
-            sock.close()
-            dial.held, dial.shielded_until = False, NEVER
-            self._failed(candidate, code, held=False)
+        try:
+            if code in (0, errno.EINPROGRESS):
+                self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
+                dial.sock = sock
+                return
+        except OSError as error:
+            # It cannot be watched, which costs this dial.
+            code = error.errno or errno.EIO
+        tcp.abort(sock)
+        dial.held, dial.shielded_until = False, NEVER
+        self._failed(candidate, code, held=False)
 
     def _hold(self, dial: _Dial, sock: socket.socket, ttl: int) -> int:
         """Send a SYN that dies on the way; return the errno of connect."""

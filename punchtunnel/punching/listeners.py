@@ -81,18 +81,27 @@ class Listeners:
             pair: It is the far port of a pair: no dial has it, and every connection to it is the other end's.
 
         Raises:
-            OSError: The port is taken, or cannot be bound.
+            OSError: The port is taken, or cannot be bound or watched.
         """
         if (family, port) in self._listeners:
             return
         sock = ports.listening_socket(family, host, port, shared=not pair)
-        listener = self._listeners[family, port] = _Listener(sock, port, pair)
-        self._watch(listener)
+        listener = _Listener(sock, port, pair)
+        try:
+            self._watch(listener)
+        except OSError:
+            sock.close()
+            raise
+        self._listeners[family, port] = listener
 
     def resume(self) -> None:
         """Watch again what was paused because the process was out of descriptors."""
         while self._paused:
-            self._watch(self._paused.pop())
+            try:
+                self._watch(self._paused[-1])
+            except OSError:
+                return
+            self._paused.pop()
 
     def keep(self, ports: Container[FamilyPort]) -> None:
         """Close the listeners on all other ports."""

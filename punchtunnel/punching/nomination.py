@@ -109,12 +109,17 @@ class Nomination:
         """
         if (least := self._callers.least()) is not None:
             self._drop(least)
-        self._counts.opened += 1
-        conn, sock = self._counts.opened, connection.sock
+        conn, sock = self._counts.opened + 1, connection.sock
+        try:
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
+        except OSError as error:
+            self._report(events.Dropped(remote=connection.remote, reason=words.cannot(words.WATCH, error)))
+            self._discard(connection, Fate.UNUSABLE)
+            return
+        self._counts.opened = conn
         self._callers.admit(conn, connection, self._monotonic(), tcp.round_trip(sock))
         self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=connection.remote))
         tcp.send_at_once(sock)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
         self._perform(self._election.opened(conn, known=self._callers.is_known(conn)))
 
     def expire(self, now: float) -> None:
@@ -224,6 +229,9 @@ class Nomination:
         """Close a connection, and let its ports be dialled again; `politely` lets the peer read why."""
         connection = self._callers.connections.pop(conn)
         self._selector.unregister(connection.sock)
+        self._discard(connection, fate, politely=politely)
+
+    def _discard(self, connection: Connection, fate: Fate, *, politely: bool = False) -> None:
         if politely:
             connection.sock.close()
         else:

@@ -39,8 +39,8 @@ class Settings:
         traits: Ours.
         secret: Empty if there is none.  Seals, and decides nothing about the ports.
         keep: A service (-k), which waits for what is not there yet.
-        spent: Seconds of the whole time to wait that were over when a peer had checked the path (-z); then `wait` is
-            what was left.  0: none has.
+        spent: Seconds of the whole time to wait that were over when this punch began; `wait` is what was left.
+        checked: In these a peer has checked the path (-z), and found it good.
     """
 
     peers: Sequence[str]
@@ -54,6 +54,7 @@ class Settings:
     secret: bytes = field(default=b"", repr=False)
     keep: bool = False
     spent: float = 0.0
+    checked: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -75,10 +76,10 @@ class Settings:
         """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
         return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
 
-    def after(self, spent: float) -> Settings:
+    def after(self, spent: float, *, checked: bool = False) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
         least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent)
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent, checked=checked)
 
 
 def settings_from(

@@ -38,6 +38,8 @@ ACCEPT_PAUSE = 0.2
 # Seconds after the peer's EOF for the first byte of stdin: a program may be slow to begin.
 STDIN_PATIENCE = 3.0
 ACCEPTS_PER_TURN = 64
+# Seconds before a listener that the system did not watch is tried again.
+WATCH_PAUSE = 5.0
 
 
 class Host(Protocol):
@@ -232,7 +234,7 @@ class Ports(Ends):
         """Accept clients."""
         for listener in self._listeners:
             listener.setblocking(False)
-            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+            self._watch(listener)
 
     def take(self, number: int) -> None:
         """Connect the peer's stream to the target."""
@@ -253,6 +255,15 @@ class Ports(Ends):
             self._connects.close()
 
     # ---- -L
+
+    def _watch(self, listener: socket.socket) -> None:
+        """Accept the clients of a listener; if it cannot be watched now, try again."""
+        name = f"watch {listener.fileno()}"
+        try:
+            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+        except OSError as error:
+            self._host.report(events.Warned(words.cannot(words.ACCEPT, error)))
+            self._host.timers.later(name, WATCH_PAUSE, lambda: self._watch(listener))
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         """Return the callback that accepts the clients of one listener when it is ready."""

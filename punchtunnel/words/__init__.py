@@ -131,6 +131,19 @@ def no_resources(reason: str) -> str:
     return f"the system refuses more sockets: {reason}; raise `ulimit -n`"
 
 
+def refused_call(call: str, reason: str) -> str:
+    """Say that the system refused a call that never fails, as a sandbox may."""
+    return f"the system refused a call: {reason}, in `{call}`"
+
+
+NO_MEMORY = "out of memory: this process needs more than the system gives it"
+
+
+def internal_error(error: Exception) -> str:
+    """Say that this is a bug."""
+    return f"internal error, which is a bug: {type(error).__name__}: {error}"
+
+
 def target_failed(target: str, reason: str, *, local: bool = False) -> str:
     """Say on the --to side that its target could not be reached; `local`: this system is out of descriptors."""
     advice = "raise `ulimit -n`" if local else "start it, or correct --to"
@@ -245,6 +258,7 @@ READ_STDIN = "read stdin"
 WRITE_STDOUT = "write stdout"
 ACCEPT = "accept a local client"
 WRITE = "write"
+WATCH = "watch a connection"
 
 
 def listen_on(place: str) -> str:

@@ -292,7 +292,7 @@ def _distance() -> Iterator[Cell]:
     yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
     lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=1)
     yield replace(lost, name="outage of 36 s", path=Path(outage_s=(6, 42)))
-    silence = Fails(LOST, "nothing heard from the peer for 4. s: its machine or the way there is gone")
+    silence = Fails(LOST, "nothing heard from the peer for \\d+ s: its machine or the way there is gone")
     yield replace(lost, name="outage for ever", path=Path(outage_s=(6, HOUR)), fails=silence, short=True)
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -160,3 +162,22 @@ def test_each_hole_of_a_service_may_be_waited_for_as_long_as_the_first(monkeypat
         assert stage.holes.goes_on(found, LOST)
     stage.holes.next()
     assert stage.waits == [60.0, 40.0, 60.0]
+
+
+def test_what_the_system_refuses_while_punching_costs_a_service_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refused epoll_ctl ended a service, which said "cannot write"."""
+    stage = Stage(monkeypatch, hole(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), hole(), keep=True)
+    stage.holes.next()
+    stage.holes.next()
+    assert stage.pauses == [REJECTION_PAUSE]
+    (again,) = stage.told
+    assert isinstance(again, PunchingAgain)
+    assert "the system refused a call: No space left on device, in `raise result`" in again.reason
+
+
+def test_what_the_system_refused_a_session_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(), hole(), hole(), keep=True)
+    assert stage.holes.goes_on(stage.holes.next(), Outcome(Exit.LOCAL, "refused"))
+    assert stage.holes.goes_on(stage.holes.next(), LOST)
+    stage.holes.next()
+    assert stage.pauses == [REJECTION_PAUSE]

@@ -18,6 +18,7 @@ import uvloop
 from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.ends import target as target_module
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import Exit
 from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
@@ -304,6 +305,58 @@ def test_that_no_descriptor_is_left_is_told_once(run: Any, monkeypatch: pytest.M
                 await stage.until(lambda: accepts > 5)
             await stage.until(lambda: len(stage.told(StreamOpened)) == 2)
         assert len(stage.told(Warned)) == 1
+
+    run(case)
+
+
+def test_the_end_of_each_further_stream_may_keep_less_in_the_kernel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[int] = []
+    real = SocketEnd.__init__
+
+    def init(self: SocketEnd, sock: socket.socket, **given: Any) -> None:
+        others.append(given["others"])
+        real(self, sock, **given)
+
+    monkeypatch.setattr(SocketEnd, "__init__", init)
+
+    async def case(stage: Stage) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(stage.listener.getsockname())
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 4)
+        assert others[-3:] == [1, 2, 3]
+
+    run(case)
+
+
+def test_a_listener_that_cannot_be_watched_is_told_and_tried_again(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process with the wrong label, with -k too."""
+    monkeypatch.setattr(roles, "WATCH_PAUSE", 0.01)
+
+    async def case(stage: Stage) -> None:
+        kernel = stage.session.poller._kernel
+        refusals = 3
+
+        def register(fd: int) -> None:
+            nonlocal refusals
+            refusals -= 1
+            if refusals >= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            monkeypatch.undo()
+            kernel.register(fd)
+
+        stage.session.poller.unregister(stage.listener.fileno())
+        monkeypatch.setattr(kernel, "register", register)
+        stage.session._ends.begin()
+        with socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(stage.listener.getsockname())
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 2)
+        warned = stage.told(Warned)[0]
+        assert isinstance(warned, Warned)
+        assert "cannot watch a connection" in warned.reason
 
     run(case)
 
