@@ -33,6 +33,7 @@ class Extra(StrEnum):
     BUSY_PORTS = "a third of the local ports are taken on both sides"
     REFUSER = "the decoys are a stranger, who refuses at once"
     ACCEPTER = "the decoys are a stranger, who accepts everything"
+    PRIVACY = "the left host has a temporary IPv6 address besides the one that the right one was given"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
@@ -266,6 +267,7 @@ def _ipv6() -> Iterator[Cell]:
     yield Cell("ipv6", "openwrt x openwrt", "openwrt", "openwrt", family=6)
     for one in ("reset", "openwrt"):
         yield Cell("ipv6", f"{one} x {one}, 3 s apart", one, one, family=6, gap_s=3, wait_s=3 + PATIENCE)
+    yield Cell("ipv6", "temporary addresses, drop x drop", family=6, extra=Extra.PRIVACY, short=True)
     yield Cell("ipv6", "random ports on IPv4, both families dialled", "random", "random", family=46, short=True)
 
 
