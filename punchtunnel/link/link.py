@@ -286,9 +286,10 @@ class Link:
             if taken := sink.drain():
                 self.payload_at = time.monotonic()
                 self._mux.consumed(stream, taken, self.payload_at)
-            if not sink.ends or sink.waits:
+            if not sink.ends or sink.waits or not stream.finish_sink():
                 return
-            stream.finish_sink()
+            if stream.kept:
+                self._mux.release(stream)
         except OSError as error:
             self._on_broken_sink(stream, error)
         else:
@@ -350,7 +351,7 @@ class Link:
 
     def _on_sink(self, stream: Stream) -> None:
         stream.sink.ready = True
-        if stream.sink.waits:
+        if stream.sink.waits or stream.kept:
             self._drain(stream)
             self._work()
 

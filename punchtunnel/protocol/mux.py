@@ -173,6 +173,12 @@ class Mux(Generic[S]):
             credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
+    def release(self, stream: S) -> None:
+        """What a `kept` stream has received is safe."""
+        stream.kept = False
+        if not stream.gone:
+            self._forget_if_done(stream)
+
     def ping(self, now: float) -> int:
         """Ask the peer for a sign of life; the answer is a Pong with the value returned here."""
         self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
@@ -361,7 +367,7 @@ class Mux(Generic[S]):
         return stream
 
     def _forget_if_done(self, stream: S) -> None:
-        if stream.finished_here and stream.finished_there and not stream.unread:
+        if stream.finished_here and stream.finished_there and not stream.unread and not stream.kept:
             self._forget(stream)
 
     def _forget(self, stream: S) -> None:
