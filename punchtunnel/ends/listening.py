@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace
+from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace
 from punchtunnel.ends.sockets import notice_absence, system_reason, tune
 from punchtunnel.errors import LocalError
 from punchtunnel.system.tcp import name_of
@@ -20,6 +20,9 @@ from punchtunnel.system.tcp import name_of
 # Seconds for the lock of a folder, which others hold for a millisecond, and between two tries to get it.
 LOCK_PATIENCE = 3.0
 LOCK_RETRY = 0.01
+# Ports of the kernel's choice that are tried in the second family.
+BOTH_TRIES = 10
+_NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
 @contextlib.contextmanager
@@ -36,12 +39,13 @@ def listening(places: Iterable[AnyPlace], told: Callable[[str], None]) -> Iterat
     with contextlib.ExitStack() as stack:
         listeners = []
         for place in places:
-            listener = stack.enter_context(listen(place))
-            listeners.append(listener)
             if isinstance(place, UnixPlace):
+                listeners.append(stack.enter_context(listen(place)))
                 stack.callback(_unlink, place.path, _identity(place.path))
                 told(str(place))
-            else:
+                continue
+            for listener in _listen_on_loopback(place.port) if place.host == LOCALHOST else [listen(place)]:
+                listeners.append(stack.enter_context(listener))
                 told(name_of(listener.getsockname()))
         yield listeners
 
@@ -68,6 +72,30 @@ def listen(place: AnyPlace) -> socket.socket:
     except OSError as error:
         reason = OSError(error.errno, system_reason(error))
         raise LocalError(words.cannot(words.listen_on(str(place)), reason)) from error
+
+
+def _listen_on_loopback(port: int) -> list[socket.socket]:
+    """Listen on the loopback of both families, as ssh does, or of IPv4 alone where the machine has no IPv6.
+
+    One of the two in another program's hands is an error: its clients and ours would get each other's server.
+
+    Raises:
+        LocalError: The port is taken in one of the families.
+    """
+    for more in reversed(range(BOTH_TRIES)):
+        first = listen(Place("127.0.0.1", port))
+        second = Place("::1", first.getsockname()[1])
+        try:
+            return [first, listen(second)]
+        except LocalError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            # Another program may have the port that the kernel has chosen in the first family.
+            if port or not more:
+                raise
+    raise AssertionError
 
 
 def _listen_unix(path: str) -> socket.socket:

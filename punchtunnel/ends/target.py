@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace, is_literal
 from punchtunnel.ends.sockets import notice_absence
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
@@ -42,6 +42,9 @@ QUEUE_PAUSE = 0.02
 
 # What a second connect(2) returns -> what the first would have returned.
 _MEANING = {errno.EALREADY: errno.EINPROGRESS, errno.EISCONN: 0}
+
+# This machine lacks the family, or a route: that says nothing about the target.
+_NO_WAY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH}
 
 # The family and the socket address of one way to the target.
 _Way = tuple[int, Any]
@@ -137,6 +140,7 @@ class Attempt:
         self._done: Done | None = done
         self._is_asking = False
         self._ways: list[_Way] = []
+        self._error: OSError | None = None
         # The way that is being tried.
         self._way: _Way | None = None
         self._sock: socket.socket | None = None
@@ -147,6 +151,10 @@ class Attempt:
         target = self._target
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
+        elif target.host == LOCALHOST:
+            # A server may listen on one of them only.
+            port = target.port
+            self._try_all([(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))])
         elif is_literal(target.host):
             try:
                 self._try_all(self._look_up.literal(target))
@@ -171,7 +179,7 @@ class Attempt:
         self._try_next(failure)
 
     def _try_next(self, error: OSError | None) -> None:
-        """Try the next way; with none left, fail with the error of the last one."""
+        """Try the next way; with none left, fail with the error of the last one that this machine has."""
         self._stop_waiting()
         if self._sock is not None:
             # After a connection to itself, a plain close would leave the target's port in TIME_WAIT.
@@ -179,8 +187,10 @@ class Attempt:
             self._sock = None
         if self._done is None:
             return
+        if error is not None and (self._error is None or error.errno not in _NO_WAY):
+            self._error = error
         if not self._ways:
-            self._fail(error or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
+            self._fail(self._error or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
             return
         self._try(self._ways.pop(0), time.monotonic() + self._seconds)
 

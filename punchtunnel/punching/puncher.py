@@ -211,7 +211,7 @@ class Puncher:
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         settings = self._settings
-        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.spent > 0)
+        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.checked)
         families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
         wait = round(settings.wait + settings.spent, 1)
         return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))

@@ -11,7 +11,7 @@ from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.system.addresses import is_own_literal
+from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
 from punchtunnel.words import usage
 
 DEFAULT_WAIT = 120.0
@@ -33,14 +33,15 @@ class Settings:
         channel: Its name; can be encoded in UTF-8.
         wait: Seconds to keep trying; 0 is for ever.
         bind: Literal address to punch from, or None for any.
+        interface: The only one to punch by, or "" for any.
         family: The only one to use, or AF_UNSPEC for both.
         clock_offset: Seconds to add to this machine's clock.
         role: Ours.
         traits: Ours.
         secret: Empty if there is none.  Seals, and decides nothing about the ports.
         keep: A service (-k), which waits for what is not there yet.
-        spent: Seconds of the whole time to wait that were over when a peer had checked the path (-z); then `wait` is
-            what was left.  0: none has.
+        spent: Seconds of the whole time to wait that were over when this punch began; `wait` is what was left.
+        checked: In these a peer has checked the path (-z), and found it good.
     """
 
     peers: Sequence[str]
@@ -54,6 +55,8 @@ class Settings:
     secret: bytes = field(default=b"", repr=False)
     keep: bool = False
     spent: float = 0.0
+    checked: bool = False
+    interface: str = ""
 
     @property
     def sealed(self) -> bool:
@@ -75,10 +78,10 @@ class Settings:
         """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
         return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
 
-    def after(self, spent: float) -> Settings:
+    def after(self, spent: float, *, checked: bool = False) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
         least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent)
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent, checked=checked)
 
 
 def settings_from(
@@ -98,7 +101,7 @@ def settings_from(
         peers: As people write them; may be empty where nothing is to be sent.
         channel: Any text.
         wait: Seconds.
-        bind: Literal address, or None.
+        bind: Literal address, or the name of an interface, or None.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds.
         role: Of this side.
@@ -110,8 +113,12 @@ def settings_from(
     """
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
-    if bind is not None:
+    interface = ""
+    if bind is not None and is_interface(bind):
+        interface, bind = bind, None
+    elif bind is not None:
         bind = parse_bind(bind)
+        interface = _way_of(bind)
         bound = 6 if ":" in bind else 4
         if family not in (0, bound):
             raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
@@ -127,7 +134,20 @@ def settings_from(
         raise UsageError(usage.NOT_A_CHANNEL) from error
     if secret and Trait.PLAIN in traits:
         raise UsageError(usage.PLAIN_WITH_SECRET)
-    return Settings(peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret)
+    return Settings(
+        peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret, interface=interface
+    )
+
+
+def _way_of(bind: str) -> str:
+    """Return the interface of an own address if it leads anywhere, or "".
+
+    The address alone decides the source of what is sent, and the routes the way: beside a
+    VPN that has taken the default route, that would be the VPN's.  Addresses of interfaces
+    that lead nowhere (loopback, dummy) are meant for the source alone.
+    """
+    interface = interface_of(bind)
+    return interface if interface and source_towards(SOMEWHERE[":" in bind], interface) is not None else ""
 
 
 def has_fast_aes() -> bool:

@@ -104,7 +104,8 @@ class Holes:
         checked = Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits
         if checked or not outcome.met:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
-            self._current = self._settings.after(self._monotonic() - self._began)
+            went_well = checked and outcome.status == Exit.OK
+            self._current = self._settings.after(self._monotonic() - self._began, checked=went_well)
             self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
         if not self._settings.keep:

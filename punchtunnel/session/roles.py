@@ -35,6 +35,8 @@ from punchtunnel.system.poller import Poller
 
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
+# Seconds after the peer's EOF for the first byte of stdin: a program may be slow to begin.
+STDIN_PATIENCE = 3.0
 ACCEPTS_PER_TURN = 64
 # Seconds before a listener that the system did not watch is tried again.
 WATCH_PAUSE = 5.0
@@ -159,11 +161,18 @@ class Stdio(Ends):
     def source_ended(self, number: int) -> None:
         """End a stdin that is a terminal after the peer's EOF: nobody types into a finished transfer.
 
-        A peer that has sent nothing at all only receives: there the typing goes on.
+        A peer that has sent nothing at all only receives: there the typing goes on.  Any other stdin may be the half
+        of a talk that comes late, so it is waited for; one that has given nothing is told of.
         """
         link = self._host.link
         if self._end is not None and self._end.stdin_is_terminal and link.bytes_in:
             link.end_source(number, drain=True)
+        else:
+            self._host.timers.later("stdin", STDIN_PATIENCE, self._say_what_is_waited_for)
+
+    def ended(self, number: int, *, given_up: bool) -> None:
+        """Wait for stdin no more."""
+        self._end = None
 
     def sized(self, size: int) -> None:
         """Report how many bytes will come, for --progress: the peer's stdin is a file."""
@@ -182,6 +191,11 @@ class Stdio(Ends):
         )
         end.before_output = self._before_output
         return end
+
+    def _say_what_is_waited_for(self) -> None:
+        if self._end is not None and not self._host.link.bytes_out:
+            waited_for = words.TYPING_GOES_ON if self._end.stdin_is_terminal else words.WAITING_FOR_STDIN
+            self._host.report(events.Warned(waited_for))
 
     def _say_unreadable(self, error: OSError) -> None:
         self._host.report(events.StdinUnreadable(system_reason(error)))

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from punchtunnel.system.addresses import Address
@@ -29,7 +30,7 @@ def nobody_has(address: Address) -> bool:
 
     False if the address is elsewhere, and where the table cannot be read.
     """
-    with contextlib.suppress(OSError, AttributeError, struct.error):
+    with contextlib.suppress(OSError, struct.error):
         packed = ipaddress.ip_address(address.host.partition("%")[0]).packed
         unanswered = _NUD_INCOMPLETE | _NUD_FAILED
         return any(found == packed and state & unanswered for found, state in _neighbours(address.family))
@@ -37,7 +38,9 @@ def nobody_has(address: Address) -> bool:
 
 
 def _neighbours(family: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the address and the state of each neighbour."""
+    """Yield the address and the state of each neighbour; none on other systems than Linux."""
+    if sys.platform != "linux":
+        return
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         question = _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0, 0)
         flags = _NLM_F_REQUEST | _NLM_F_DUMP

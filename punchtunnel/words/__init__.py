@@ -38,6 +38,11 @@ PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
 STDIN_NOT_READ = f"{PEER_TAKES_NOTHING}: stdin is not read"
+WAITING_FOR_STDIN = (
+    "the peer has sent everything; stdin here has given nothing and is still open, so its end is waited for: "
+    "give --recv-only if nothing is to be sent from here"
+)
+TYPING_GOES_ON = "the peer sends nothing; what is typed here goes there, until Ctrl-D"
 PROMPT = "secret: "
 BIND = "bind a port"
 LOCAL_CLIENT = "a local client"

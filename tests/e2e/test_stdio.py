@@ -143,6 +143,33 @@ def test_no_stdin_leaves_the_input_of_a_script_to_the_script(lab: Lab) -> None:
         assert stdin.read() == b"lines of the script"
 
 
+def test_a_stdin_that_a_parent_keeps_open_is_named_and_never_cut(lab: Lab) -> None:
+    """`ssh host 'punchtunnel PEER > f'` had all bytes, and both sides stayed without a word."""
+    left, right = lab.pair()
+    left.send(b"everything")
+    left.send_eof()
+    assert right.receive(10) == b"everything"
+    assert "give --recv-only" in right.wait_for("warning")["reason"]
+    right.send(b"a late answer")
+    right.send_eof()
+    assert left.receive() == b"a late answer"
+    assert (left.status(), right.status()) == (0, 0)
+    assert not left.find("warning")
+
+
+def test_a_stdin_that_has_spoken_is_waited_for_without_a_word(lab: Lab) -> None:
+    left, right = lab.pair()
+    right.send(b"a question")
+    assert left.receive(10) == b"a question"
+    left.send_eof()
+    assert right.receive() == b""
+    # The warning would come 3 s after the EOF.
+    right.wait_for("traffic", count=2)
+    right.send_eof()
+    assert (left.status(), right.status()) == (0, 0)
+    assert not right.find("warning")
+
+
 def test_send_only_writes_nothing_and_ends_the_far_sides_sending(lab: Lab) -> None:
     left, right = lab.pair(["--send-only"])
     left.send(b"take this")

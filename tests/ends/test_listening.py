@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -34,6 +35,51 @@ def test_an_interface_that_is_not_there_is_a_local_error(host: str) -> None:
 def test_listens_on_ipv6() -> None:
     with listen(Place("::1", 0)) as listener:
         assert listener.getsockname()[0] == "::1"
+
+
+def without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.create_server
+
+    def create_server(address: Any, *, family: int = socket.AF_INET, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        return real(address, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_port_alone_listens_on_the_loopback_of_both_families(ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-L 2222` listened on 127.0.0.1 only, and `-L localhost:2222` on ::1 only."""
+    if not ipv6:
+        without_ipv6(monkeypatch)
+    told: list[str] = []
+    with listening([Place("localhost", 0)], told.append) as listeners:
+        (port,) = {listener.getsockname()[1] for listener in listeners}
+        assert told == [f"127.0.0.1:{port}", f"[::1]:{port}"][: 1 + ipv6]
+        for host in ("127.0.0.1", "::1")[: 1 + ipv6]:
+            socket.create_connection((host, port), 30).close()
+
+
+def test_a_port_that_another_program_has_in_one_family_is_refused() -> None:
+    with (
+        listen(Place("::1", 0)) as other,
+        pytest.raises(LocalError, match=r"listen on \[::1\]:\d+: Address already in use"),
+        listening([Place("localhost", other.getsockname()[1])], lambda _: None),
+    ):
+        pass
+
+
+def test_a_port_of_the_kernels_choice_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen(Place("::1", 0)) as other:
+        real, choices = listening_module.listen, [other.getsockname()[1]]
+
+        def choose(place: Place) -> socket.socket:
+            return real(Place(place.host, choices.pop())) if place.port == 0 and choices else real(place)
+
+        monkeypatch.setattr(listening_module, "listen", choose)
+        with listening([Place("localhost", 0)], lambda _: None) as listeners:
+            assert len({listener.getsockname()[1] for listener in listeners} | {other.getsockname()[1]}) == 2
 
 
 def test_stale_unix_socket_is_taken_over_but_a_live_one_is_not(tmp_path: Path) -> None:

@@ -227,6 +227,41 @@ def test_second_address_of_a_name_is_tried(run: Any, listener: socket.socket, mo
     run(case())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_server_on_either_loopback_is_reached_by_its_port_alone(run: Any, host: str) -> None:
+    """`--to 5173` was refused by a server that listens on ::1 only, as some do by default."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+
+        async def case() -> None:
+            result = await reach(Place("localhost", server.getsockname()[1]))
+            assert isinstance(result, socket.socket)
+            assert result.getpeername()[0] == host
+            result.close()
+
+        run(case())
+
+
+@pytest.mark.parametrize("missing", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH])
+def test_a_family_that_is_missing_here_does_not_hide_what_the_target_says(
+    run: Any, listener: socket.socket, missing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *rest: int, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(missing, os.strerror(missing))
+        return real(family, *rest, **more)
+
+    async def case() -> None:
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        assert isinstance(await reach(Place("localhost", port)), ConnectionRefusedError)
+
+    run(case())
+
+
 def test_name_that_is_not_known_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(target: Place, flags: int) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")

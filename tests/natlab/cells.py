@@ -33,6 +33,8 @@ class Extra(StrEnum):
     BUSY_PORTS = "a third of the local ports are taken on both sides"
     REFUSER = "the decoys are a stranger, who refuses at once"
     ACCEPTER = "the decoys are a stranger, who accepts everything"
+    PRIVACY = "the left host has a temporary IPv6 address besides the one that the right one was given"
+    VPN = "the left host has a VPN as its default route, behind which nobody is"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
@@ -266,6 +268,7 @@ def _ipv6() -> Iterator[Cell]:
     yield Cell("ipv6", "openwrt x openwrt", "openwrt", "openwrt", family=6)
     for one in ("reset", "openwrt"):
         yield Cell("ipv6", f"{one} x {one}, 3 s apart", one, one, family=6, gap_s=3, wait_s=3 + PATIENCE)
+    yield Cell("ipv6", "temporary addresses, drop x drop", family=6, extra=Extra.PRIVACY, short=True)
     yield Cell("ipv6", "random ports on IPv4, both families dialled", "random", "random", family=46, short=True)
 
 
@@ -336,6 +339,9 @@ def _hosts() -> Iterator[Cell]:
     # A router that takes ports has all those that eight addresses share, in one turn.
     many = replace(many, name="eight addresses, stranger accepts x reset", left="stranger accepts", extra=None)
     yield replace(many, wait_s=30, most_runs=5)
+    for bind in ("192.168.1.2", "eth0"):
+        beside = Cell(block, f"beside a VPN, --bind {bind}", extra=Extra.VPN, options=(("--bind", bind), ()))
+        yield replace(beside, short=bind == "192.168.1.2")
     yield Cell(block, "same LAN", layout=Layout.LAN, short=True)
     yield Cell(block, "same LAN, IPv6", layout=Layout.LAN, family=6)
     yield Cell(block, "same host, loopback", layout=Layout.LOOPBACK, short=True)
