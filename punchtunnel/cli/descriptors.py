@@ -8,6 +8,7 @@ import resource
 import stat
 
 from punchtunnel.protocol.frames import MAX_SIZE
+from punchtunnel.system.descriptors import open_nowhere
 
 # More than a busy tunnel needs, and few enough for programs that close every
 # possible descriptor one by one.
@@ -18,13 +19,13 @@ closed: set[int] = set()
 
 
 def occupy_closed() -> None:
-    """Put /dev/null where a standard descriptor is closed, so that no socket takes its number."""
+    """Occupy the number of each standard descriptor that is closed, so that no socket takes it."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
             closed.add(fd)
-            os.open(os.devnull, os.O_RDWR)
+            open_nowhere()
 
 
 def allow_many() -> None:

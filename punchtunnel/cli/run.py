@@ -17,7 +17,7 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
-from punchtunnel.cli.options import Options
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
 from punchtunnel.cli.values import settings_of
 from punchtunnel.errors import Exit, PunchtunnelError, SignalError, UsageError
@@ -164,7 +164,9 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         _print(_page(options))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
-    settings = replace(settings, secret=find_secret(options, status))
+    settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    if settings.serves_anyone and not options.no_secret:
+        raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
         return _run(options, settings, listeners, status, signals)
@@ -174,7 +176,7 @@ def _run(
     options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
-    holes = Holes(settings, signals, status, keep=options.keep, meanwhile=_load_session)
+    holes = Holes(settings, signals, status, meanwhile=_load_session)
     while True:
         hole = holes.next()
         outcome = _session(hole, options, settings.role, listeners, status, signals)

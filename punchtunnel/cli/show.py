@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
-from punchtunnel.protocol import schedule
+from punchtunnel.protocol import schedule, secret
+from punchtunnel.punching.rota import MOST
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
 from punchtunnel.system.addresses import Address, source_towards
@@ -39,6 +40,7 @@ class Side:
         target: Where --to leads.
         flags: Options that both sides need, as they are written.
         secret: Whether there is one.
+        wants_none: Whether the options say that there shall be none.
     """
 
     peers: Sequence[str]
@@ -48,11 +50,18 @@ class Side:
     target: AnyPlace | None = None
     flags: Sequence[str] = ()
     secret: bool = False
+    wants_none: bool = False
 
 
 def side_of(options: Options) -> Side:
     """Return this machine's side as the options describe it."""
-    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
+    flags = {
+        "-4": options.ipv4,
+        "-6": options.ipv6,
+        "--plain": options.plain,
+        "--no-secret": options.no_secret,
+        "-z": options.check,
+    }
     return Side(
         peers=[parse_peer(peer) for peer in options.peers or []],
         bind=None if options.bind is None else parse_bind(options.bind),
@@ -61,6 +70,7 @@ def side_of(options: Options) -> Side:
         target=None if options.to is None else parse_target(options.to),
         flags=[flag for flag, given in flags.items() if given],
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
+        wants_none=options.plain or options.no_secret,
     )
 
 
@@ -83,7 +93,7 @@ def hint(side: Side) -> str:
 
 
 def page(side: Side, now: float) -> str:
-    """Return what --show prints.
+    """Return what --show prints: first of all a fresh secret, if there is none and one is wanted.
 
     Args:
         side: This machine's side.
@@ -98,7 +108,7 @@ def page(side: Side, now: float) -> str:
         raise UsageError(usage.NOT_A_CHANNEL) from error
     families = {":" in peer for peer in side.peers}
     # A name may have several addresses: then only the first of these ports are used.
-    counts = schedule.port_counts(max(len(side.peers), 1), max(len(families), 1))
+    counts = schedule.port_counts(min(max(len(side.peers), 1), MOST), max(len(families), 1))
     ports = [
         (
             None if bucket == schedule.CLOCK_FREE else bucket,
@@ -107,7 +117,8 @@ def page(side: Side, now: float) -> str:
         for bucket in schedule.current_buckets(now)
     ]
     part = line.clock_check(clock.synchronised(), clock.error_bound_ms())
-    lines = words.other_machine(command(side), side.secret)
+    lines = [] if side.secret or side.wants_none else words.fresh_secret(secret.fresh(os.urandom))
+    lines += words.other_machine(command(side), side.secret)
     lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
     return "\n".join(lines)
 

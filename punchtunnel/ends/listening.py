@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from punchtunnel import words
@@ -14,6 +16,10 @@ from punchtunnel.address import AnyPlace, UnixPlace
 from punchtunnel.ends.sockets import notice_absence, system_reason, tune
 from punchtunnel.errors import LocalError
 from punchtunnel.system.tcp import name_of
+
+# Seconds for the lock of a folder, which others hold for a millisecond, and between two tries to get it.
+LOCK_PATIENCE = 3.0
+LOCK_RETRY = 0.01
 
 
 @contextlib.contextmanager
@@ -65,21 +71,52 @@ def listen(place: AnyPlace) -> socket.socket:
 
 
 def _listen_unix(path: str) -> socket.socket:
-    """Listen on a Unix socket; a stale one of an earlier process is replaced."""
+    """Listen on a Unix socket that only this user can connect to; a stale one of an earlier process is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
-        sock.listen(socket.SOMAXCONN)
+        # Before bind(), which gives the file the mode that the socket has (Linux): there is no
+        # moment at which others could connect.
+        os.fchmod(sock.fileno(), 0o600)
+        # Until it listens, a socket looks as a stale one does.
+        with _alone_in(os.path.dirname(path) or "."):
+            try:
+                sock.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _is_stale(path):
+                    raise
+                os.unlink(path)
+                sock.bind(path)
+            sock.listen(socket.SOMAXCONN)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Keep other processes from taking over a stale socket in the same folder meanwhile.
+
+    The folder itself is locked: a lock file would stay behind, or be unlinked while another process waits for it.
+
+    Raises:
+        OSError: The folder cannot be opened, or is locked for longer than LOCK_PATIENCE.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Whoever can open the folder can lock it, so nobody is waited for without end.
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOCK_RETRY)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _is_stale(path: str) -> bool:

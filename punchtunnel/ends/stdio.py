@@ -10,21 +10,29 @@ its status flags are never changed:
     file, /dev/null   always ready: epoll refuses them and uvloop aborts the
                       process, so the loop never sees their descriptors; a
                       thread writes to a file (filesink.py)
+
+A stdin that can never be read is an empty one, as for `ssh host cat file`:
+nohup leaves one that is open for writing only (EBADF), and a background job
+whose shell has gone may not read its terminal (EIO).  EIO of a file or a disk
+is an error: bytes are missing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
 import stat
 import sys
+from collections.abc import Callable
 
 from punchtunnel import words
 from punchtunnel.ends.filesink import FileSink
 from punchtunnel.system import pipes
+from punchtunnel.system.descriptors import open_nowhere
 from punchtunnel.system.reopen import reopened
 
 # A pipe that polls as writable takes this many bytes without blocking (POSIX, pipe(7)).
@@ -40,19 +48,27 @@ class StdioEnd:
             started, and the first byte is an error, as it is for cat.
         discard: Take all bytes and write none of them (--send-only).
         keep_open: Keep stdout open at EOF, for the next session (-k).
+        unreadable: Called with the error when stdin turns out to be one that can never be read.
     """
 
     # A terminal gives one line for each read.
     short_is_dry = False
 
     def __init__(
-        self, stdin: int | None, stdout: int | None, *, discard: bool = False, keep_open: bool = False
+        self,
+        stdin: int | None,
+        stdout: int | None,
+        *,
+        discard: bool = False,
+        keep_open: bool = False,
+        unreadable: Callable[[OSError], None] | None = None,
     ) -> None:
         self._source = None if stdin is None else _Descriptor(stdin, os.O_RDONLY)
         self._sink = None if stdout is None or discard else _sink_of(stdout)
         self.finishes_late = isinstance(self._sink, FileSink)
         self._discard = discard
         self._keep_open = keep_open
+        self._unreadable = unreadable
         self.stdin_is_terminal = stdin is not None and os.isatty(stdin)
 
     @property
@@ -77,7 +93,16 @@ class StdioEnd:
 
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
-        return 0 if self._source is None else self._source.read_into(view)
+        if self._source is None:
+            return 0
+        try:
+            return self._source.read_into(view)
+        except OSError as error:
+            if not (error.errno == errno.EBADF or (error.errno == errno.EIO and self.stdin_is_terminal)):
+                raise
+            if self._unreadable is not None:
+                self._unreadable(error)
+            return 0
 
     def write(self, data: memoryview) -> int:
         """See End."""
@@ -121,18 +146,21 @@ class _Descriptor:
 
     def __init__(self, fd: int, mode: int) -> None:
         kind = os.fstat(fd).st_mode
+        # Opened again through /proc, a pipe's other half would rob its reader.
+        fits = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in (mode, os.O_RDWR)
         self._fd = fd
         self._socket: socket.socket | None = None
         self._private: int | None = None
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(fd))
-        else:
+        elif fits:
             self._private = reopened(fd, mode)
-        waits = _can_wait(fd)
+        # One of the wrong direction fails at once, and need not be waited for.
+        waits = fits and _can_wait(fd)
         self._polls = waits and self._socket is None and self._private is None
         self.wait_fd = (self._private if self._private is not None else fd) if waits else None
         # splice(2) on a blocking socket would block, whatever its own flags say.
-        self.spliced_fd = fd if stat.S_ISREG(kind) else None
+        self.spliced_fd = fd if fits and stat.S_ISREG(kind) else None
         if stat.S_ISFIFO(kind) and self._private is not None:
             self.spliced_fd = self._private
             pipes.grow(self._private)
@@ -163,7 +191,7 @@ class _Descriptor:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
         self.close()
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        null = open_nowhere()
         try:
             # dup2() would close it as well, but hide an error of that (a full disk, NFS).
             os.close(self._fd)

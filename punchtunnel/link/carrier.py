@@ -35,6 +35,9 @@ from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
 
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
+# Seconds between two tries of Linux to send what is not acknowledged: after an outage of
+# 26 s the next one would come 25 s later.  More than the round trip of any path.
+LONGEST_RETRY = 4.0
 
 
 class State(Enum):
@@ -61,7 +64,7 @@ class Input(Enum):
     CLOSE = auto()
 
 
-# What is not here is a bug of the caller.
+# Any other pair is a bug of the caller, and a KeyError.
 TRANSITIONS = {
     (State.WAITING, Input.ATTACH): State.CARRIED,
     (State.CARRIED, Input.DETACH): State.WAITING,
@@ -76,7 +79,7 @@ TRANSITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Spliced:
-    """`count` bytes of payload are on their way to the end of `stream`, past this process."""
+    """`count` bytes of payload are in a pipe, on their way to the end of `stream`."""
 
     stream: Stream
     count: int
@@ -105,6 +108,7 @@ class Carrier:
         sock.setblocking(False)
         tcp.send_at_once(sock)
         tcp.limit_silence(sock, USER_TIMEOUT)
+        tcp.retry_within(sock, LONGEST_RETRY)
         sealer, opener = seals or (None, None)
         self._sock = sock
         self._poller: Poller | None = None
@@ -130,6 +134,14 @@ class Carrier:
     def said_at(self) -> float:
         """Monotonic time at which something was sent, or the hole was found full."""
         return self.outgoing.said_at
+
+    def delivery(self) -> tcp.Delivery | None:
+        """Return what the kernel knows of what does not arrive; None where it does not tell."""
+        return tcp.delivery(self._sock)
+
+    def let_fragment(self) -> None:
+        """Let routers cut packets that are too long for them, where the kernel can."""
+        tcp.let_fragment(self._sock)
 
     def watch(self, loop: Loop, poller: Poller, work: Callable[[], None]) -> None:
         """Call `work` whenever one of the halves may go on."""

@@ -1,17 +1,15 @@
 """The incoming half of a hole: bytes of frames, in order, opened where they are sealed.
 
-    plain     hole --> [buffer]                             read large, or just
-                                                            what was asked for
+    plain     hole --> [buffer]                                  at most what is asked for
     sealed    hole --> [ record | next header ] --> open --> [plaintext]
 
 Rule 1: only what is authenticated counts as a sign of life: a changed length
         could make a link wait for ever for the rest of a record.
-Rule 2: of a long record exactly the rest is read, and the header of the next,
-        so that nothing is moved in memory.  Where it comes from near, Linux tells
-        of the rest once all of it is there, not of every part.
+Rule 2: when a long record has begun, exactly its rest and the header of the
+        next are read, so that nothing is moved in memory.  On a short path
+        Linux wakes us once the whole rest is there, not for every part.
 
-Knows nothing of frames; link.py reads them, and says when payload is better
-spliced past this process.
+Knows nothing of frames.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ from punchtunnel.protocol.records import HEADER, MAX_RECORD, Opener
 from punchtunnel.system import tcp
 
 RECEIVE_SIZE = 256 * 1024
-# Seconds.  With a longer round trip nothing is gained by fewer wake-ups, and TCP's
-# window grew more slowly: measured, 10 % less in the first seconds at 300 ms.
+# Seconds.  With a longer round trip fewer wake-ups gain nothing, and TCP's window grows
+# more slowly: measured, 10 % less in the first seconds at 300 ms.
 NEAR = 0.002
 # Bytes.  Measured at 300 ms: with the usual 64 KiB the sender waited for our window
 # in the first two round trips.
 FIRST_WINDOW = 4 * 1024 * 1024
-# Bytes of short records that are read at once.
+# Bytes of short records that are read with one call.
 SHORT_RECORDS = 64 * 1024
 
 
@@ -40,23 +38,28 @@ class Incoming:
     Args:
         sock: The hole; its owner closes it.
         opener: Opens; None on a plain link.
+
+    Attributes:
+        readable: The hole may have something.
+        hung_up: The kernel knows of an end, which is still to be found after a short read.
+        ended: The end was found.
+        heard_at: When something that is authenticated came last, or anything on a plain link.
     """
 
     def __init__(self, sock: socket.socket, opener: Opener | None) -> None:
         self._sock = sock
         self._opener = opener
         self._buffer = memoryview(bytearray(max(RECEIVE_SIZE, MAX_RECORD + HEADER.size)))
-        # Bytes at the beginning of the buffer: of a record that is not whole yet.
+        # Bytes at the beginning of the buffer that belong to a record that is not whole yet.
         self._held = 0
         # The size of that record; 0 until its header has come.
         self._size = 0
-        # Bytes that must have come before the kernel tells of them.
+        # Bytes that must be there before the kernel wakes us.
         self._told_at = 1
         self._is_near = tcp.round_trip(sock) < NEAR
         if not self._is_near:
             tcp.open_receive_window(sock, FIRST_WINDOW)
         self.readable = True
-        # The kernel knows of an end: after a short read there is still that to find.
         self.hung_up = False
         self.ended = False
         self.heard_at = time.monotonic()
@@ -67,7 +70,7 @@ class Incoming:
         return not self._held
 
     def begin(self, unread: bytes) -> Iterable[memoryview]:
-        """Return what came with the hole, before anything that it still yields itself; like `receive`."""
+        """Return what came with the hole, which precedes everything that is received; like `receive`."""
         self._buffer[: len(unread)] = unread
         return (self._buffer[: len(unread)],) if self._opener is None else self._open(self._opener, len(unread))
 
@@ -91,7 +94,7 @@ class Incoming:
             self._be_told()
             return None
         self.ended = not count
-        # A stream socket that gives less has no more; what comes later is told anew.
+        # A stream socket that gives less has no more; the poller tells of what comes later.
         self.readable = count == wanted or self.hung_up
         if self._opener is None:
             self.heard_at = time.monotonic()
@@ -99,7 +102,7 @@ class Incoming:
         return self._open(self._opener, count)
 
     def _wanted(self) -> int:
-        """Return how much to read of a sealed hole (rule 2)."""
+        """Return how much of a sealed hole to read (rule 2)."""
         if self._size > SHORT_RECORDS:
             return self._size + HEADER.size - self._held
         return SHORT_RECORDS + HEADER.size - self._held
@@ -121,7 +124,7 @@ class Incoming:
             self._be_told()
 
     def _be_told(self) -> None:
-        """Wait for the rest of a long record as a whole: it comes in parts of 64 KiB at most."""
+        """Have the kernel wait for the whole rest of a long record, which comes in parts of 64 KiB at most."""
         needed = self._size - self._held if self._is_near and self._size > SHORT_RECORDS else 1
         if needed != self._told_at:
             self._told_at = needed

@@ -67,7 +67,7 @@ class Link:
         self._carrier: Carrier | None = None
         self._error: LinkError | None = None
         self._work_scheduled = False
-        # Runs while only what is not urgent waits to be sent.
+        # Runs while nothing but what is not urgent waits to be sent.
         self._delay: asyncio.TimerHandle | None = None
         self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
@@ -102,7 +102,7 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """A hole carries the link, or may.  After its end, what came whole may still be on its way to slow sinks."""
+        """A hole carries the link, or one may come.  Otherwise slow sinks may still be taking what came before."""
         return self._state in (State.WAITING, State.CARRIED)
 
     def open(self, end: End) -> int:
@@ -155,9 +155,9 @@ class Link:
             self._mux.announce(stream, size)
             self._schedule()
 
-    def ping(self) -> int:
-        """Ask the peer for a sign of life; the answer carries the value returned here."""
-        value = self._mux.ping(time.monotonic())
+    def ping(self, size: int = 0) -> int:
+        """Ask the peer for a sign of life; the answer carries the value returned here.  See Mux.ping."""
+        value = self._mux.ping(time.monotonic(), size)
         self._schedule()
         return value
 

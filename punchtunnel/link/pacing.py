@@ -1,29 +1,31 @@
 """How fast to send where small messages share the hole with a stream that fills it.
 
-    sender --> [ queue of the slowest line ] --> receiver
+    sender --> [ queue of the bottleneck ] --> receiver
                  every message waits behind
                  what bulk has put there
 
-A congestion control that goes by losses, as Linux's usual one, fills that
-queue before it slows down.  In front of a home's uplink it is as long as half
-a second, and what is lost when it is full comes a round trip later still.
+A congestion control that goes by losses, such as Linux's default one, fills
+that queue before it slows down.  In front of a home's uplink the queue is as
+long as half a second, and what is lost when it is full arrives a round trip
+later still.
 
-Rule 1: the queue is what the round trip has above the path's own.  While that
-        is not short, the hole is paced below what the line takes; while it
-        is, faster and faster.
-Rule 2: only while small messages share the hole.  Bulk alone takes what TCP
-        gives it, against everybody else's bulk too.
-Rule 3: a queue that somebody else fills gets no shorter by our holding back.
-        So bulk keeps half of what it had without a limit, and a queue that is
+Rule 1: the queuing delay is what the round trip has above the shortest one,
+        the path's own.  While it is above the target, the hole is paced below
+        what the bottleneck takes; while it is below, faster and faster.
+Rule 2: this is done only while small messages share the hole.  Bulk alone
+        takes what TCP gives it, in competition with all other bulk.
+Rule 3: a queue that other traffic fills gets no shorter when we hold back.
+        So bulk keeps half of what it had without a limit.  A queue that is
         too long for longer than our own would be is left alone for a while,
-        and for twice as long if it soon comes to that again.  A line that has
-        become slower may look the same, and is found out in that while.
+        and for twice as long if that soon happens again.  A bottleneck that
+        has become slower may look the same, and is found out in that while.
 Rule 4: a rate without a queue lowers nothing: it says how much was sent, not
         how much could be.
 
-The principle is LEDBAT's (RFC 6817: the delay tells of a queue before a loss
-does), with a rate instead of a window: SO_MAX_PACING_RATE is for every user,
-another congestion control only for those that the administrator has allowed.
+The principle is LEDBAT's (RFC 6817: a delay tells of a queue before a loss
+does), with a rate in place of a window: every user may set
+SO_MAX_PACING_RATE, but another congestion control only if the administrator
+has allowed it.
 
 Pure: numbers in, a number out.
 """
@@ -32,50 +34,52 @@ from __future__ import annotations
 
 from collections import deque
 
-# Seconds of queue that are short, and as a share of the path's own round trip: a
-# longer path varies more.
-SHORT = 0.015
-SHORT_SHARE = 1 / 8
-# By this share longer: too long.  Half of that counts for nothing, because our own
-# is on either side of what is short in turn.
+# The target: seconds of queuing delay, and more as a share of the path's own round
+# trip, because a longer path varies more.
+TARGET = 0.015
+TARGET_SHARE = 1 / 8
+# A delay that is above the target by this share is clearly too long.  Half of that
+# counts for nothing, because our own delay is above and below the target in turn.
 CLEARLY = 0.25
 # Seconds, and round trips, until a change of the rate shows in what is measured.
 SHORTEST_STEP = 0.2
 LONGEST_STEP = 2.0
 ROUND_TRIPS = 2.0
-# Steps in which a queue that is too long is to be short, and the smallest share of
-# the rate for that.
+# Steps in which a queue that is too long is to reach the target, and the smallest
+# share of the rate for that.
 DRAIN = 2.0
 SLOWEST = 0.75
-# The growth of a step while there is next to no queue, and the looks at a short one
-# after which it is as fast: the queue may be somebody else's.
+# The growth of a step while there is next to no queue, and the samples below the
+# target after which it is as fast: the queue may be that of other traffic.
 GROWTH = 0.1
-LOOKS_TO_GROWTH = 40
-# Looks of which the best tells what the line takes: one alone may have met a
+SAMPLES_TO_GROWTH = 40
+# Samples of which the best tells what the bottleneck takes: one alone may have met a
 # loss, or a radio that fell silent.
-LOOKS = 3
-# Of the limit.  Whoever reaches it would send more; below, it is the line that is
-# slow, or TCP.
+SAMPLES = 3
+# Share of the limit at which it is reached: the sender would send more.  Below, the
+# bottleneck is slow, or TCP.
 REACHED = 0.95
-# What is left of a look at which the limit was reached and the queue too long: the
-# line may be a little slower than it was.
+# Share of an estimate that is left after a sample at which the limit was reached and
+# the queue too long: the bottleneck may be a little slower than it was.
 FORGET = 0.95
-# Of what bulk had without a limit, and what is left of that a second later.
+# Share of what bulk had without a limit that it keeps, and share of that estimate that
+# is left a second later.
 FLOOR = 0.5
 FADE = 0.96
 # Bytes a second.  Slower, and the hole would not tell in time that it is not.
 LEAST = 64 * 1024.0
-# Seconds, and more for each second of queue, in which our own is short.
+# Seconds, and more for each second of queuing delay, in which our own queue reaches
+# the target.
 PATIENCE = 4.0
 PATIENCE_WITH_QUEUE = 6.0
 LONGEST_QUEUE = 2.0
-# Seconds until what was taken for somebody else's queue is tried again.
+# Seconds until what was taken for the queue of other traffic is tried again.
 RETRY = 5.0
 LONGEST_RETRY = 320.0
-# Looks in a row without strain after which earlier tries are forgotten, and the
-# seconds of strain that are none.
-CALM = 40
-NO_STRAIN = 1.0
+# Samples in a row without an excess after which earlier tries are forgotten, and the
+# seconds of excess that are none.
+CALM_SAMPLES = 40
+NO_EXCESS = 1.0
 
 
 class Pacer:
@@ -83,17 +87,17 @@ class Pacer:
 
     def __init__(self) -> None:
         self.limit: float | None = None
-        # What the line seemed to take, at the last looks.
-        self._line: deque[float] = deque(maxlen=LOOKS)
+        # What the bottleneck seemed to take, in the last samples.
+        self._capacity: deque[float] = deque(maxlen=SAMPLES)
         # What bulk had without a limit, or with one and a short queue.
-        self._free = 0.0
+        self._unlimited = 0.0
         # The shortest round trip that was seen.
-        self._own = float("inf")
-        self._looked_at = float("-inf")
-        # Looks in a row at a short queue.
-        self._short = 0
-        # Seconds for which the queue was too long, less those for which it was short; the most that there may be.
-        self._strain = self._patience = 0.0
+        self._base_delay = float("inf")
+        self._sampled_at = float("-inf")
+        # Samples in a row below the target.
+        self._below_target = 0
+        # Seconds for which the delay was above the target, less those for which it was below; the most that may be.
+        self._excess = self._patience = 0.0
         self._calm = 0
         self._retry = RETRY
         self._retry_at = float("-inf")
@@ -108,51 +112,51 @@ class Pacer:
             full: The hole takes no more at once.
             interactive: Small messages share it.
         """
-        self._own = min(self._own, round_trip)
-        holds = interactive and now >= self._retry_at
-        if not holds:
+        self._base_delay = min(self._base_delay, round_trip)
+        limits = interactive and now >= self._retry_at
+        if not limits:
             self.limit = None
         step = min(max(SHORTEST_STEP, ROUND_TRIPS * round_trip), LONGEST_STEP)
-        elapsed = now - self._looked_at
+        elapsed = now - self._sampled_at
         if full and rate and elapsed >= step:
-            self._looked_at = now
-            queue, short = round_trip - self._own, SHORT + self._own * SHORT_SHARE
-            self._look(rate, queue, short, elapsed)
-            if holds:
-                self._adjust(queue, short, step)
-                self._judge(now, queue, short, min(elapsed, LONGEST_STEP))
+            self._sampled_at = now
+            delay, target = round_trip - self._base_delay, TARGET + self._base_delay * TARGET_SHARE
+            self._sample(rate, delay, target, elapsed)
+            if limits:
+                self._adjust(delay, target, step)
+                self._judge(now, delay, target, min(elapsed, LONGEST_STEP))
 
-    def _look(self, rate: float, queue: float, short: float, elapsed: float) -> None:
-        """Take note of what the line takes."""
-        self._short = self._short + 1 if queue <= short else 0
+    def _sample(self, rate: float, delay: float, target: float, elapsed: float) -> None:
+        """Take note of what the bottleneck takes."""
+        self._below_target = self._below_target + 1 if delay <= target else 0
         if self.limit is None:
-            self._line.append(rate)
-            self._free = max(*self._line, self._free * FADE**elapsed)
+            self._capacity.append(rate)
+            self._unlimited = max(*self._capacity, self._unlimited * FADE**elapsed)
             return
         if rate >= self.limit * REACHED:
-            rate = max(rate, max(self._line) * (FORGET if queue > short * (1 + CLEARLY) else 1))
-        self._line.append(rate)
-        if self._short:
-            self._free = max(self._free, rate)
+            rate = max(rate, max(self._capacity) * (FORGET if delay > target * (1 + CLEARLY) else 1))
+        self._capacity.append(rate)
+        if self._below_target:
+            self._unlimited = max(self._unlimited, rate)
 
-    def _adjust(self, queue: float, short: float, step: float) -> None:
-        aim = max(self._line) * max(1 - (queue - short) / (DRAIN * step), SLOWEST)
-        if not self._short:
-            self.limit = max(aim, self._free * FLOOR, LEAST)
+    def _adjust(self, delay: float, target: float, step: float) -> None:
+        aim = max(self._capacity) * max(1 - (delay - target) / (DRAIN * step), SLOWEST)
+        if not self._below_target:
+            self.limit = max(aim, self._unlimited * FLOOR, LEAST)
         elif self.limit is not None:
-            haste = 1.0 if queue < short / 4 else min(self._short / LOOKS_TO_GROWTH, 1.0) ** 2
-            self.limit = max(aim, self.limit * (1 + GROWTH * haste))
+            gain = 1.0 if delay < target / 4 else min(self._below_target / SAMPLES_TO_GROWTH, 1.0) ** 2
+            self.limit = max(aim, self.limit * (1 + GROWTH * gain))
 
-    def _judge(self, now: float, queue: float, short: float, elapsed: float) -> None:
-        """Give up for a while if the queue is too long for longer than our own would be (rule 3)."""
-        share = min(max((queue / short - 1) / CLEARLY - 0.5, -1.0), 1.0)
-        patience = PATIENCE + PATIENCE_WITH_QUEUE * min(queue, LONGEST_QUEUE)
-        self._patience = max(self._patience, patience) if self._strain else patience
-        self._strain = max(self._strain + elapsed * share, 0.0)
-        self._calm = self._calm + 1 if self._strain < NO_STRAIN else 0
-        if self._calm >= CALM:
+    def _judge(self, now: float, delay: float, target: float, elapsed: float) -> None:
+        """Give up for a while if the delay is too long for longer than our own would be (rule 3)."""
+        share = min(max((delay / target - 1) / CLEARLY - 0.5, -1.0), 1.0)
+        patience = PATIENCE + PATIENCE_WITH_QUEUE * min(delay, LONGEST_QUEUE)
+        self._patience = max(self._patience, patience) if self._excess else patience
+        self._excess = max(self._excess + elapsed * share, 0.0)
+        self._calm = self._calm + 1 if self._excess < NO_EXCESS else 0
+        if self._calm >= CALM_SAMPLES:
             self._retry = RETRY
-        if self._strain > self._patience:
-            self.limit, self._strain = None, 0.0
+        if self._excess > self._patience:
+            self.limit, self._excess = None, 0.0
             self._retry_at = now + self._retry
             self._retry = min(2 * self._retry, LONGEST_RETRY)

@@ -129,7 +129,7 @@ class Sink:
         if fd is None or self._backlog.pieces or self.is_over:
             return None
         if way is None or (way.splicing is not splicing and not way.held):
-            way = self._spliced = splicing.way_to(fd)
+            way = self._spliced = SplicedSink(splicing, fd)
         return way if way.takes and way.splicing is splicing else None
 
     def close(self) -> None:

@@ -1,17 +1,17 @@
-"""Splicing: long frames of a plain carrier pass this process by, and only their headers are seen here.
+"""Splicing: the payload of long frames bypasses this process, which sees only their headers.
 
     source --splice--> [ pipe ] --splice--> hole      one pipe, for the frame that is being sent
     hole --splice--> [ pipe ] --splice--> sink        one for each stream that has something in it
 
-An optimization of plain carriers on Linux, and nothing else: without this
-file every byte is read and written, as on a sealed carrier.
+An optimization of plain carriers on Linux, and nothing else.  Without it
+every byte is read and written, as on a sealed carrier.
 
-Rule 1: the hole is read up to the end of a header and not further while long
-        frames come, so that their payload is still there to be spliced.
-Rule 2: the hole is left unread only for a moment, when a pipe is full.  A sink
-        that has not taken much of it by then is slow: until its pipe is empty,
-        what comes is read.
-        (A hole that stays unread would also be taken for dead: the peer's
+Rule 1: while long frames come, the hole is read up to the end of a header and
+        no further, so that the payload is still there to be spliced.
+Rule 2: when a pipe is full, the hole is left unread, but only for a moment.
+        A sink that has not taken much by then is slow: what comes for it is
+        read until its pipe is empty.
+        (A hole that stays unread would be taken for dead: the peer's
         TCP_USER_TIMEOUT counts a closed TCP window.)
 """
 
@@ -30,25 +30,29 @@ from punchtunnel.system.loop import Loop
 from punchtunnel.system.pipes import Pipe, Pool
 
 # A spliced frame nearly fills a pipe, because its header costs as many calls as its
-# payload.  A pipe of 1 MiB holds 256 pieces.  64 KiB that come out of TCP are 17 of
-# them, so 15 times as much fits, but for some that begin or end within a segment:
-# the rest of a longer frame would cost two calls more, at both ends of the hole.
+# payload.  A pipe of 1 MiB holds 256 pieces, and 64 KiB that come out of TCP are 17 of
+# them.  So 15 times 64 KiB fit, less what begins or ends within a segment.  The rest of
+# a longer frame would cost two calls more, at both ends of the hole.
 LONGEST_SPLICED_FRAME = 14 * 64 * 1024
 # Seconds for which the hole stays unread because a pipe is full.  A sink that was only
 # waiting for its time slice has taken much of it by then.
 PATIENCE = 0.005
-# Bytes that are much: 100 MiB/s, in that time.
+# Bytes that are much: 100 MiB/s for that time.
 ENOUGH = 512 * 1024
 
 
 class SplicedSink:
     """The way of long frames to one sink: a pipe, borrowed for as long as it holds something.
 
+    Args:
+        splicing: The carrier's.
+        fd: What to splice to.
+
     Attributes:
-        splicing: The carrier's, which lends the pipe.
+        splicing: What lends the pipe.
         held: Bytes in the pipe.
-        takes: Long frames may come this way; not to a sink that is slow, or refuses.
-        is_refused: The sink cannot be spliced to: `read` what is held.
+        takes: Long frames may come this way: the sink is not slow, and can be spliced to.
+        is_refused: The sink cannot be spliced to; `read` what is held.
     """
 
     def __init__(self, splicing: Splicing, fd: int) -> None:
@@ -63,15 +67,15 @@ class SplicedSink:
 
     @property
     def keeps_pace(self) -> bool:
-        """Of what the pipe held when there was no more room, the sink has taken much: half of it, or ENOUGH."""
+        """The sink has taken much of what the full pipe held: half of it, or ENOUGH."""
         return self.held <= self._held_full - min(self._held_full // 2, ENOUGH)
 
     def fill(self, hole: int, limit: int) -> int | None:
         """Splice up to `limit` bytes from the hole into the pipe; `drain` moves them on.
 
         Returns:
-            The bytes moved; 0 at EOF, or if no pipe can be had: reading will
-            tell.  None: nothing there, or no room, and then bytes are `held`.
+            The bytes moved; 0 at EOF, or if there is no pipe: reading will
+            tell.  None: nothing is there, or no room; then bytes are `held`.
 
         Raises:
             OSError: The hole is broken, or cannot be spliced from.
@@ -186,22 +190,6 @@ class Splicing:
         self.pipe.close()
         self.pool.close()
 
-    # ---- to the hole
-
-    def load(self, source: int, limit: int) -> int | None:
-        """Splice up to `limit` bytes of payload from a source into `pipe`; 0 at EOF, None: nothing there.
-
-        Raises:
-            OSError: The source is broken, or cannot be spliced from.
-        """
-        return self.pipe.fill(source, limit)
-
-    # ---- from the hole
-
-    def way_to(self, sink: int) -> SplicedSink:
-        """Return a way to a sink."""
-        return SplicedSink(self, sink)
-
     def receive(self, way: SplicedSink, missing: int) -> int | None:
         """Splice up to `missing` bytes of payload from the hole to a sink.
 
@@ -235,11 +223,11 @@ class Splicing:
         self._missing = missing
         if self.is_bulk:
             return min(missing + HEADER.size, RECEIVE_SIZE)
-        # More at once might go on for ever past the beginnings of long frames.
+        # Longer reads might pass the beginning of every long frame.
         return min(max(missing, 2 * BULK), RECEIVE_SIZE)
 
     def has_read(self, missing: int) -> None:
-        """Take note that the hole was read up to `read_limit`, and that `missing` bytes of a payload come now."""
+        """Take note that the hole was read up to `read_limit`, and that `missing` bytes of a payload come next."""
         self.is_bulk = missing >= BULK or (self._missing > 0 and not missing)
 
     def has_room(self, way: SplicedSink) -> None:

@@ -102,7 +102,7 @@ class Mux(Generic[S]):
         self._their_last = 0
         self._pings: dict[int, float] = {}
         self._ping_count = 0
-        # Whose payload comes next; None: nobody's, it is skipped.
+        # The stream whose payload comes next; None: it is skipped.
         self._receiving: S | None = None
         # That payload is the stream's last: FIN counts once it is complete.
         self._is_last = False
@@ -170,7 +170,7 @@ class Mux(Generic[S]):
         if stream.finished_there:
             self._forget_if_done(stream)
         elif is_due:
-            credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
+            credit = self._memory.give_back(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
     def release(self, stream: S) -> None:
@@ -179,8 +179,14 @@ class Mux(Generic[S]):
         if not stream.gone:
             self._forget_if_done(stream)
 
-    def ping(self, now: float) -> int:
-        """Ask the peer for a sign of life; the answer is a Pong with the value returned here."""
+    def ping(self, now: float, size: int = 0) -> int:
+        """Ask the peer for a sign of life; the answer is a Pong with the value returned here.
+
+        Before it go at least `size` bytes of pings without a value.  As many bytes come back
+        before the answer, which so tells that long packets get through in both directions.
+        """
+        for _ in range(-(-size // HEADER.size)):
+            self._send(PING, SYN, 0, 0)
         self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
         self._pings[self._ping_count] = now
         if len(self._pings) > MAX_PINGS:

@@ -67,6 +67,10 @@ class Listeners:
     def __len__(self) -> int:
         return len(self._listeners)
 
+    def ports(self) -> list[FamilyPort]:
+        """Return what is listened on."""
+        return list(self._listeners)
+
     def open(self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool) -> None:
         """Make sure that this process, and no other user of the machine, listens on a port.
 
@@ -125,12 +129,13 @@ class Listeners:
         name, host = tcp.name_of(remote), str(remote[0]).partition("%")[0]
         # Each interface has its own fe80::1.
         scope = remote[3] if len(remote) == 4 else 0
-        welcome = listener.pair or self._open_to_all
-        if not welcome and all((address.host, address.scope) != (host, scope) for address in self.addresses):
-            self._counts.foreign += 1
+        is_peer = listener.pair or any((address.host, address.scope) == (host, scope) for address in self.addresses)
+        scheduled = listener.pair or remote[1] == listener.port
+        if not (is_peer or self._open_to_all):
+            self._counts.foreign[host] += 1
+            self._counts.foreign_punches[host] += scheduled
             self._report(events.ForeignDial(remote=name))
             tcp.close_with_reset(sock)
             return
-        scheduled = listener.pair or remote[1] == listener.port
-        self._counts.rewritten += not scheduled
+        self._counts.rewritten += is_peer and not scheduled
         self._on_open(Connection(sock, name, host, scheduled))

@@ -15,6 +15,11 @@ from punchtunnel.system import tcp
 
 # Routers answer with RST or not at all; a listener's queue never needs more.
 BACKLOG = 16
+# Bytes of a segment, options included: what the smallest MTU that IPv6 allows has room
+# for (RFC 8200 §5: 1280, less 40 and 20 of headers).  Where a router drops longer packets
+# without telling (an MTU black hole), a hole would open and carry nothing.  QUIC begins with
+# packets of 1200 bytes for that reason (RFC 9000 §14.1).
+LONGEST_SEGMENT = 1220
 
 
 def listening_socket(family: socket.AddressFamily, host: str | None, port: int, *, shared: bool) -> socket.socket:
@@ -31,6 +36,8 @@ def listening_socket(family: socket.AddressFamily, host: str | None, port: int, 
     """
     sock = _new_socket(family)
     try:
+        if shared:
+            tcp.limit_segments(sock, LONGEST_SEGMENT)
         sock.bind(sockaddr(family, host, port))
         sock.listen(BACKLOG)
     except OSError:
@@ -42,8 +49,14 @@ def listening_socket(family: socket.AddressFamily, host: str | None, port: int, 
     return sock
 
 
-def dialling_socket(family: socket.AddressFamily, host: str | None, port: int) -> socket.socket:
+def dialling_socket(family: socket.AddressFamily, host: str | None, port: int, *, local: bool = False) -> socket.socket:
     """Return a socket that dials from a port of ours, which other sockets of this user may have too.
+
+    Args:
+        family: AF_INET or AF_INET6.
+        host: Literal address of this machine, or None for any.
+        port: Its number.
+        local: It dials this machine: no router is on the way.
 
     Raises:
         OSError: As `listening_socket`.
@@ -51,6 +64,8 @@ def dialling_socket(family: socket.AddressFamily, host: str | None, port: int) -
     sock = _new_socket(family)
     try:
         tcp.share_port(sock)
+        if not local:
+            tcp.limit_segments(sock, LONGEST_SEGMENT)
         sock.bind(sockaddr(family, host, port))
     except OSError:
         sock.close()

@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import random
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
-from punchtunnel.errors import NoHoleError, RejectedError, UsageError
+from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import Agreement, readable
 from punchtunnel.protocol.election import Election
@@ -33,7 +34,8 @@ from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
-from punchtunnel.punching.resolver import REFRESH, Answer, Resolver
+from punchtunnel.punching.resolver import Answer, LookUps, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -113,7 +115,8 @@ class Puncher:
         self._monotonic = monotonic
         self._report = report
         self._signals = signals
-        self._started = self._resolved = monotonic()
+        self._rations = rations
+        self._started = monotonic()
         self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
         self._addresses: tuple[Address, ...] = ()
@@ -123,7 +126,7 @@ class Puncher:
 
         counts = self._counts = Counts()
         selector = self._selector = selectors.DefaultSelector()
-        callers = self._callers = Callers()
+        callers = self._callers = Callers(words.peers_text(settings.peers))
         self._warmup = Warmup(self._agree if settings.sealed else None, meanwhile, self._has_time)
         # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
@@ -135,13 +138,17 @@ class Puncher:
         )
         # Some carriers send traffic out of another address than the one that is
         # known, so a peer that proves the secret may come from anywhere.
-        listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
+        listeners = self._listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
         strategy = ScheduledPorts(settings.channel, rng, self._started)
         self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
         self._resolver = Resolver(settings.peers, settings.family, settings.bind)
+        self._look_ups = LookUps()
+        self._rota = Rota()
+        # Of how many addresses it was told that some are left out.
+        self._left_out = 0
         self._helpers: list[Helper[object]] = []
 
     # ---- the loop
@@ -151,9 +158,13 @@ class Puncher:
         if self._signals is not None:
             self._selector.register(self._signals, selectors.EVENT_READ, self._check_signals)
         self._employ(self._resolver, self._on_resolved)
-        self._use(self._resolver.literals())
+        literals = self._resolver.literals()
+        self._use(literals)
         if self._resolver.has_names:
-            self._resolver.start()
+            self._look_up()
+        elif literals.failed:
+            # With -k: their interface may come.
+            self._look_ups.answered(self._started, failed=True)
         deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
         while (winner := self._nomination.winner) is None:
             self._check_signals()
@@ -192,21 +203,24 @@ class Puncher:
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         if self._resolver.has_names:
-            self._resolved = self._monotonic()
-            self._resolver.start()
+            self._look_up()
 
     def _no_hole(self) -> NoHoleError | RejectedError:
         if self._nomination.rejection is not None:
             return self._nomination.rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
-        peers, wait, fates = self._settings.peers, self._settings.wait, self._dialler.fates()
-        return NoHoleError(diagnosis.why_no_hole(peers, wait, self._counts, fates))
+        settings = self._settings
+        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.checked)
+        families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
+        wait = round(settings.wait + settings.spent, 1)
+        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))
 
     def close(self) -> None:
         """Close everything but the winner."""
         self._closed = True
         self._nomination.close()
+        self._tell_guesses()
         self._dialler.close()
         for helper in self._helpers:
             helper.close()
@@ -222,35 +236,53 @@ class Puncher:
 
     def _on_resolved(self, answer: Answer) -> None:
         self._use(answer)
-        self._resolved = self._monotonic()
+        self._look_ups.answered(self._monotonic(), failed=bool(answer.failed))
+
+    def _look_up(self) -> None:
+        """Begin a look-up; where no thread is to be had, known addresses are good enough for the moment."""
+        try:
+            self._resolver.start()
+        except LocalError as error:
+            if not self._addresses:
+                raise
+            self._on_resolved(Answer(failed=(str(error),), lasting=False))
 
     def _use(self, answer: Answer) -> None:
         """Punch towards these addresses from now on."""
-        self._failed = answer.failed
+        told, self._failed = self._failed, answer.failed
         for reason in answer.failed:
             self._report(events.Unresolved(reason=reason))
-        if not answer.addresses:
+        if not (answer.addresses or self._addresses or self._settings.keep):
             # As long as the resolver has said nothing, nothing is final.
             asked = answer.failed or not self._resolver.has_names
-            if asked and answer.lasting and not self._addresses:
+            if asked and answer.lasting:
                 raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
+        for reason in answer.failed:
+            if reason not in told:
+                self._report(events.LookingUpAgain(reason=reason))
+        if not answer.addresses:
             return
-        self._addresses = self._callers.addresses = answer.after(self._addresses)
+        found = answer.after(self._addresses)
+        if len(found) > MAX_ADDRESSES and self._left_out != len(found):
+            self._left_out = len(found)
+            self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
+        self._addresses = self._callers.addresses = self._listeners.addresses = found[:MAX_ADDRESSES]
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:
         """Once a second: look at the clock, and at the names' addresses when they are old."""
         self._planned = now
+        self._tell_guesses()
         self._nomination.retry()
         if self._nomination.winner is not None:
             return
-        if self._resolver.has_names and now - self._resolved >= REFRESH:
-            self._resolved = now
-            self._resolver.start()
+        if self._look_ups.take_due(now):
+            self._look_up()
         if not self._addresses:
             return
         wall = self._clock() + self._settings.clock_offset
-        self._dialler.plan(self._addresses, wall)
+        dialled = self._rota.dialled(self._addresses, now, busy=bool(self._callers.connections))
+        self._dialler.plan(dialled, wall)
         if (buckets := schedule.current_buckets(wall)) != self._buckets:
             self._buckets = buckets
             ports = self._dialler.ports
@@ -258,6 +290,10 @@ class Puncher:
             self._report(events.Punching(peer=peer, port_count=len(ports), ports=ports))
 
     # ---- connections
+
+    def _tell_guesses(self) -> None:
+        if (guesses := self._rations.take_untold()) is not None:
+            self._report(events.Guessed(remote=guesses.place, count=guesses.failed))
 
     def _on_open(self, connection: Connection) -> None:
         if not self._has_nonce:
@@ -284,7 +320,9 @@ class Puncher:
                 dials=self._counts.dials,
             )
         )
-        if hole.keys is not None:
-            self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
-            if not self._settings.proves:
-                self._report(events.Unauthenticated())
+        if hole.keys is None:
+            self._report(events.Unsealed())
+            return
+        self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
+        if not self._settings.proves:
+            self._report(events.Unauthenticated())

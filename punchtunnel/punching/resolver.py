@@ -2,7 +2,8 @@
 
 Literals are answered at once.  Names are looked up in a thread, again every
 REFRESH seconds: a home router's address changes, and a service waits for
-months.  `getaddrinfo` can block for half a minute and cannot be interrupted,
+months.  After a failure they are looked up again within seconds (LookUps): a
+name server may be away for a moment, as at boot.  `getaddrinfo` can block for half a minute and cannot be interrupted,
 so the loop that dials never calls it; `fileno()` turns readable when there is
 something to `take()`.
 """
@@ -18,15 +19,19 @@ from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
+from punchtunnel.errors import LocalError
+from punchtunnel.punching.rota import likely_first
 from punchtunnel.system.addresses import LOOPBACK, Address, is_own
 from punchtunnel.words import peer as peer_words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
 # services hand out in practice.
 REFRESH = 60.0
-# Every address costs a dial a port; a name with more is not one machine.
-MAX_ADDRESSES = 8
-
+# Seconds from the first answer of a punch to the next look-up; each further answer doubles it,
+# up to REFRESH.  A punch often begins because the peer's address has changed, and its name follows.
+FIRST_REFRESH = 5.0
+# Seconds from the first failure of a look-up to the next one; each further failure doubles it, up to REFRESH.
+FIRST_PAUSE = 1.0
 # Answers of a resolver that will be the same in a minute; anything else is its trouble.
 _LASTING = {
     getattr(socket, name)
@@ -53,7 +58,30 @@ class Answer(NamedTuple):
         # A name that fails for the moment keeps the addresses that it had.
         found = dict.fromkeys((*self.addresses, *(before if self.failed else ())))
         foreign = tuple(address for address in found if not address.own)
-        return (foreign or tuple(found))[:MAX_ADDRESSES]
+        return likely_first(foreign or tuple(found))
+
+
+class LookUps:
+    """When names are looked up again: pure, each time is an argument in seconds."""
+
+    def __init__(self) -> None:
+        self._failures = self._answers = 0
+        self._due = float("inf")
+
+    def answered(self, now: float, *, failed: bool) -> None:
+        """Take note of an answer; `failed`: some PEER has no address."""
+        self._failures = self._failures + 1 if failed else 0
+        self._answers += 1
+        # Beyond that it is REFRESH anyway, and no float would hold it.
+        doublings = min((self._failures or self._answers) - 1, 10)
+        self._due = now + min(REFRESH, (FIRST_PAUSE if failed else FIRST_REFRESH) * 2**doublings)
+
+    def take_due(self, now: float) -> bool:
+        """Tell once whether the next look-up is due: then the next answer decides when another one is."""
+        if now < self._due:
+            return False
+        self._due = float("inf")
+        return True
 
 
 class Resolver:
@@ -94,10 +122,19 @@ class Resolver:
         return self._resolve([peer for peer in self._peers if is_literal(peer)])
 
     def start(self) -> None:
-        """Begin a look-up of everything, unless one is under way."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
-            self._thread.start()
+        """Begin a look-up of everything, unless one is under way.
+
+        Raises:
+            LocalError: The system refuses another thread.
+        """
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="resolver", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise LocalError(words.NO_THREAD) from error
+        self._thread = thread
 
     def take(self) -> Answer:
         """Return the answer of the look-up that made `fileno` readable."""
@@ -135,7 +172,7 @@ class Resolver:
                 lasting = lasting and error.errno in _LASTING
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
-        return Answer(tuple(found)[:MAX_ADDRESSES], tuple(failed), lasting)
+        return Answer(tuple(found), tuple(failed), lasting)
 
     def _address(self, family: int, sockaddr: tuple[object, ...]) -> Address:
         host = str(sockaddr[0]).partition("%")[0]

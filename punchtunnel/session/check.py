@@ -1,4 +1,8 @@
-"""-z: a few pings through the hole, one after another, and how long their answers took."""
+"""-z: a few pings through the hole, one after another, and how long their answers took.
+
+The first one, which does not count, follows a full packet in each direction: where the way swallows
+long packets, it is never answered.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from punchtunnel.system.loop import Timers
 # ping goes before them and does not count: a peer that is still starting answers late.
 PINGS = 10
 PING_EVERY = 0.1
+# Bytes: more than a segment has room for where a router is on the way (ports.LONGEST_SEGMENT).
+FULL_PACKET = 1400
 
 
 class Check:
@@ -19,14 +25,16 @@ class Check:
     Args:
         ping: Sends one ping.
         timers: Those of the session.
+        tell: Called once, with what was found.
 
     Attributes:
         found: None until all pings are answered.
     """
 
-    def __init__(self, ping: Callable[[], object], timers: Timers) -> None:
+    def __init__(self, ping: Callable[[], object], timers: Timers, tell: Callable[[RoundTrips], object]) -> None:
         self._ping = ping
         self._timers = timers
+        self._tell = tell
         self._seconds: list[float] = []
         self.found: RoundTrips | None = None
 
@@ -37,3 +45,4 @@ class Check:
             self._timers.later("ping", PING_EVERY, self._ping)
         else:
             self.found = RoundTrips.of(self._seconds[1:])
+            self._tell(self.found)

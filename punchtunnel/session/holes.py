@@ -24,7 +24,7 @@ from punchtunnel.system.signals import Wake
 
 # After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
-# Seconds before a rejected peer, or a name that was not found, is tried again.
+# Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
 
 
@@ -32,10 +32,9 @@ class Holes:
     """Punches once for each hole that is wanted.
 
     Args:
-        settings: How to punch.
+        settings: How to punch; with `keep` again when a session, or its hole, has ended.
         signals: What may end the wait.
         report: Where events go.
-        keep: -k: punch again when a session, or its hole, has ended.
         rations: The tries at the secret that strangers have left; by default counted by this object alone.
         meanwhile: Called in a thread once the first SYNs are under way.
         monotonic: Any steady time in seconds.
@@ -47,7 +46,6 @@ class Holes:
         signals: Wake,
         report: events.Report = events.unreported,
         *,
-        keep: bool = False,
         rations: Rations | None = None,
         meanwhile: Callable[[], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -55,7 +53,6 @@ class Holes:
         self._settings = self._current = settings
         self._signals = signals
         self._report = report
-        self._keep = keep
         self._rations = rations or Rations(monotonic)
         self._meanwhile = meanwhile
         self._monotonic = monotonic
@@ -74,13 +71,16 @@ class Holes:
         if self._is_refused:
             self._signals.sleep(REJECTION_PAUSE)
         while True:
+            began = self._monotonic()
             try:
                 hole = self._open()
             except (RejectedError, UsageError, LocalError) as error:
                 if not self._may_pass(error):
                     raise
                 self._report(events.PunchingAgain(str(error)))
-                self._signals.sleep(REJECTION_PAUSE)
+                # A punch that was long has not failed in a hurry: no moment without a listener.
+                if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
+                    self._signals.sleep(pause)
             else:
                 self._has_met = True
                 return hole
@@ -101,12 +101,14 @@ class Holes:
         """Take in how the session of a hole has ended; True if `next` is to give another hole."""
         if outcome.status in FINAL:
             return False
-        if Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits:
+        checked = Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits
+        if checked or not outcome.met:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
-            self._current = self._settings.after(self._monotonic() - self._began)
-            self._report(events.Checked(hole.remote))
+            went_well = checked and outcome.status == Exit.OK
+            self._current = self._settings.after(self._monotonic() - self._began, checked=went_well)
+            self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
-        if not self._keep:
+        if not self._settings.keep:
             return False
         self._is_refused = outcome.status == Exit.LOCAL
         self._report(events.PunchingAgain(outcome.reason or words.SESSION_OVER))
@@ -116,8 +118,9 @@ class Holes:
     def _may_pass(self, error: RejectedError | UsageError | LocalError) -> bool:
         """Tell whether an error may pass, so that a service (-k) punches again.
 
-        A peer that is set up wrongly may be mended.  A name or an address of
-        this machine that is gone may come back, if it was there before: what
-        was wrong from the start ends the service.
+        A peer that is set up wrongly may be mended.  An address of this
+        machine that is gone may come back, if it was there before: what was
+        wrong from the start ends the service.  (Names are looked up again
+        within a punch.)
         """
-        return self._keep and (isinstance(error, RejectedError) or self._has_met)
+        return self._settings.keep and (isinstance(error, RejectedError) or self._has_met)

@@ -177,9 +177,14 @@ class Stdio(Ends):
         return LinkError(words.cannot(words.READ_STDIN if broken.reading else words.WRITE_STDOUT, broken.error))
 
     def _make_end(self) -> StdioEnd:
-        self._end = end = _StdioEnd(self._stdin, self._stdout, discard=self._discard, keep_open=self._keep_open)
+        self._end = end = _StdioEnd(
+            self._stdin, self._stdout, discard=self._discard, keep_open=self._keep_open, unreadable=self._say_unreadable
+        )
         end.before_output = self._before_output
         return end
+
+    def _say_unreadable(self, error: OSError) -> None:
+        self._host.report(events.StdinUnreadable(system_reason(error)))
 
     def _after_joining(self, number: int) -> None:
         host = self._host

@@ -34,20 +34,21 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
-from punchtunnel.session.check import Check
-from punchtunnel.session.outcome import Outcome
+from punchtunnel.session import silence
+from punchtunnel.session.check import FULL_PACKET, Check
+from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.silence import Silence
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
 
-# Seconds.  A side that has sent or heard nothing for HEARTBEAT sends a ping.  A peer
-# that does the same and is not heard for DEAD_AFTER is gone.
-HEARTBEAT = 15.0
-DEAD_AFTER = 40.0
+# Seconds.
 TICK = 2.0
 SHORTEST_TICK = 0.1
-# Seconds, once both sides have said goodbye, for the answer to our last ping or the peer's close.
+# Seconds for the answer to our last ping, or the peer's close, once both sides have said goodbye or this one failed.
 GOODBYE_TIMEOUT = 3.0
+# Seconds for a peer's first word on the link: its process may be slow to begin.
+MEETING_TIMEOUT = 15.0
 STOP_TIMEOUT = 1.0
 # Seconds for a sign of life that SIGHUP has asked for: several round trips of the
 # longest paths, with a loss.
@@ -97,28 +98,46 @@ class Session:
         self._parting = Parting(hole.leads)
         # No stream is opened: one of the two sides only checks the path (-z).
         self._is_checked = plan.check or Trait.CHECK in hole.traits
-        self._check = Check(self.link.ping, self.timers) if plan.check else None
+        self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None
+        self._is_certain, self._met = hole.is_certain, False
         # Some bytes of this session were not delivered.
         self._cut = False
         self._stopped: Exit | None = None
         self._failure: PunchtunnelError | None = None
         self._quiet_status: Exit | None = None
-        self._began = self._last_tick = time.monotonic()
+        self._silence = Silence(self._carrier, self.link.ping, self.timers.later, self._die)
+        self._began = time.monotonic()
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
-        """Begin: the role opens its first stream, or accepts clients."""
-        if not self._is_checked:
-            self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
+        """Take over the hole; the role begins when the peer is known to be on it, too."""
         self.link.attach(self._carrier, unread)
+        if self._is_certain:
+            self._meet()
+        else:
+            self.timers.later("meeting", MEETING_TIMEOUT, self._judge_meeting)
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
-        else:
-            self._ends.begin()
-        self.link.ping()
+        self.link.ping(FULL_PACKET if self._check else 0)
         self.timers.later("tick", TICK, self._tick)
+
+    def _meet(self) -> None:
+        """Begin: the role opens its first stream, or accepts clients.  Whatever was begun before could be lost."""
+        if self._met or self.ended.done():
+            return
+        self._met = True
+        if not self._is_checked:
+            self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
+            self._ends.begin()
         if self._plan.traffic_every:
             self._tell_traffic()
+
+    def _judge_meeting(self) -> None:
+        # An answer to a long packet may be missing where short ones come.
+        if self._carrier.heard_at > self._began:
+            self._meet()
+        elif not self._met:
+            self._finish()
 
     # ---- what its owner may ask for
 
@@ -149,14 +168,7 @@ class Session:
     def probe(self) -> None:
         """Ask the peer for a sign of life, and end the session if none comes soon, so that -k punches again."""
         self.report(events.TryingNow(words.PROBE_LINK))
-        self.link.ping()
-        asked = time.monotonic()
-
-        def judge() -> None:
-            if self._carrier.heard_at < asked:
-                self._die(time.monotonic())
-
-        self.timers.later("probe", PROBE_TIMEOUT, judge)
+        self._silence.expect(PROBE_TIMEOUT)
 
     def broke(self, error: BaseException) -> None:
         """End with the traceback of a bug: going on with half a state would hang the session."""
@@ -207,6 +219,8 @@ class Session:
 
     def stream_opened(self, number: int) -> None:
         """Let the role join the peer's stream, unless this side is about to end or already has its only stream."""
+        if not self._met:
+            self._meet()
         if self._is_checked or self._parting.state is not State.OPEN:
             self.link.refuse(number, Reason.CLOSING)
         elif self.is_single and self._only is not None:
@@ -260,6 +274,7 @@ class Session:
 
     def gone_away(self, code: int) -> None:
         """The peer has said goodbye: this side does too, as soon as no stream and no measurement is left."""
+        self._meet()
         if not self._parting.hear(code):
             return
         if code == Goodbye.CUT:
@@ -274,11 +289,12 @@ class Session:
 
     def ponged(self, value: int, rtt: float) -> None:
         """A ping was answered; if it followed our goodbye, the answer proves that the goodbye was read."""
+        self._meet()
         self.report(events.RoundTrip(rtt))
         self._parting.pong(value)
         self._part()
         if self._is_measuring and self._check is not None:
-            self._measure(self._check, rtt)
+            self._check.pong(rtt)
 
     def link_ended(self, error: LinkError | None) -> None:
         """The hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
@@ -287,23 +303,19 @@ class Session:
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
         if unsaid or isinstance(error, PeerError):
-            self._fail(error or LinkError(words.LINK_CUT))
+            self._fail(self._silence.why(error or LinkError(words.LINK_CUT)))
         self._finish()
 
     @property
     def _is_measuring(self) -> bool:
         return self._check is not None and self._check.found is None
 
-    def _measure(self, check: Check, rtt: float) -> None:
-        """Take in one round trip of -z; say goodbye when there are enough."""
-        check.pong(rtt)
-        if (found := check.found) is not None:
-            self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
-            self._say_goodbye()
+    def _measured(self, found: RoundTrips) -> None:
+        self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
+        self._say_goodbye()
 
     def _give_up_checking(self) -> None:
-        self._fail(LinkError(words.dead_link(CHECK_LIMIT)))
-        self._finish()
+        self._die(self._silence.why())
 
     def _cut_all(self) -> None:
         """Cut the streams that are still open, and tell the peer so in the goodbye."""
@@ -322,7 +334,10 @@ class Session:
     def _part(self) -> None:
         if self._parting.may_close:
             self._finish()
-        elif self._parting.state is State.PARTED and "goodbye" not in self.timers:
+            return
+        # A peer that never says goodbye does not keep a side whose failure is decided.
+        failed = self._failure is not None or self._quiet_status is not None
+        if (self._parting.state is State.PARTED or (failed and self._parting.said)) and "goodbye" not in self.timers:
             self.timers.later("goodbye", GOODBYE_TIMEOUT, self._finish)
 
     def _fail(self, error: PunchtunnelError) -> None:
@@ -333,16 +348,14 @@ class Session:
     def _finish(self) -> None:
         if self.ended.done():
             return
-        status, reason = Exit.OK, ""
-        if self._stopped is not None:
-            status = self._stopped
-        elif self._quiet_status is not None:
-            status = self._quiet_status
-        elif self._failure is not None:
-            status, reason = self._failure.status, str(self._failure)
+        failure = self._failure if self._met else LinkError(words.NEVER_MET)
+        status, reason = self._stopped or self._quiet_status or Exit.OK, ""
+        if status is Exit.OK and failure is not None:
+            status, reason = failure.status, str(failure)
         elapsed = time.monotonic() - self._began
         self.report(events.LinkEnded(reason, elapsed, self.link.bytes_in, self.link.bytes_out))
-        self.ended.set_result(Outcome(status, reason, None if self._check is None else self._check.found))
+        found = None if self._check is None else self._check.found
+        self.ended.set_result(Outcome(status, reason, found, self._met))
 
     # ---- time
 
@@ -356,16 +369,15 @@ class Session:
         idle = 0.0 if self._is_checked else self._plan.idle
         self.timers.later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
         now = time.monotonic()
-        if now - self._last_tick > 3 * TICK:
-            # This process was stopped; what has arrived since then is not read yet.
+        if has_slept := self._silence.has_slept(3 * TICK):
+            # What has arrived since then is not read yet.
             self._carrier.heard_at = self.link.payload_at = now
-        self._last_tick = now
         if not self.link.is_open:
             self._hurry_the_rest(now)
-        elif now - self._carrier.heard_at >= DEAD_AFTER:
-            self._die(now)
-        elif now - self._carrier.said_at >= HEARTBEAT or now - self._carrier.heard_at >= HEARTBEAT:
-            self.link.ping()
+        elif has_slept:
+            self._silence.expect(silence.WAKE_TIMEOUT)
+        else:
+            self._silence.look()
         if idle and now - self.link.payload_at >= idle and not self._parting.said:
             if self.link.stream_count or (self.is_single and self._only is None):
                 self._fail(LinkError(words.idle_link(idle)))
@@ -376,11 +388,12 @@ class Session:
 
         With stdio there are no others, so the reader of a pipe may take its time.
         """
-        if not self.is_single and now - self.link.payload_at >= DEAD_AFTER:
-            self._fail(LinkError(words.unread_rest(DEAD_AFTER)))
+        if not self.is_single and now - self.link.payload_at >= silence.DEAD_AFTER:
+            self._fail(LinkError(words.unread_rest(silence.DEAD_AFTER)))
             self._cut_all()
 
-    def _die(self, now: float) -> None:
-        """End the session with a lost link: the peer was silent for too long."""
-        self._fail(LinkError(words.dead_link(now - self._carrier.heard_at)))
-        self._finish()
+    def _die(self, error: LinkError) -> None:
+        """End the session with a lost link."""
+        if self.link.is_open:
+            self._fail(error)
+            self._finish()

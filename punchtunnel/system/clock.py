@@ -1,4 +1,4 @@
-"""What this machine knows about its own clock; nothing is sent.
+"""What this machine knows about its own clocks; nothing is sent.
 
 A time daemon (chrony, ntpd, timesyncd) tells the kernel that the clock is
 synchronised, and how wrong it may be.  The kernel adds 0.5 ms to that every
@@ -8,11 +8,19 @@ second until it is told again (adjtimex(2)).
 from __future__ import annotations
 
 import sys
+import time
 
+# Linux has a clock that goes on in suspend; those of macOS and the BSDs stand still or do so anyway.
+_WITH_SLEEP: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # linux/timex.h
 _STA_UNSYNC = 0x40
 # At least the size of struct timex on every architecture.
 _TIMEX_SIZE = 512
+
+
+def with_sleep() -> float:
+    """Return steady seconds that go on while this machine is suspended, where the system has such a clock."""
+    return time.clock_gettime(_WITH_SLEEP)
 
 
 def synchronised() -> bool | None:

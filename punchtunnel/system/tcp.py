@@ -19,6 +19,7 @@ from punchtunnel.address import join_host_port
 _IP_MINTTL = 21
 _IPV6_MINHOPCOUNT = 73
 _TCP_RTO_MAX_MS = 44
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 # linux/tcp.h: struct tcp_info begins with the state and has the smoothed round
 # trip, in microseconds, at this offset.
 _TCP_INFO_SIZE = 104
@@ -27,9 +28,19 @@ _TCP_INFO_RTT = 68
 # those copies have left this machine and are not acknowledged.
 _TCP_INFO_RETRANSMITS = 2
 _TCP_INFO_RETRANS = 36
-# In the same structure since Linux 4.9: segments received, segments with data sent,
-# and the bytes a second that arrived lately.
+# In the same structure: options in use, the segment size, and milliseconds since
+# anything came from the peer's kernel.
+_TCP_INFO_OPTIONS = 5
+_TCP_INFO_SND_MSS = 16
+_TCP_INFO_LAST_ACK_RECV = 56
+_TIMESTAMPS = 1
+_TIMESTAMPS_SIZE = 12
+# Of IP and TCP, without options.
+_IPV4_HEADERS, _IPV6_HEADERS = 40, 60
+# In the same structure since Linux 4.9: bytes acknowledged, segments received, segments
+# with data sent, and the bytes a second that arrived lately.
 _TCP_INFO_PROGRESS_SIZE = 168
+_TCP_INFO_BYTES_ACKED = 120
 _TCP_INFO_SEGMENTS_IN = 140
 _TCP_INFO_DATA_SEGMENTS_OUT = 156
 _TCP_INFO_DELIVERY_RATE = 160
@@ -96,6 +107,22 @@ def keep_urgent_bytes(sock: socket.socket) -> None:
     """Leave the byte that is marked as urgent in its place among the others (RFC 6093 §6)."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def limit_segments(sock: socket.socket, size: int) -> None:
+    """Exchange segments of at most `size` bytes, options included, in both directions.
+
+    Has an effect before `connect` and `listen` only: the number goes into the SYN,
+    so that the peer's kernel obeys it too.
+    """
+    _set_tcp(sock, "TCP_MAXSEG", size)
+
+
+def let_fragment(sock: socket.socket) -> None:
+    """Let routers cut packets that are too long for them, on Linux with IPv4: the kernel sends no DF from now on."""
+    if sys.platform == "linux" and _family(sock) == socket.AF_INET:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
 
 
 def limit_silence(sock: socket.socket, seconds: float) -> None:
@@ -244,6 +271,40 @@ def progress(sock: socket.socket) -> Progress | None:
             (went,) = struct.unpack_from("=I", info, _TCP_INFO_DATA_SEGMENTS_OUT)
             (rate,) = struct.unpack_from("=Q", info, _TCP_INFO_DELIVERY_RATE)
             return Progress(microseconds / 1e6, float(rate), min(came, went))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the kernel knows of a connection whose segments do not arrive.
+
+    Attributes:
+        repeats: How often in a row the oldest segment has been sent again.
+        silent_s: Seconds since the peer's kernel was heard; acknowledgments count.
+        packet_size: Bytes of a full packet, from its IP header on.
+        acknowledged: Bytes that the peer's kernel has acknowledged in all.
+    """
+
+    repeats: int
+    silent_s: float
+    packet_size: int
+    acknowledged: int
+
+
+def delivery(sock: socket.socket) -> Delivery | None:
+    """Return what the kernel knows of what does not arrive; None where it does not tell."""
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError):
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_PROGRESS_SIZE)
+        if len(info) < _TCP_INFO_PROGRESS_SIZE:
+            return None
+        (acknowledged,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)
+        (segment,) = struct.unpack_from("=I", info, _TCP_INFO_SND_MSS)
+        (silent_ms,) = struct.unpack_from("=I", info, _TCP_INFO_LAST_ACK_RECV)
+        headers = _IPV6_HEADERS if _family(sock) == socket.AF_INET6 else _IPV4_HEADERS
+        options = _TIMESTAMPS_SIZE if info[_TCP_INFO_OPTIONS] & _TIMESTAMPS else 0
+        return Delivery(info[_TCP_INFO_RETRANSMITS], silent_ms / 1000, segment + options + headers, acknowledged)
     return None
 
 

@@ -295,14 +295,40 @@ def test_closed_stderr_changes_neither_the_bytes_nor_the_status(lab: Lab) -> Non
     assert (left.status(), right.status()) == (0, 0)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_descriptor_of_the_wrong_direction_is_an_error_with_a_sentence(lab: Lab, number: int) -> None:
+def test_stdout_that_is_open_for_reading_only_is_an_error_with_a_sentence(lab: Lab) -> None:
     path = lab.folder / "file"
     path.touch()
-    with path.open("rb") as readable, path.open("ab") as writable:
-        left = lab.start_left(stdin=writable) if number == 0 else lab.start_left(stdout=readable)
+    with path.open("rb") as readable:
+        left = lab.start_left(stdout=readable)
         right = lab.start_right()
         right.send(b"anything")
         assert left.status() == 1
         assert "Bad file descriptor" in left.reason
         assert right.status() == 1
+
+
+# What becomes of a stdin that nobody meant: nohup's, and that of a background job whose shell has gone.
+UNREADABLE = {
+    "nohup": "exec 0>/dev/null",
+    "background": """exec setsid -cw sh -c 'set -m; trap "" TTIN; "$@" & wait $!' sh "$@\"""",
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_stdin_that_cannot_be_read_does_not_end_what_only_receives(lab: Lab, how: str) -> None:
+    """Both sides ended with 1, and the far one read "connection reset"."""
+    master, slave = os.openpty()
+    try:
+        left = lab.start_left(stdin=slave, shell=UNREADABLE[how])
+        right = lab.start_right()
+        right.send(b"a dump")
+        if how == "nohup":
+            left.wait_for("stdin_unreadable")
+        right.send_eof()
+        assert left.receive() == b"a dump"
+        assert (left.status(), right.status()) == (0, 0)
+        # A terminal need not have been read by then.
+        assert len(left.find("stdin_unreadable")) <= 1
+    finally:
+        os.close(master)
+        os.close(slave)

@@ -122,8 +122,9 @@ def test_a_lost_link_and_punching_again(lab: Lab) -> None:
 
 def test_a_role_that_does_not_fit_and_a_warning(lab: Lab) -> None:
     path = lab.folder / "secret"
+    # A weak one is warned of.
     path.write_text("shared\n")
-    path.chmod(0o644)
+    path.chmod(0o600)
     ends = [start("-L", "0", "--secret-file", str(path), "-w", "20") for start in (lab.start_left, lab.start_right)]
     assert_documented(*ends)
     assert [end.find("exit")[0]["status"] for end in ends] == [4, 4]
@@ -138,6 +139,15 @@ def test_a_name_without_an_address(lab: Lab) -> None:
     assert "unresolved" in names(left)
 
 
+def test_a_service_waits_for_a_name_without_an_address(lab: Lab) -> None:
+    """It ended with 2, which its unit does not restart."""
+    left = lab.start("fe80::1%nowhere", "-k", "--recv-only", "-w", "1")
+    assert_documented(left)
+    assert left.find("exit")[0]["status"] == 3
+    assert "cannot be resolved" in str(left.find("exit")[0]["reason"])
+    assert len(left.find("looking_up_again")) == 1
+
+
 def test_another_descriptor_gets_the_events_and_stderr_nothing_but_sentences(lab: Lab) -> None:
     where = {"left": lab.towards_right, "right": lab.towards_left}
     paths = {side: lab.folder / side for side in where}
@@ -146,12 +156,13 @@ def test_another_descriptor_gets_the_events_and_stderr_nothing_but_sentences(lab
             *("/bin/sh", "-c", f'exec "$@" 9>{paths[side]}', "sh", *COMMAND, *where[side], "--status-fd", "9"),
             stdout=DEVNULL,
             stderr=PIPE,
-            env=environment(),
+            env=environment() | ({} if lab.options else {"PUNCHTUNNEL_SECRET": "tiger tiger burning bright"}),
         )
         for side in where
     ]
     for end in ends:
-        assert end.communicate(timeout=30)[1] == b""
+        said = end.communicate(timeout=30)[1]
+        assert b"the link is plain" in said if lab.options else said == b""
         assert end.returncode == 0
     for path in paths.values():
         events = [json.loads(line) for line in path.read_text().splitlines()]

@@ -202,14 +202,17 @@ def test_full_disk_ends_both_sides_with_1_and_says_so(lab: Lab) -> None:
 
 
 def test_stderr_has_one_line_and_stdout_nothing_but_the_tunnels_bytes_without_json(lab: Lab) -> None:
-    """As a person sees it: silence while it works, one sentence when it fails."""
+    """As a person sees it: silence while it works, but for a link without a secret; one sentence when it fails."""
     command = [*COMMAND, *lab.towards_right]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment()) as process:
         right = lab.start_right()
-        right.wait_for("link_up")
+        right.send(b"!")
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"!"
         right.process.kill()
         out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert out == b""
-    assert err.startswith(b"punchtunnel: link lost: ")
-    assert err.count(b"\n") == 1
+    trusting, lost = err.splitlines()
+    assert trusting.startswith(b"punchtunnel: the link is ")
+    assert lost.startswith(b"punchtunnel: link lost: ")

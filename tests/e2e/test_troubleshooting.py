@@ -20,8 +20,9 @@ from .flows import free_port
 # Both sides as they are, but for the seconds after which silence is death.
 IMPATIENT = """\
 from punchtunnel.cli import command
-from punchtunnel.session import session
-session.DEAD_AFTER = 3.0
+from punchtunnel.session import silence
+silence.HEARTBEAT = 1.0
+silence.DEAD_AFTER = 3.0
 command.main()
 """
 
@@ -38,7 +39,7 @@ def killed(lab: Lab) -> End:
     return left
 
 
-def dead(lab: Lab) -> End:
+def still(lab: Lab) -> End:
     program = lab.folder / "impatient.py"
     program.write_text(IMPATIENT)
     # The first three words are the interpreter, -m and the module.
@@ -69,8 +70,15 @@ def alone(lab: Lab) -> End:
     return lab.start(lab.left, "--channel", lab.channel, "-w", "1", *lab.options)
 
 
+def checked(lab: Lab) -> End:
+    left = lab.start_left("-w", "5")
+    assert lab.start_right("-z").status() == 0
+    return left
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
-    "killed": killed, "dead": dead, "target": target, "ports-busy": ports_busy, "alone": alone,
+    "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
+    "checked": checked,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 

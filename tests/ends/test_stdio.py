@@ -191,3 +191,64 @@ def test_directory_as_stdin_is_an_error_of_the_source(tmp_path: Path) -> None:
             read(StdioEnd(fd, None))
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["null", "file", "pipe", "terminal"])
+def test_stdin_that_is_open_for_writing_only_is_empty_and_said_once(tmp_path: Path, kind: str) -> None:
+    """nohup leaves such a stdin, and a transfer that only received ended with "cannot read stdin"."""
+    master, slave = pty.openpty()
+    inner, outer = os.pipe()
+    os.write(outer, b"for the reader of the pipe")
+    paths = {"null": os.devnull, "file": str(tmp_path / "file"), "terminal": os.ttyname(slave)}
+    fd = os.dup(outer) if kind == "pipe" else os.open(paths[kind], os.O_WRONLY | os.O_CREAT | os.O_NOCTTY)
+    told: list[OSError] = []
+    end = StdioEnd(fd, None, unreadable=told.append)
+    assert end.source_fd is None
+    assert end.spliced_source is None
+    assert read(end) == b""
+    assert [error.errno for error in told] == [errno.EBADF]
+    end.close()
+    assert os.read(inner, 100) == b"for the reader of the pipe"
+    for one in (fd, master, slave, inner, outer):
+        os.close(one)
+
+
+@pytest.mark.parametrize("kind", ["terminal", "file"])
+def test_eio_ends_a_terminal_and_is_an_error_of_a_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A background job may not read the terminal of a shell that has gone; of a file, bytes would be missing."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "readv", fail)
+    path = tmp_path / "file"
+    path.touch()
+    master, slave = pty.openpty()
+    fd = slave if kind == "terminal" else os.open(path, os.O_RDONLY)
+    end = StdioEnd(fd, None)
+    if kind == "terminal":
+        assert read(end) == b""
+    else:
+        with pytest.raises(OSError, match="Input/output"):
+            read(end)
+        os.close(fd)
+    end.close()
+    os.close(slave)
+    os.close(master)
+
+
+def test_eof_reaches_the_reader_where_there_is_no_null_device(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte was there, and yet a bare container ended with "cannot write stdout"."""
+    monkeypatch.setattr(os, "devnull", "/dev/there/is/none")
+    end = StdioEnd(None, pipe[1])
+    assert end.write(memoryview(b"last")) == 4
+    end.finish_writing()
+    assert os.read(pipe[0], 100) == b"last"
+    assert os.read(pipe[0], 100) == b""
+    # The number stays occupied, so that no socket can take its place.
+    assert os.fstat(pipe[1])
+    end.close()

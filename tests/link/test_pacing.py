@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from punchtunnel.link.pacing import FLOOR, LEAST, LONGEST_RETRY, LOOKS, RETRY, SHORT, SHORT_SHARE, Pacer
+from punchtunnel.link.pacing import FLOOR, LEAST, LONGEST_RETRY, RETRY, SAMPLES, TARGET, TARGET_SHARE, Pacer
 from punchtunnel.link.tempo import INTERACTIVE_TIME
 
 # Seconds of the model, and between two looks at it.
@@ -57,9 +57,9 @@ class Line:
     limits: list[float | None] = field(default_factory=list)
 
     @property
-    def accepted(self) -> float:
-        """The queue that is accepted, in seconds."""
-        return SHORT + self.own * SHORT_SHARE
+    def target(self) -> float:
+        """The queuing delay that is aimed at, in seconds."""
+        return TARGET + self.own * TARGET_SHARE
 
     @property
     def held_back(self) -> float:
@@ -122,7 +122,7 @@ def test_a_message_does_not_wait_behind_bulk(own: float, longest: float) -> None
     # To empty the queue, and to find the rate.
     line.run(6 * longest + 40 * own + 2)
     rate, queue = line.run(30)
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
     assert rate > 0.98
 
 
@@ -137,7 +137,7 @@ def test_a_short_pause_of_bulk_does_not_bring_the_queue_back() -> None:
     for _ in range(5):
         line.run(0.6, full=False)
         _, queue = line.run(2)
-        assert queue < 2 * line.accepted
+        assert queue < 2 * line.target
 
 
 @pytest.mark.parametrize("change", [0.25, 0.6, 0.85, 0.95, 1.05, 1.3, 4])
@@ -147,7 +147,7 @@ def test_the_rate_follows_the_line(change: float) -> None:
     line.run(60)
     rate, queue = line.run(20)
     assert rate > 0.98
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
 
 
 @pytest.mark.parametrize("change", [0.6, 0.95, 1.05, 1.3, 4])
@@ -159,7 +159,7 @@ def test_it_follows_without_giving_up(change: float) -> None:
     rate, queue = line.run(20)
     assert None not in line.limits
     assert rate > 0.98
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
 
 
 def test_a_line_that_gets_much_faster_is_used_soon() -> None:
@@ -186,7 +186,7 @@ def test_one_rate_that_is_wrong_changes_nothing(share: float) -> None:
     rate, queue = line.run(5)
     assert line.pacer.limit == pytest.approx(before, rel=0.05)
     assert rate > 0.98
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
 
 
 def test_a_rate_without_a_queue_lowers_no_limit() -> None:
@@ -304,7 +304,7 @@ def test_after_somebody_else_has_gone_the_queue_is_ours_again() -> None:
     line.others, line.queue = nobody, 0.2
     line.run(2 * line.pacer._retry)
     _, queue = line.run(30)
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
     assert line.pacer._retry == RETRY
 
 
@@ -316,7 +316,7 @@ def test_small_messages_that_come_and_go_leave_nothing_behind() -> None:
         assert line.pacer.limit is None
     line.run(6)
     rate, queue = line.run(30)
-    assert queue < 1.5 * line.accepted
+    assert queue < 1.5 * line.target
     assert rate > 0.98
 
 
@@ -375,6 +375,6 @@ def test_a_line_that_is_slower_than_the_least_is_left_alone() -> None:
 def test_a_rate_that_is_not_known_is_no_limit() -> None:
     pacer = Pacer()
     pacer.update(1.0, 0.04, 0.0, full=False, interactive=False)
-    for step in range(2 * LOOKS):
+    for step in range(2 * SAMPLES):
         pacer.update(2.0 + step, 0.2, 0.0, full=True, interactive=True)
     assert pacer.limit is None

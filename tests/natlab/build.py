@@ -15,7 +15,7 @@ is needed for a LAN of several hosts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .internet import DEVICE, Site
 from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited
@@ -297,6 +297,18 @@ def _count_syns() -> str:
 def _redirect_all(device: str) -> str:
     redirect = f'iifname "{device}" meta l4proto tcp redirect to :{SERVICE_PORT}'
     return _nft(f"table ip nat {{\n chain inbound {{ type nat hook prerouting priority -100\n {redirect}\n }}\n}}")
+
+
+def add_addresses(scene: Scene, name: str, addresses: tuple[str, ...], *, accepts: bool) -> None:
+    """Give the host of a public site more IPv4 addresses, at which it accepts or refuses everything."""
+    scene.sites = [
+        replace(site, addresses=(*site.addresses, *addresses)) if site.name == name else site for site in scene.sites
+    ]
+    lines = [f"ip addr add {address}/32 dev {DEVICE}" for address in addresses]
+    scene.configure(scene.hosts[name].namespace, *lines)
+    if accepts:
+        scene.configure(scene.hosts[name].namespace, _redirect_all(DEVICE))
+        scene.services.append(scene.hosts[name].namespace)
 
 
 def lose_route() -> str:

@@ -84,7 +84,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-async def run_end(namespace: str, command: Sequence[str], payload: bytes, limit_s: float) -> Outcome:
+async def run_end(
+    namespace: str, command: Sequence[str], payload: bytes, limit_s: float, pause_s: float = 0.0
+) -> Outcome:
     """Run one end to its end and return what it did.
 
     Args:
@@ -94,12 +96,22 @@ async def run_end(namespace: str, command: Sequence[str], payload: bytes, limit_
             holds it all and nobody has to write while the program runs.
         limit_s: It is killed after this long; its status is then None, and
             what it said until then is kept.
+        pause_s: The second half of the payload comes so much later.
     """
     # asyncio would make a socket pair of stdin, and the program would hand a
     # socket where its users have a pipe.
     stdin, feed = os.pipe()
-    os.write(feed, payload)
-    os.close(feed)
+    half = len(payload) // 2 if pause_s else len(payload)
+    os.write(feed, payload[:half])
+
+    def feed_the_rest() -> None:
+        os.write(feed, payload[half:])
+        os.close(feed)
+
+    if pause_s:
+        asyncio.get_running_loop().call_later(pause_s, feed_the_rest)
+    else:
+        feed_the_rest()
     process = await asyncio.create_subprocess_exec(
         *in_namespace(namespace, command), stdin=stdin, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE, env=environment(), cwd=ROOT,

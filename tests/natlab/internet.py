@@ -23,6 +23,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path as FilePath
+from typing import Any
 
 from . import packetlog, packets, sandbox, usernat, wire
 
@@ -38,6 +39,7 @@ NO_SUCH_SITE = "no such address"
 # A Linux router sends on what conntrack calls INVALID with its inside address;
 # no provider carries that (BCP 38).
 FOREIGN_SOURCE = "source address is not from there"
+TOO_LARGE = "larger than the path's MTU"
 MULTICAST6 = "ff"
 
 
@@ -76,9 +78,14 @@ class Plan:
             Site(one["name"], one["namespace"], tuple(one["addresses"]), one["nat"] and _nat(one["nat"]))
             for one in raw["sites"]
         )
-        paths = tuple((origin, towards, wire.Path(**path)) for origin, towards, path in raw["paths"])
-        default = wire.Path(**raw["default"])
+        paths = tuple((origin, towards, _path(path)) for origin, towards, path in raw["paths"])
+        default = _path(raw["default"])
         return cls(sites, paths, default, raw["seed"], raw["answers_expired"], raw["log"])
+
+
+def _path(raw: dict[str, Any]) -> wire.Path:
+    begin, end = raw.pop("outage_s")
+    return wire.Path(**raw, outage_s=(begin, end))
 
 
 def _nat(raw: dict[str, str | bool]) -> usernat.UserNat:
@@ -150,7 +157,15 @@ class Internet:
             self._carry(origin, towards, packet, now)
 
     def _carry(self, origin: str, towards: str, packet: packets.Packet, now: float) -> None:
-        match self._wires[origin, towards].fate(now, packet.ttl):
+        wire_there = self._wires[origin, towards]
+        if len(packet.data) > wire_there.path.mtu:
+            pieces = packets.fragments(packet, wire_there.path.mtu)
+            if not pieces:
+                self._note(origin, towards, packet, TOO_LARGE)
+            for piece in pieces:
+                self._carry(origin, towards, replace(packet, data=piece), now)
+            return
+        match wire_there.fate(now, packet.ttl):
             case wire.Lost():
                 self._note(origin, towards, packet, "lost")
             case wire.Expires(answer_due, hop):

@@ -28,6 +28,9 @@ QUOTED_PAYLOAD = 20
 ICMP4_UNREACHABLE, ICMP4_TIME_EXCEEDED = 3, 11
 ICMP6_TIME_EXCEEDED = 3
 ICMP4_ERRORS = (ICMP4_UNREACHABLE, ICMP4_TIME_EXCEEDED)
+# In the byte that an IPv4 fragment's place begins with; the place counts units (RFC 791 §3.1).
+_DONT_FRAGMENT, _MORE_FRAGMENTS = 0x40, 0x20
+_FRAGMENT_UNIT = 8
 # What routers put into the TTL of a packet of their own.
 FRESH_TTL = 64
 
@@ -170,6 +173,23 @@ def ipv6(protocol: int, source: str, target: str, payload: bytes, ttl: int = FRE
     """Return an IPv6 packet around `payload`."""
     header = struct.pack(">IHBB", 0x60000000, len(payload), protocol, ttl)
     return header + address_bytes(source) + address_bytes(target) + payload
+
+
+def fragments(packet: Packet, mtu: int) -> list[bytes]:
+    """Cut an IPv4 packet into fragments of at most `mtu` bytes; [] where DF, or IPv6, forbids it (RFC 791 §3.2)."""
+    at, data = packet.payload_at, packet.data
+    if packet.version != 4 or data[6] & _DONT_FRAGMENT:
+        return []
+    step = (mtu - at) // _FRAGMENT_UNIT * _FRAGMENT_UNIT
+    pieces = []
+    for begin in range(at, len(data), step):
+        payload = data[begin : begin + step]
+        more = _MORE_FRAGMENTS if begin + step < len(data) else 0
+        place = more << 8 | (begin - at) // _FRAGMENT_UNIT
+        header = data[:2] + struct.pack(">H", at + len(payload)) + data[4:6] + struct.pack(">H", place) + data[8:10]
+        header += b"\0\0" + data[12:at]
+        pieces.append(header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + payload)
+    return pieces
 
 
 def pseudo_sum(source: str, target: str, protocol: int, length: int) -> int:

@@ -122,8 +122,11 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
         case Layout.INTERNET:
             scene = build.internet_scene(
                 prefix, BEHAVIOURS[cell.left], BEHAVIOURS[cell.right],
-                stranger=cell.extra is Extra.SCANNER, neighbours=cell.extra is Extra.NEIGHBOUR,
+                stranger=cell.extra in (Extra.SCANNER, Extra.REFUSER, Extra.ACCEPTER),
+                neighbours=cell.extra is Extra.NEIGHBOUR,
             )  # fmt: skip
+            if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
+                build.add_addresses(scene, "stranger", cell.decoys, accepts=cell.extra is Extra.ACCEPTER)
             if cell.extra is Extra.FORBIDDEN:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:
@@ -140,7 +143,7 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
     if cell.extra is Extra.CALLER:
-        # The first of them are listened on (dialling.py).
+        # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
         actors.append((scene.hosts["right"].namespace, ["caller", scene.hosts["left"].dial4, *map(str, ports)]))
     if cell.extra is Extra.NO_FIXED_PORTS:
@@ -216,10 +219,11 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
         # Its dials must be in the router's table before the first end begins.
         starts = {side: start + 1.0 for side, start in starts.items()}
     ready = []
-    for channel in cell.channels:
+    for number, channel in enumerate(cell.channels):
         for side in ("left",) if cell.absent else ("left", "right"):
             call = _call(cell, scene, side, channel, shift)
-            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell.wait_s))
+            start = starts[side] + number * cell.channel_gap_s
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), start, cell))
     outcomes = await asyncio.gather(*ready)
     if neighbour is not None:
         neighbour.cancel()
@@ -233,6 +237,8 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
     if cell.peer and side == "left":
         peers = (cell.peer,)
+    if side == "left":
+        peers = (*cell.decoys, *peers)
     clock = cell.clocks[side == "right"] + shift
     address = own.dial6 if cell.family == 6 else own.dial4
     secret = cell.secrets[side == "right"]
@@ -240,9 +246,10 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     return Call(address, peers, channel, clock, cell.wait_s, cell.role, extra, secret)
 
 
-async def _play_end(namespace: str, command: list[str], start: float, wait_s: float) -> ends.Outcome:
+async def _play_end(namespace: str, command: list[str], start: float, cell: Cell) -> ends.Outcome:
     await asyncio.sleep(start)
-    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), wait_s + GRACE)
+    limit_s = cell.wait_s + cell.lasts_s + GRACE
+    return await ends.run_end(namespace, command, os.urandom(PAYLOAD), limit_s, cell.pause_s)
 
 
 async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> ends.Outcome:

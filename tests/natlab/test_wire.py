@@ -7,7 +7,7 @@ import random
 import pytest
 
 from . import packets
-from .internet import FOREIGN_SOURCE, NO_SUCH_SITE, Internet, Plan, Site
+from .internet import FOREIGN_SOURCE, NO_SUCH_SITE, TOO_LARGE, Internet, Plan, Site
 from .packetlog import DELIVERED
 from .packets import SYN
 from .test_packets import LEFT, LEFT6, RIGHT, RIGHT6, parsed, segment
@@ -124,3 +124,40 @@ def test_a_plan_survives_its_way_through_json() -> None:
         (Site("left", "space", (LEFT,), UserNat(dies_by_rst=True)),), (("a", "b", Path()),), Path(), 3, True, "f"
     )
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def long_segment(*, df: bool) -> bytes:
+    """Return an IPv4 packet of 1500 bytes."""
+    data = segment(payload=bytes(range(146)) * 10)
+    place = bytes([0x40 if df else 0, 0])
+    header = data[:6] + place + data[8:10] + b"\0\0" + data[12:20]
+    return header[:10] + packets.checksum(header).to_bytes(2, "big") + header[12:] + data[20:]
+
+
+def narrow() -> Internet:
+    """Return an internet whose way to the right has an MTU of 1400."""
+    sites = Site("left", "-", (LEFT, LEFT6)), Site("right", "-", (RIGHT, RIGHT6))
+    return Internet(Plan(sites, (("left", "right", Path(0.01, mtu=1400)),), Path(0.01), 1, True, "-"))
+
+
+def test_a_packet_that_is_too_long_vanishes_and_nothing_says_so() -> None:
+    net = narrow()
+    net.enters("left", long_segment(df=True), 0.0)
+    assert net.next_due() is None
+    assert [record.fate for record in net.log.records] == [TOO_LARGE]
+
+
+def test_a_packet_without_df_is_cut_into_fragments_that_make_it_up() -> None:
+    net, whole = narrow(), long_segment(df=False)
+    net.enters("left", whole, 0.0)
+    pieces = [data for _, data in net.due(1.0)]
+    assert [len(data) for data in pieces] == [1396, 124]
+    assert [int.from_bytes(data[6:8], "big") for data in pieces] == [0x2000, (1396 - 20) // 8]
+    assert b"".join(data[20:] for data in pieces) == whole[20:]
+    assert [packets.checksum(data[:20]) for data in pieces] == [0, 0]
+
+
+def test_nothing_arrives_during_an_outage() -> None:
+    one = wire(Path(outage_s=(1.0, 2.0)))
+    arrives = {now: isinstance(one.fate(now, 64), Arrives) for now in (5.0, 5.9, 6.0, 6.9, 7.0)}
+    assert arrives == {5.0: True, 5.9: True, 6.0: False, 6.9: False, 7.0: True}

@@ -26,6 +26,10 @@ class Path:
     # Ten routers is an ordinary distance, and more than the lowest TTL that a
     # puncher would use to open only its own router.
     hops: int = 10
+    # Larger packets disappear without an ICMP error; IPv4 without DF is cut into fragments.
+    mtu: int = 1500
+    # Nothing arrives between these seconds after the first packet.
+    outage_s: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,14 @@ class Wire:
         self._rng = rng
         self._delay_back_s = path.delay_s if delay_back_s is None else delay_back_s
         self._last_due = 0.0
+        self._first: float | None = None
 
     def fate(self, now: float, ttl: int) -> Fate:
         """Decide about one packet that enters at `now` with `ttl`."""
         path = self.path
+        self._first = now if self._first is None else self._first
+        if path.outage_s[0] <= now - self._first < path.outage_s[1]:
+            return Lost()
         if path.loss and self._rng.random() < path.loss:
             return Lost()
         if ttl <= path.hops:

@@ -304,6 +304,17 @@ def test_an_answer_to_no_ping_of_ours_is_ignored() -> None:
     assert receive(Mux(True, StreamState), bytes.fromhex("000200020000000000000007")) == []
 
 
+def test_a_ping_after_a_full_packet_is_answered_after_a_full_packet() -> None:
+    """-z exchanged 12 bytes, and said that all is well where longer packets vanish."""
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    number = leader.ping(0.0, 1400)
+    asked = leader.take_control(4096)
+    assert list(follower.receive(memoryview(asked), 0.0)) == []
+    answer = follower.take_control(4096)
+    assert 1400 <= len(asked) == len(answer)
+    assert list(leader.receive(memoryview(answer), 1.0)) == [Pong(number, 1.0)]
+
+
 def test_only_the_last_four_unanswered_pings_are_remembered() -> None:
     mux = Mux(True, StreamState)
     for now in range(6):

@@ -18,20 +18,34 @@ from dataclasses import replace
 import pytest
 
 import punchtunnel
+from punchtunnel import words
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
-from punchtunnel.punching import callers, warmup
+from punchtunnel.punching import callers, puncher, warmup
 from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
+from punchtunnel.punching.rations import Rations
+from punchtunnel.punching.resolver import Answer, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
-from punchtunnel.reporting.events import DialFailed, Event, ForeignDial, HoleOpened, TryingNow, Waiting, unreported
+from punchtunnel.reporting.events import (
+    AddressesLeftOut,
+    DialFailed,
+    Event,
+    ForeignDial,
+    HoleOpened,
+    LookingUpAgain,
+    TryingNow,
+    Waiting,
+    unreported,
+)
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
@@ -159,22 +173,84 @@ def test_ten_runs_in_a_row_find_no_port_in_time_wait(two: ThreadPoolExecutor, ch
         check_pair(one, other)
 
 
-def test_roles_that_do_not_fit_are_refused_on_both_sides(two: ThreadPoolExecutor, channel: str) -> None:
+def test_roles_that_do_not_fit_are_the_verdict_of_both_sides(two: ThreadPoolExecutor, channel: str) -> None:
     ends = [
-        two.submit(open_hole, settings(B, A, channel, role=Role.LISTEN)),
-        two.submit(open_hole, settings(A, B, channel, role=Role.LISTEN)),
+        two.submit(open_hole, settings(B, A, channel, wait=2.0, role=Role.LISTEN)),
+        two.submit(open_hole, settings(A, B, channel, wait=2.0, role=Role.LISTEN)),
     ]
     for end in ends:
         with pytest.raises(RejectedError, match="both sides listen"):
             end.result(LONG)
 
 
-def test_other_version_is_refused_with_its_number(two: ThreadPoolExecutor, channel: str) -> None:
-    end = two.submit(open_hole, settings(B, A, channel))
+def misfits(channel: str) -> dict[str, tuple[bytes, str]]:
+    """Return hellos that cannot be linked to, and what is said of each."""
+    fits = bytearray(Hello(bytes(16), schedule.channel_tag(channel), Role.RAW).encode())
+
+    def changed(place: int, value: int) -> bytes:
+        return bytes(fits[:place] + bytes([value]) + fits[place + 1 :])
+
+    return {
+        "version": (changed(8, 7), "version 7"),
+        "no role": (changed(9, 0), "roles do not fit"),
+        "plain": (changed(10, Trait.PLAIN), "--plain"),
+        "all bits": (changed(9, 255)[:10] + b"\xff" + changed(9, 255)[11:], "--plain"),
+    }
+
+
+MISFITS = pytest.mark.parametrize("kind", ["version", "no role", "plain", "all bits"])
+
+
+@MISFITS
+def test_a_hello_that_cannot_be_linked_to_is_the_verdict_if_no_other_comes(
+    two: ThreadPoolExecutor, channel: str, kind: str
+) -> None:
+    said, sentence = misfits(channel)[kind]
+    end = two.submit(open_hole, settings(B, A, channel, wait=2.0))
     with dial_first_port(channel, source=B) as sock:
-        sock.sendall(MAGIC + b"\x07")
-        with pytest.raises(RejectedError, match="version 7"):
+        sock.sendall(said)
+        with pytest.raises(RejectedError, match=sentence):
             end.result(LONG)
+
+
+@MISFITS
+def test_a_hello_that_cannot_be_linked_to_does_not_keep_the_peer_out(
+    two: ThreadPoolExecutor, channel: str, kind: str
+) -> None:
+    """36 bytes from the peer's address ended a waiting run; without a secret anybody there can say them."""
+    end = two.submit(open_hole, settings(B, A, channel))
+    for _ in range(3):
+        with dial_first_port(channel, source=B) as sock:
+            sock.sendall(misfits(channel)[kind][0])
+            sock.settimeout(LONG)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(4096):
+                    pass
+    other = two.submit(open_hole, settings(A, B, channel))
+    check_pair(end.result(LONG), other.result(LONG))
+
+
+def test_with_a_secret_an_unknown_address_hears_nothing_before_its_hello_has_our_tag(
+    two: ThreadPoolExecutor, channel: str
+) -> None:
+    """Everybody who connected to a port was given our hello, with the channel's tag to test guesses of its name."""
+    end = two.submit(open_hole, replace(settings(B, A, channel, wait=3.0), secret=b"tiger"))
+    tag = schedule.channel_tag(channel)
+    for said, answered in ((b"otherone", False), (tag, True)):
+        with dial_first_port(channel, source="127.0.0.3") as stranger:
+            stranger.settimeout(LONG)
+            stranger.sendall(Hello(bytes(16), said, Role.RAW, Trait.PLAIN).encode())
+            heard = b""
+            with contextlib.suppress(ConnectionResetError):
+                while data := stranger.recv(4096):
+                    heard += data
+            assert heard.startswith(MAGIC) is answered
+            assert bool(heard) is answered
+    with dial_first_port(channel, source=B) as known:
+        known.settimeout(LONG)
+        assert known.recv(HELLO_SIZE, socket.MSG_WAITALL).startswith(MAGIC), "the peer's own address is greeted at once"
+    with pytest.raises(NoHoleError):
+        end.result(LONG)
 
 
 @contextlib.contextmanager
@@ -381,6 +457,74 @@ def test_foreign_bind_address_is_a_local_error() -> None:
 def test_name_without_an_address_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="cannot be resolved"):
         open_hole(settings("no-such-host.invalid", None, ""))
+
+
+class LateName:
+    """A stand-in for getaddrinfo: the name fails so often before it is this machine."""
+
+    def __init__(self, error: int, failures: int) -> None:
+        self._error, self._failures = error, failures
+
+    def resolver(self, peers: list[str], *rest: object) -> Resolver:
+        return Resolver(peers, look_up=self if peers == ["home"] else socket.getaddrinfo)
+
+    def __call__(self, *_: object) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
+        if self._failures:
+            self._failures -= 1
+            raise socket.gaierror(self._error, "it failed")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (A, 0))]
+
+
+@pytest.mark.parametrize(
+    ("error", "keep"), [(socket.EAI_AGAIN, False), (socket.EAI_AGAIN, True), (socket.EAI_NONAME, True)]
+)
+def test_a_name_that_fails_at_first_is_said_once_and_looked_up_again(
+    error: int, keep: bool, two: ThreadPoolExecutor, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service whose name was not there yet ended with 2, and its unit did not start it again."""
+    monkeypatch.setattr(puncher, "Resolver", LateName(error, 1).resolver)
+    told: list[Event] = []
+    named = replace(settings("home", None, channel), keep=keep)
+    check_pair(
+        *both(
+            two,
+            lambda: open_hole(named, report=told.append),
+            lambda: open_hole(settings(A, None, channel)),
+        )
+    )
+    assert [event for event in told if isinstance(event, LookingUpAgain)] == [
+        LookingUpAgain(words.unresolved("home", "it failed"))
+    ]
+
+
+def test_a_refresh_that_gets_no_thread_keeps_the_address(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise LocalError(words.NO_THREAD)
+
+    monkeypatch.setattr(Resolver, "start", refuse)
+    told: list[Event] = []
+    with pytest.raises(NoHoleError, match="nobody came"):
+        open_hole(replace(settings(A, None, channel, wait=0.3), peers=[A, "home"]), report=told.append)
+    assert LookingUpAgain(words.NO_THREAD) in told
+    with pytest.raises(LocalError, match="ulimit -u"):
+        open_hole(settings("home", None, channel))
+
+
+def test_addresses_that_are_left_out_are_told_once(channel: str) -> None:
+    """The ninth address of a name was never tried, and nothing said so."""
+    told: list[Event] = []
+    monotonic = time.monotonic
+    made = puncher.Puncher(
+        settings("198.51.100.1", None, channel), time.time, monotonic, random.Random(1), None, told.append, None,
+        Rations(monotonic), None,
+    )  # fmt: skip
+    found = tuple(Address(socket.AF_INET, f"198.51.100.{number}") for number in range(MAX_ADDRESSES + 3))
+    with contextlib.closing(made), contextlib.closing(made._resolver):
+        for _ in range(2):
+            made._use(Answer(found))
+        assert told == [AddressesLeftOut(count=3, total=MAX_ADDRESSES + 3)]
+        # Nothing is dialled before `run`.
+        assert len(made._callers.addresses) == len(made._listeners.addresses) == MAX_ADDRESSES
 
 
 def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) -> None:

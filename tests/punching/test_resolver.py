@@ -12,8 +12,8 @@ import pytest
 
 from punchtunnel import words
 from punchtunnel.address import parse_peer
-from punchtunnel.errors import UsageError
-from punchtunnel.punching.resolver import MAX_ADDRESSES, Answer, Resolver
+from punchtunnel.errors import LocalError, UsageError
+from punchtunnel.punching.resolver import REFRESH, Answer, LookUps, Resolver
 from punchtunnel.system.addresses import Address, is_own
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -107,9 +107,10 @@ def test_a_bind_address_leaves_only_its_own_family(bind: str, family: socket.Add
     assert [address.family for address in ask(Resolver(["home"], bind=bind, look_up=names)).addresses] == [family]
 
 
-def test_more_addresses_than_one_machine_has_are_cut_off() -> None:
-    names = Names({"many": [f"198.51.100.{number}" for number in range(20)]})
-    assert len(ask(Resolver(["many"], look_up=names)).addresses) == MAX_ADDRESSES == 8
+def test_the_families_of_an_answer_alternate() -> None:
+    names = Names({"home": ["2001:db8::7", "2001:db8::8", "198.51.100.7"]})
+    answer = ask(Resolver(["home"], look_up=names))
+    assert [address.family for address in answer.after(())] == [V6, V4, V6]
 
 
 @pytest.mark.parametrize(("error", "lasting"), [(NO_SUCH_NAME, True), (TRY_AGAIN, False)])
@@ -164,6 +165,52 @@ def test_a_look_up_that_hangs_is_left_behind_and_ends_quietly() -> None:
     resolver.close()
     names.go_on.set()
     thread.join(30)
+
+
+def test_a_thread_that_is_refused_is_a_local_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `prlimit --nproc` it was a traceback."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with closing(Resolver(["home"])) as resolver:
+        for _ in range(2):
+            with pytest.raises(LocalError, match="ulimit -u"):
+                resolver.start()
+
+
+# ---- when names are looked up again
+
+
+def due_after(*failures: bool) -> list[float]:
+    """Return the seconds from each answer to the next look-up."""
+    look_ups, now, pauses = LookUps(), 1000.0, []
+    for failed in failures:
+        assert not look_ups.take_due(now + 1e9), "a look-up is under way"
+        look_ups.answered(now, failed=failed)
+        pause = next(step / 2 for step in range(1000) if look_ups.take_due(now + step / 2))
+        pauses.append(pause)
+        now += pause
+    return pauses
+
+
+def test_a_failed_look_up_is_repeated_within_seconds_and_backs_off() -> None:
+    """A name server that was away for 2 s cost 60, so that `-w 30` failed over it."""
+    assert due_after(*[True] * 9) == [1, 2, 4, 8, 16, 32, REFRESH, REFRESH, REFRESH]
+
+
+def test_an_answer_is_refreshed_soon_at_first_because_a_name_follows_its_address() -> None:
+    """After a hole was lost the name still had the old address, and was looked up again 60 s later."""
+    assert due_after(*[False] * 6) == [5, 10, 20, 40, REFRESH, REFRESH]
+
+
+def test_an_answer_forgets_the_failures() -> None:
+    assert due_after(True, True, False, True, False) == [1, 2, 20, 1, REFRESH]
+
+
+def test_years_of_failures_are_no_overflow() -> None:
+    assert due_after(*[True] * 2000)[-1] == REFRESH
 
 
 # ---- this machine itself

@@ -23,10 +23,10 @@ from punchtunnel.errors import Exit
 from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.reporting.events import Event, StreamOpened, TargetRefused, Warned
-from punchtunnel.session import roles, session
+from punchtunnel.reporting.events import Event, LinkUp, StreamOpened, TargetRefused, Warned
+from punchtunnel.session import roles, session, silence
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.roles import Ports
+from punchtunnel.session.roles import Ports, Stdio
 from punchtunnel.session.session import Session
 
 # A test that waits so long is hung.
@@ -60,6 +60,25 @@ class Stage:
         self.there.close()
         await self.until(lambda: self.session.parting)
         assert not self.session.ended.done(), "the kernel took everything"
+
+
+@contextlib.asynccontextmanager
+async def uncertain() -> AsyncIterator[tuple[Session, socket.socket, socket.socket, list[Event]]]:
+    """A session of the side that had the last word of the election, its far side, a client that waits, and events."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    events: list[Event] = []
+    with there, socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        # Of a plain link the follower, of a sealed one the leader.
+        hole = Hole(here, "here", "there", b"", False, Role.TO, Trait(0), 0.0, Counts(), None, True)
+        made = Session(asyncio.get_running_loop(), hole, Plan(Role.LISTEN, Ports([listener])), events.append)
+        try:
+            client.connect(listener.getsockname())
+            client.setblocking(False)
+            made.start(hole.unread)
+            yield made, there, client, events
+        finally:
+            made.close()
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +132,7 @@ def lose_patience_after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None
     """Let a session look more often, and wait less for signs of life."""
     monkeypatch.setattr(session, "TICK", 0.01)
     monkeypatch.setattr(session, "SHORTEST_TICK", 0.01)
-    monkeypatch.setattr(session, "DEAD_AFTER", seconds)
+    monkeypatch.setattr(silence, "DEAD_AFTER", seconds)
 
 
 def test_a_hole_that_has_ended_takes_no_new_client(run: Any) -> None:
@@ -374,3 +393,68 @@ def test_refused_streams_are_reset(run: Any) -> None:
             await read_all(stage.client)
 
     run(case)
+
+
+def test_nothing_is_begun_before_the_peer_is_known_to_be_on_the_hole() -> None:
+    """The last word of the election was lost: what had been read of stdin, or of a client, went nowhere."""
+
+    async def case() -> None:
+        async with uncertain() as (made, there, _, events):
+            loop = asyncio.get_running_loop()
+            assert await loop.sock_recv(there, 100), "a ping"
+            there.close()
+            outcome = await made.ended
+            assert (outcome.met, outcome.status, outcome.reason) == (False, Exit.LOST, words.NEVER_MET)
+            assert not [one for one in events if isinstance(one, StreamOpened | LinkUp)]
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_a_peer_that_says_nothing_is_not_waited_for_as_long_as_one_that_was_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "MEETING_TIMEOUT", 0.05)
+
+    async def case() -> None:
+        async with uncertain() as (made, _, _, _):
+            assert not (await made.ended).met
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_the_first_word_of_the_peer_begins_the_session() -> None:
+    async def case() -> None:
+        async with uncertain() as (made, there, _, events):
+            loop = asyncio.get_running_loop()
+            ping = await loop.sock_recv(there, 12)
+            assert ping == Header(Kind.PING, Flag.SYN, 0, int.from_bytes(ping[8:], "big")).encode()
+            assert not events
+            await loop.sock_sendall(there, ping[:3] + bytes([Flag.ACK]) + ping[4:])
+            while not [one for one in events if isinstance(one, StreamOpened)]:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            assert isinstance(events[0], LinkUp)
+            there.close()
+            assert (await made.ended).met
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_a_peer_that_never_says_goodbye_does_not_keep_a_side_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answered every ping, so it was alive, and the failure was told only when somebody ended the peer."""
+    monkeypatch.setattr(session, "GOODBYE_TIMEOUT", 0.05)
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        with there:
+            hole = Hole(here, "here", "there", b"", True, Role.TO, Trait(0), 0.0, Counts(), None, True)
+            made = Session(asyncio.get_running_loop(), hole, Plan(Role.STDIO, Stdio(None, None)), lambda _: None)
+            try:
+                made.start(hole.unread)
+                refusal = Header(Kind.WINDOW, Flag.RST, 1, Reason.REFUSED).encode()
+                await asyncio.get_running_loop().sock_sendall(there, refusal)
+                assert (await made.ended).status == Exit.TARGET
+            finally:
+                made.close()
+
+    asyncio.run(asyncio.wait_for(case(), LONG))

@@ -120,6 +120,18 @@ def test_pipe_that_comes_back_with_bytes_is_closed_and_another_may_be_lent() -> 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_pipes_that_come_back_to_a_closed_pool_are_closed() -> None:
+    pool = Pool()
+    before = len(os.listdir("/proc/self/fd"))
+    lent = [pool.take() for _ in range(2)]
+    pool.close()
+    assert pool.take() is None
+    for pipe in lent:
+        assert pipe is not None
+        pool.give_back(pipe)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_pool_lends_none_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user's 65th large pipe used to get 8 KiB, and every splice with it."""
     before = len(os.listdir("/proc/self/fd"))

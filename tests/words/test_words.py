@@ -76,7 +76,7 @@ def test_mypy_knows_each_text_and_checks_the_fields_that_it_is_given() -> None:
 
 REFUSED = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 SENTENCES = [
-    *(words.no_hole(["203.0.113.7"], 60.0, 40, cause, 7) for cause in words.NO_HOLE),
+    *(words.no_hole(["203.0.113.7"], ["IPv4"], 60.0, 40, cause, 7, "192.0.2.1") for cause in words.NO_HOLE),
     *(words.reset_reason(reason) for reason in Reason),
     words.all_ports_busy(20, "home"),
     words.unresolved("home", "Name or service not known"),
@@ -84,6 +84,8 @@ SENTENCES = [
     words.no_resources("Too many open files"),
     words.target_failed("nas:22", "Connection refused"),
     words.dead_link(40.0),
+    words.deaf_link(80.0),
+    words.black_hole(1260),
     words.broken_link(REFUSED),
     words.broken_link(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))),
     words.local_reset(REFUSED),

@@ -1,0 +1,163 @@
+"""What carries a link: the states by their table, and streams that outlive a carrier."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from punchtunnel.ends.sockets import SocketEnd
+from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, State
+from punchtunnel.link.link import Link
+from punchtunnel.protocol.frames import Flag, Header, Kind
+from punchtunnel.system.poller import Poller
+
+from .links import LONG, Case, Side, connect, two_sides
+
+pytestmark = pytest.mark.usefixtures("data_path")
+
+
+def test_every_state_can_be_reached_and_closed() -> None:
+    reached = {State.WAITING}
+    for _ in State:
+        reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
+    assert reached == set(State)
+    assert all(TRANSITIONS[state, Input.CLOSE] is State.CLOSED for state in State)
+
+
+def test_what_has_ended_is_never_carried_again() -> None:
+    after = {state: {new for (old, _), new in TRANSITIONS.items() if old is state} for state in State}
+    assert after[State.CLOSED] == {State.CLOSED}
+    assert after[State.ENDED] == {State.CLOSED}
+
+
+@contextlib.asynccontextmanager
+async def waiting_side() -> AsyncIterator[Side]:
+    """A link without a carrier."""
+    loop = asyncio.get_running_loop()
+    side = Side(Poller(loop))
+    side.link = Link(loop, side.poller, True, side)
+    try:
+        yield side
+    finally:
+        side.link.close(reset=True)
+        side.poller.close()
+
+
+async def lose_with_a_rest(side: Side, peer: socket.socket) -> socket.socket:
+    """End the hole while something that came whole waits for a slow reader, and return that."""
+    near, end = socket.socketpair()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    number = side.link.open(SocketEnd(end))
+    data = bytes(200_000)
+    peer.setblocking(False)
+    frame = Header(Kind.DATA, Flag.FIN, number, len(data)).encode() + data
+    await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(peer, frame), LONG)
+    peer.close()
+    async with asyncio.timeout(LONG):
+        while side.link.is_open:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+    return near
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("given", [Input.ATTACH, Input.DETACH, Input.CLOSE])
+def test_a_link_does_what_the_table_says(run: Callable[[Case], None], state: State, given: Input) -> None:
+    async def case() -> None:
+        (hole, peer), (other, other_peer) = socket.socketpair(), socket.socketpair()
+        first, spare = Carrier(hole), Carrier(other)
+        with peer, other_peer, contextlib.ExitStack() as stack:
+            async with waiting_side() as side:
+                link = side.link
+                if state is not State.WAITING:
+                    link.attach(first)
+                if state is State.ENDED:
+                    stack.enter_context(await lose_with_a_rest(side, peer))
+                elif state is State.CLOSED:
+                    link.close(reset=True)
+                assert link._state is state
+
+                def act() -> None:
+                    if given is Input.ATTACH:
+                        link.attach(spare)
+                    elif given is Input.DETACH:
+                        link.detach()
+                    else:
+                        link.close(reset=True)
+
+                if (state, given) in TRANSITIONS:
+                    act()
+                    assert link._state is TRANSITIONS[state, given]
+                else:
+                    with pytest.raises(KeyError):
+                        act()
+                    assert link._state is state
+            for carrier in (first, spare):
+                carrier.close(reset=True)
+
+    run(case)
+
+
+def test_a_hole_that_ends_with_nothing_left_to_write_closes_the_link(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        hole, peer = socket.socketpair()
+        async with waiting_side() as side:
+            side.link.attach(Carrier(hole))
+            peer.close()
+            assert await asyncio.wait_for(side.lost.get(), LONG) is None
+            assert side.link._state is State.CLOSED
+
+    run(case)
+
+
+def test_a_link_that_waits_keeps_its_streams_and_sends_once_it_is_carried(run: Callable[[Case], None]) -> None:
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        hole, peer = socket.socketpair()
+        peer.setblocking(False)
+        near, end = socket.socketpair()
+        with peer, near:
+            async with waiting_side() as side:
+                number = side.link.open(SocketEnd(end))
+                near.send(b"early")
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert side.link.is_open
+                assert side.link.stream_count == 1
+                side.link.attach(Carrier(hole))
+                syn = Header(Kind.WINDOW, Flag.SYN, number, 0).encode()
+                frame = Header(Kind.DATA, Flag(0), number, 5).encode() + b"early"
+                assert await asyncio.wait_for(loop.sock_recv(peer, 1000), LONG) == syn + frame
+
+    run(case)
+
+
+def test_streams_go_on_over_another_carrier(run: Callable[[Case], None]) -> None:
+    """Nothing is in flight when the carriers change; making up for what is would be the owner's."""
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        async with two_sides() as (left, right):
+            near, far = await connect(left, right)
+            with near, far:
+                await loop.sock_sendall(near, b"over the first, ")
+                assert await asyncio.wait_for(loop.sock_recv(far, 100), LONG) == b"over the first, "
+                old = [side.link.detach() for side in (left, right)]
+                await loop.sock_sendall(near, b"and there")
+                await loop.sock_sendall(far, b"and back")
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert [side.link.stream_count for side in (left, right)] == [1, 1]
+                for carrier in old:
+                    carrier.close(reset=True)
+                for side, hole in zip((left, right), socket.socketpair(), strict=True):
+                    side.link.attach(Carrier(hole))
+                assert await asyncio.wait_for(loop.sock_recv(far, 100), LONG) == b"and there"
+                assert await asyncio.wait_for(loop.sock_recv(near, 100), LONG) == b"and back"
+                assert left.ended.empty()
+                assert right.ended.empty()
+
+    run(case)
