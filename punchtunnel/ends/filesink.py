@@ -11,6 +11,7 @@ import os
 import sys
 from functools import partial
 
+from punchtunnel.system.descriptors import open_nowhere
 from punchtunnel.system.writer import Writer
 
 # Bytes that wait for the storage.  With less, what waits was copied twice (measured).
@@ -59,7 +60,7 @@ class FileSink:
 
     def _close_inherited(self) -> None:
         """Put /dev/null in its place, in one step: this is another thread than the one that opens sockets."""
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        null = open_nowhere()
         try:
             # dup2() would hide the error of a full disk, or of NFS; each close tells it.
             os.close(os.dup(self._fd))

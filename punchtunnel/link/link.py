@@ -18,10 +18,10 @@ Rule 5: streams belong to the link, the hole to the carrier.  A link that
         waits for a carrier keeps its streams and what they have to send.
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
-edge-triggered (poller.py): a flag says that a source, a sink or the hole may be
-ready, and the call that finds it is not clears it.  All work is done in `_work`,
-in bounded turns: what was read in one piece may be handled in many.  Only the
-carrier knows whether the hole is sealed, only splicing.py of bytes not copied.
+edge-triggered (poller.py): a flag says that a source, a sink or the hole may
+be ready, and is cleared by the call that finds it is not.  All work is done
+in `_work`, in bounded turns: what was read in one piece may be handled in many.
+Only the carrier knows whether the hole is sealed.
 """
 
 from __future__ import annotations

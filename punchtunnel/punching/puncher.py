@@ -252,6 +252,8 @@ class Puncher:
         told, self._failed = self._failed, answer.failed
         for reason in answer.failed:
             self._report(events.Unresolved(reason=reason))
+        if answer.refused and not self._addresses:
+            raise LocalError(answer.failed[0])
         if not (answer.addresses or self._addresses or self._settings.keep):
             # As long as the resolver has said nothing, nothing is final.
             asked = answer.failed or not self._resolver.has_names

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
-from punchtunnel.errors import LocalError
+from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.punching.rota import likely_first
 from punchtunnel.system.addresses import LOOPBACK, Address, is_own
 from punchtunnel.words import peer as peer_words
@@ -46,12 +47,14 @@ class Answer(NamedTuple):
     """What a look-up found.
 
     `failed` has a sentence for every PEER without an address; `lasting` tells
-    that trying again would be of no use.
+    that trying again would be of no use, and `refused` that this machine
+    has nothing left to ask with.
     """
 
     addresses: tuple[Address, ...] = ()
     failed: tuple[str, ...] = ()
     lasting: bool = True
+    refused: bool = False
 
     def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
         """Return the addresses to punch towards, where there were others `before`."""
@@ -168,11 +171,22 @@ class Resolver:
                 failed.append(peer_words.NOT_POSSIBLE.format(peer=peer))
                 continue
             except OSError as error:
+                if (refusal := self._refusal()) is not None:
+                    return Answer((), (refusal,), lasting=False, refused=True)
                 failed.append(words.unresolved(peer, str(error.strerror or error)))
                 lasting = lasting and error.errno in _LASTING
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
         return Answer(tuple(found), tuple(failed), lasting)
+
+    def _refusal(self) -> str | None:
+        """Return why nothing can be asked here: the resolver calls it an unknown name."""
+        try:
+            os.close(os.dup(self._there.fileno()))
+        except OSError as error:
+            if error.errno in NO_RESOURCES:
+                return words.no_resources(os.strerror(error.errno))
+        return None
 
     def _address(self, family: int, sockaddr: tuple[object, ...]) -> Address:
         host = str(sockaddr[0]).partition("%")[0]

@@ -33,6 +33,7 @@ class Event:
         sentence: For people; the fields are filled in.  "": for programs only.
         notice: For a service manager; the fields are filled in.  "": nothing.
         repeats: The peer or a stranger can cause it as often as they like.
+        strange: A stranger can, too, who has proved nothing.
         progress: Of an event that is repeated as long as a state lasts, the
             field that changes even if nothing happens; "" of all others.
     """
@@ -42,6 +43,7 @@ class Event:
     sentence: ClassVar[str]
     notice: ClassVar[str]
     repeats: ClassVar[bool]
+    strange: ClassVar[bool]
     progress: ClassVar[str]
 
     def __init_subclass__(
@@ -52,10 +54,11 @@ class Event:
         sentence: str = "",
         notice: str = "",
         repeats: bool = False,
+        strange: bool = False,
         progress: str = "",
     ) -> None:
         cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
-        cls.repeats, cls.progress = repeats, progress
+        cls.repeats, cls.strange, cls.progress = repeats, strange, progress
         dataclass(eq=False, repr=False)(cls)
 
     @property

@@ -139,13 +139,14 @@ class ForeignDial(
     level=Level.INFO,
     sentence="{remote} dialled a port of ours and is not the peer: closed",
     repeats=True,
+    strange=True,
 ):
     """A stranger has dialled a port of ours."""
 
     remote: str
 
 
-class Opened(Event, name="opened", sentence="a connection opened: {local} to {remote}"):
+class Opened(Event, name="opened", sentence="a connection opened: {local} to {remote}", strange=True):
     """A connection has opened; its other side is not known yet."""
 
     local: str
@@ -153,7 +154,12 @@ class Opened(Event, name="opened", sentence="a connection opened: {local} to {re
 
 
 class Dropped(
-    Event, name="dropped", level=Level.INFO, sentence="the connection to {remote} {reason}: closed", repeats=True
+    Event,
+    name="dropped",
+    level=Level.INFO,
+    sentence="the connection to {remote} {reason}: closed",
+    repeats=True,
+    strange=True,
 ):
     """The other side of a connection was not the peer."""
 
@@ -161,14 +167,14 @@ class Dropped(
     reason: str
 
 
-class Rejected(Event, name="rejected", level=Level.NOTE, sentence="{remote}: {reason}", repeats=True):
+class Rejected(Event, name="rejected", level=Level.NOTE, sentence="{remote}: {reason}", repeats=True, strange=True):
     """The peer's role, version or secret does not fit; it may also be a stranger's."""
 
     remote: str
     reason: str
 
 
-class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}"):
+class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}", strange=True):
     """Rejected once more for the same reason: the same address of the peer, or any stranger."""
 
     remote: str

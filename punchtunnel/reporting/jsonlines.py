@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from punchtunnel.reporting.events import Event, Exited
+from punchtunnel.reporting.limit import BURST_FOR_PROGRAMS, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_descriptor
 
 # Seconds between two lines of an event that is repeated as long as a state lasts.
@@ -22,16 +23,18 @@ class JsonLines:
     Args:
         output: Where the lines go.
         clock: Unix time in seconds.
+        limit: Leaves out what strangers repeat.
     """
 
-    def __init__(self, output: Output, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, output: Output, clock: Callable[[], float] = time.time, limit: RateLimit | None = None) -> None:
         self._output = output
         self._clock = clock
+        self._limit = limit or RateLimit(burst=BURST_FOR_PROGRAMS)
         # For each type that has `progress`: when it was written last, and its other fields.
         self._told: dict[type[Event], tuple[float, dict[str, object]]] = {}
 
     def __call__(self, event: Event) -> None:
-        """Write one event, unless it is a repeated one that is not due or has not changed.
+        """Write one event, unless it is a repeated one that is not due, has not changed, or is a stranger's.
 
         Raises:
             OSError: The reader is gone for good, or the disk is full.
@@ -40,8 +43,12 @@ class JsonLines:
         now = self._clock()
         if event.progress and not self._is_news(event, now):
             return
-        lost = {"lost": self._output.lost} if self._output.lost else {}
-        line = json.dumps({"time_s": now, "event": event.name} | event.fields | lost, default=str)
+        if event.strange and not self._limit.passes(type(event)):
+            return
+        more = {"lost": self._output.lost} if self._output.lost else {}
+        if event.strange and (left_out := self._limit.take_left_out(type(event))):
+            more["left_out"] = left_out
+        line = json.dumps({"time_s": now, "event": event.name} | event.fields | more, default=str)
         self._output.write(f"{line}\n", LAST_PATIENCE if isinstance(event, Exited) else PATIENCE)
 
     def _is_news(self, event: Event, now: float) -> bool:

@@ -15,50 +15,18 @@ Rule 2: Started comes first, Exited comes last.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
 from punchtunnel.errors import UsageError
 from punchtunnel.reporting.events import Event, Exited, Level, Report
 from punchtunnel.reporting.jsonlines import PERIOD, JsonLines, open_jsonlines
+from punchtunnel.reporting.limit import RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_output
 
 if TYPE_CHECKING:
     from punchtunnel.reporting.display import Display
-
-# Lines about one type of event that others can repeat at will: so many at once,
-# then one a second; -vv prints all of them.
-BURST = 20
-
-
-class RateLimit:
-    """Keeps events that others can repeat at will from filling a log: a token bucket for each type of event.
-
-    Args:
-        monotonic: Any steady time in seconds.
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        # When the bucket of a type will be full again; it gains one line a second.
-        self._full_at: dict[type[Event], float] = {}
-        self._left_out: dict[type[Event], int] = {}
-
-    def passes(self, event: type[Event]) -> bool:
-        """Take one line out of the bucket; return False if it is empty."""
-        now = self._monotonic()
-        full_at = max(now, self._full_at.get(event, now))
-        if full_at - now > BURST - 1:
-            self._left_out[event] = self._left_out.get(event, 0) + 1
-            return False
-        self._full_at[event] = full_at + 1
-        return True
-
-    def take_left_out(self, event: type[Event]) -> int:
-        """Return how many lines were left out since the last call."""
-        return self._left_out.pop(event, 0)
 
 
 class Status:

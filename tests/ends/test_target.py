@@ -478,3 +478,28 @@ def test_only_a_target_on_another_machine_is_probed(
             assert result.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == probed
 
     run(case())
+
+
+def test_a_full_queue_of_a_unix_socket_is_looked_at_less_and_less(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand streams that looked every 20 ms took half a core for as long as the peer liked."""
+    path = str(tmp_path / "target")
+    tries = 0
+
+    class Counted(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            nonlocal tries
+            tries += 1
+            return super().connect_ex(address)
+
+    async def case() -> None:
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as only:
+            listener.bind(path)
+            listener.listen(0)
+            only.connect(path)
+            monkeypatch.setattr(socket, "socket", Counted)
+            assert isinstance(await reach(UnixPlace(path), 0.5), TimeoutError)
+            assert tries <= 7
+
+    run(case())

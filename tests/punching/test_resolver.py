@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import os
 import select
 import socket
 import threading
@@ -13,7 +16,9 @@ import pytest
 from punchtunnel import words
 from punchtunnel.address import parse_peer
 from punchtunnel.errors import LocalError, UsageError
+from punchtunnel.punching import puncher
 from punchtunnel.punching.resolver import REFRESH, Answer, LookUps, Resolver
+from punchtunnel.punching.settings import Settings
 from punchtunnel.system.addresses import Address, is_own
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -193,6 +198,25 @@ def due_after(*failures: bool) -> list[float]:
         pauses.append(pause)
         now += pause
     return pauses
+
+
+def test_a_look_up_without_a_descriptor_is_no_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `ulimit -n 8` the name "cannot be resolved", and the exit status was 2."""
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", refuse)
+    names = Names({"a.example": socket.gaierror(socket.EAI_NONAME, "Name or service not known")})
+    with closing(Resolver(["a.example"], look_up=names)) as resolver:
+        resolver.start()
+        select.select([resolver], [], [], 30)
+        answer = resolver.take()
+    assert answer.refused
+    assert "ulimit -n" in answer.failed[0]
+    monkeypatch.setattr(puncher, "Resolver", functools.partial(Resolver, look_up=names))
+    with pytest.raises(LocalError, match="ulimit -n"):
+        puncher.open_hole(Settings(["a.example"], wait=30))
 
 
 def test_a_failed_look_up_is_repeated_within_seconds_and_backs_off() -> None:

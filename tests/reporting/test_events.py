@@ -43,7 +43,7 @@ def documented() -> dict[str, dict[str, str]]:
         fields = re.findall(r"`(\w+)` ([a-z ]+[a-z])", cells)
         assert len(fields) == cells.count("`") // 2, f"a field of {name} has no type"
         events[name] = dict(fields)
-    return {name: fields for name, fields in events.items() if name not in ("time_s", "event", "lost")}
+    return {name: fields for name, fields in events.items() if name not in ("time_s", "event", "lost", "left_out")}
 
 
 DOCUMENTED = documented()
@@ -55,6 +55,7 @@ def check(event: dict[str, object]) -> None:
     assert is_number(fields.pop("time_s"))
     types = DOCUMENTED[str(fields.pop("event"))]
     assert is_integer(fields.pop("lost", 0))
+    assert is_integer(fields.pop("left_out", 0))
     assert fields.keys() == types.keys(), event
     for name, value in fields.items():
         assert CHECKS[types[name]](value), f"{name} is no {types[name]}: {event}"

@@ -10,8 +10,9 @@ import threading
 import pytest
 
 from punchtunnel.errors import UsageError
-from punchtunnel.reporting.events import Exited, RoundTrip, Traffic, Waiting, Warned
+from punchtunnel.reporting.events import Exited, ForeignDial, RoundTrip, StreamClosed, Traffic, Waiting, Warned
 from punchtunnel.reporting.jsonlines import JsonLines, open_jsonlines
+from punchtunnel.reporting.limit import BURST_FOR_PROGRAMS, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, Output
 
 from .pipe import Pipe
@@ -79,6 +80,26 @@ def test_a_clock_that_is_set_back_silences_nothing() -> None:
     for number in range(3):
         programs(Waiting(0.0, dials=number))
     assert [json.loads(line)["dials"] for line in output.getvalue().splitlines()] == [0, 1]
+
+
+# ---- what strangers repeat
+
+
+def test_strangers_do_not_fill_a_log_and_it_is_told_how_many_were_left_out() -> None:
+    """3 MB in 13 s from a stranger's dials."""
+    output, now = io.StringIO(), [0.0]
+    limit = RateLimit(lambda: now[0], BURST_FOR_PROGRAMS)
+    programs = JsonLines(Output(output), clock=lambda: 0.0, limit=limit)
+    for _ in range(BURST_FOR_PROGRAMS + 50):
+        programs(ForeignDial("198.51.100.9:1"))
+        programs(StreamClosed(1))
+    now[0] = 1.0
+    programs(ForeignDial("198.51.100.9:1"))
+    told = [json.loads(line) for line in output.getvalue().splitlines()]
+    foreign = [one for one in told if one["event"] == "foreign"]
+    assert len(foreign) == BURST_FOR_PROGRAMS + 1
+    assert [one["left_out"] for one in foreign if "left_out" in one] == [50]
+    assert len(told) - len(foreign) == BURST_FOR_PROGRAMS + 50, "what the peer does is told in full"
 
 
 # ---- which descriptor

@@ -10,8 +10,9 @@ import pytest
 
 from punchtunnel.reporting.events import Exited, Listening, RoundTrip, TargetRefused
 from punchtunnel.reporting.jsonlines import PERIOD, JsonLines, open_jsonlines
+from punchtunnel.reporting.limit import BURST, RateLimit
 from punchtunnel.reporting.output import Output, open_output
-from punchtunnel.reporting.status import BURST, RateLimit, Status, status_of_a_mistake
+from punchtunnel.reporting.status import Status, status_of_a_mistake
 
 from .pipe import Pipe
 from .runs import PUNCHING
