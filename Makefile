@@ -6,6 +6,7 @@
 # make docs      the man page and fish's completions; make pictures: the pictures, from real runs
 # make lab       the network laboratory: every router behaviour, as a table
 # make bench     the tool beside its peers, in half an hour: docs/bench.*
+# make lock      requirements-dev.txt anew: versions and hashes of what development and CI install
 # make fuzz      ten minutes of garbage for every decoder
 
 PYTHON ?= python3
@@ -15,12 +16,19 @@ SOURCES := punchtunnel tests bench docs
 # Tests wait for sockets more than they compute, so both cores get work.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
+.PHONY: demo lock quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
 
-$(VENV)/ready: pyproject.toml
+# Exactly the files that requirements-dev.txt names by their hashes, also for the build of this package.
+$(VENV)/ready: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The newest versions that pyproject.toml allows; needs uv.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file requirements-dev.txt
 
 demo: $(VENV)/ready
 	$(BIN)/python bench/demo.py

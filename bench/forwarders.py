@@ -82,7 +82,7 @@ def tool_ends(stage: Stage, sealed: bool) -> tuple[list[str], list[str], dict[st
     right = tool_command(stage.place.right, stage.place.left, stage.name)
     if sealed:
         return left, right, environment(stage.tool, PUNCHTUNNEL_SECRET=_SECRET)
-    return [*left, "--plain"], [*right, "--plain"], environment(stage.tool)
+    return [*left, "--plain"], [*right, "--plain", "--no-secret"], environment(stage.tool)
 
 
 def punchtunnel(stage: Stage, target: int, sealed: bool) -> Forwarder:

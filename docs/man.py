@@ -46,26 +46,30 @@ AFTER_OPTIONS = {
     Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
     of state as `STATUS=`.
 `CREDENTIALS_DIRECTORY`
-    Set by *systemd*(1) with LoadCredential=: there is no warning about the mode of a secret in that directory.
+    Set by *systemd*(1) with LoadCredential=: the mode of a secret in that directory does not matter. Elsewhere a file
+    that others can read is refused.
 """,
     "EXAMPLES": """
-A file, or anything else that a pipe can carry:
-
-    home$   punchtunnel 203.0.113.9 < dump.sql
-    laptop$ punchtunnel 198.51.100.7 > dump.sql
-
-SSH to the machine behind the other router, again and again, with a secret that both machines have:
+A secret first, which both machines get by a way that you trust:
 
     home$   (umask 077; punchtunnel --new-secret > secret)
+
+A file, or anything else that a pipe can carry:
+
+    home$   punchtunnel 203.0.113.9 --secret-file secret < dump.sql
+    laptop$ punchtunnel 198.51.100.7 --secret-file secret > dump.sql
+
+SSH to the machine behind the other router, again and again:
+
     home$   punchtunnel 203.0.113.9 -k --to 22 --secret-file secret
     laptop$ punchtunnel 198.51.100.7 -L 2222 --secret-file secret
     laptop$ ssh -p 2222 me@localhost
 
 The same without a port, one connection each time:
 
-    laptop$ ssh -o ProxyCommand='punchtunnel 198.51.100.7 --stdio' me@home
+    laptop$ ssh -o ProxyCommand='punchtunnel 198.51.100.7 --stdio --secret-file secret' me@home
 
-A second tunnel between the same two machines:
+A second tunnel between the same two machines, with the secret in `PUNCHTUNNEL_SECRET`:
 
     home$   punchtunnel 203.0.113.9 --channel backup -k --to 873
     laptop$ punchtunnel 198.51.100.7 --channel backup -L 8873
@@ -77,9 +81,11 @@ On one machine, to try it:
 """,
     "SECURITY": """
 Every link is sealed with AES-256-GCM or ChaCha20-Poly1305 under fresh keys from a SPAKE2 exchange. With the same
-secret on both sides, both prove that they know it before a byte of yours moves, and guessing it is slowed to one
-try in ten seconds. Without a secret, an attacker on the path could be a man in the middle; `-v` shows a verifier that
-two people can compare. A link that is cut is never taken for an end of file, except by a program at a Unix socket,
+secret on both sides, both prove that they know it before a byte of yours moves, and guessing it is slow and told.
+Without a secret, the peer is whoever answers at its address (a neighbour behind the same NAT, whoever has that address
+today, whoever controls its name), and an attacker on the path could be a man in the middle; every such link says so,
+and `-v` shows a verifier that two people can compare. `--to` without a secret needs `--no-secret`, unless PEER is an
+address of this machine. A link that is cut is never taken for an end of file, except by a program at a Unix socket,
 because a Unix socket has no reset. `--plain`, on both sides, switches encryption and proofs off.
 
 A secret is never an argument, because every user of the machine can list arguments.

@@ -20,6 +20,8 @@ from punchtunnel.words import usage
 
 # RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
 MAX_NAME = 253
+# Means the loopback of both families, as for ssh, and is looked up nowhere (RFC 6761 §6.3).
+LOCALHOST = "localhost"
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 # sockaddr_un has 108 bytes for the path and its final NUL (unix(7)).
 MAX_UNIX_PATH = 107
@@ -128,23 +130,23 @@ def _check_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address, tex
 def parse_listen(text: str) -> AnyPlace:
     """Parse the value of `-L`: `[BIND:]PORT` or `unix:/path`.
 
-    Without BIND it is 127.0.0.1; with port 0 the kernel chooses.
+    Without BIND it is LOCALHOST; with port 0 the kernel chooses.
 
     Raises:
         UsageError: The text has another form.
     """
-    return _parse_place("-L", text, default_host="127.0.0.1", lowest_port=0)
+    return _parse_place("-L", text, default_host=LOCALHOST, lowest_port=0)
 
 
 def parse_target(text: str) -> AnyPlace:
     """Parse the value of `--to`: `[HOST:]PORT` or `unix:/path`.
 
-    Without HOST it is 127.0.0.1 of the machine that runs this side.
+    Without HOST it is LOCALHOST: the machine that runs this side.
 
     Raises:
         UsageError: The text has another form.
     """
-    return _parse_place("--to", text, default_host="127.0.0.1", lowest_port=1)
+    return _parse_place("--to", text, default_host=LOCALHOST, lowest_port=1)
 
 
 def parse_server(option: str, text: str, default_port: int) -> Place:

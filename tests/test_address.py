@@ -85,9 +85,9 @@ BAD_PEERS = [
 ]
 
 GOOD_LISTENS = {
-    "2222": Place("127.0.0.1", 2222),
-    "0": Place("127.0.0.1", 0),
-    "65535": Place("127.0.0.1", 65535),
+    "2222": Place("localhost", 2222),
+    "0": Place("localhost", 0),
+    "65535": Place("localhost", 65535),
     "0.0.0.0:2222": Place("0.0.0.0", 2222),
     "[::1]:2222": Place("::1", 2222),
     "[::]:2222": Place("::", 2222),
@@ -98,7 +98,7 @@ GOOD_LISTENS = {
 }
 
 GOOD_TARGETS = {
-    "22": Place("127.0.0.1", 22),
+    "22": Place("localhost", 22),
     "nas:445": Place("nas", 445),
     "192.168.1.2:80": Place("192.168.1.2", 80),
     "[::1]:22": Place("::1", 22),
@@ -192,7 +192,7 @@ def test_a_bad_place_gets_one_sentence_that_names_its_option(
 
 
 def test_port_0_is_for_listening_only() -> None:
-    assert parse_listen("0") == Place("127.0.0.1", 0)
+    assert parse_listen("0") == Place("localhost", 0)
     with pytest.raises(UsageError, match="1–65535"):
         parse_target("0")
 

@@ -167,6 +167,11 @@ def test_a_strategy_is_pure() -> None:
     assert not early & EDGES
 
 
+@pytest.mark.parametrize("module", ["link.pacing", "link.tempo"])
+def test_what_decides_how_fast_to_send_is_pure(module: str) -> None:
+    assert outside(module) & EDGES == set()
+
+
 def test_the_top_is_a_short_list() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 10
 

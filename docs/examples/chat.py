@@ -1,11 +1,11 @@
 """Talk to one other person, without a server.
 
+    home$    export PUNCHTUNNEL_SECRET=...      what `punchtunnel --new-secret` prints
     home$    python chat.py 203.0.113.9
-    laptop$  python chat.py 198.51.100.7
+    laptop$  python chat.py 198.51.100.7        with the same secret
 
-With the same PUNCHTUNNEL_SECRET on both sides, you know that it is that person.
-Without one, read the verifier to each other over the phone.  Ctrl-D ends the
-chat.
+With the same secret on both sides, you know that it is that person.  Without
+one, read the verifier to each other over the phone.  Ctrl-D ends the chat.
 """
 
 from __future__ import annotations
@@ -40,7 +40,14 @@ async def main() -> None:
     given = parser.parse_args()
     secret = os.environ.pop("PUNCHTUNNEL_SECRET", "")
     print(f"punching towards {given.peer} …", flush=True)
-    reader, writer = await punchtunnel.connect(given.peer, channel=given.channel, secret=secret, bind=given.bind)
+    reader, writer = await punchtunnel.connect(
+        # The verifier below is what two people compare where there is no secret.
+        given.peer,
+        channel=given.channel,
+        secret=secret,
+        no_secret=not secret,
+        bind=given.bind,
+    )
     print(f"connected with {writer.get_extra_info('peername')}", flush=True)
     if not secret:
         print(f"verifier: {writer.get_extra_info('verifier')}", flush=True)

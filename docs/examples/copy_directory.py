@@ -1,9 +1,10 @@
 """Copy a directory to a machine behind another router, with tar at both ends.
 
+    home$    export PUNCHTUNNEL_SECRET=...      what `punchtunnel --new-secret` prints
     home$    python copy_directory.py send 203.0.113.9 photos
-    laptop$  python copy_directory.py receive 198.51.100.7 photos
+    laptop$  python copy_directory.py receive 198.51.100.7 photos        with the same secret
 
-Give both sides the same secret in PUNCHTUNNEL_SECRET.  The exit status is 0
+Without a secret it warns: the far end is whoever answers there.  The exit status is 0
 only if tar succeeded at both ends: a copy that was cut has failed.
 
 To try it on one machine: --bind 127.0.0.1 with peer 127.0.0.2, and the other

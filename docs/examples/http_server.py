@@ -1,12 +1,13 @@
 """Serve a directory over HTTP from behind a router, to one other machine.
 
+    home$    export PUNCHTUNNEL_SECRET=...      what `punchtunnel --new-secret` prints, and the same there
     home$    python http_server.py 203.0.113.9 public
     laptop$  punchtunnel 198.51.100.7 -L 8080        and open http://localhost:8080/
 
 Every connection of the browser is a stream of the one hole.  The server listens
 on no port, the laptop only on its own loopback address, and no other machine
-can reach the server.  With the same PUNCHTUNNEL_SECRET on both sides, nobody
-can pretend to be the laptop, either.
+can reach the server, or pretend to be the laptop: without a secret, another
+machine is not served.
 """
 
 from __future__ import annotations

@@ -47,15 +47,22 @@ def main() -> NoReturn:
 
     descriptors.occupy_closed()
     try:
-        given = app(prog_name="punchtunnel", standalone_mode=False)
-        code: int = _run(given) if isinstance(given, Options) else int(given or 0)
+        given = _parse()
+        code: int = _run(given) if isinstance(given, Options) else given
     except typer.TyperException as error:
         code = _tell_mistake(error)
     except typer.Abort:
         code = Exit.INTERRUPTED
-    except OSError as error:
-        code = _tell_unwritable(error)
     sys.exit(code)
+
+
+def _parse() -> Options | int:
+    """Return the options, or the status of a run that only had to write help, the version or a secret."""
+    try:
+        given = app(prog_name="punchtunnel", standalone_mode=False)
+    except OSError as error:
+        return _tell_unwritable(error)
+    return given if isinstance(given, Options) else int(given or 0)
 
 
 def _run(options: Options) -> int:

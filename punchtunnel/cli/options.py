@@ -47,11 +47,11 @@ class Options:
     """Punch a TCP hole to PEER and send any TCP program through it.
 
     Run one command on each of the two machines, within two minutes (-w).
-    Both must know the other's public address; nothing else is needed.
+    Both must know the other's public address.
 
-    The link is encrypted.  With the same secret on both sides, in
-    PUNCHTUNNEL_SECRET or by --secret-file or --ask-secret, the two machines
-    also prove to each other who they are.
+    Both need the same secret, in PUNCHTUNNEL_SECRET or by --secret-file or
+    --ask-secret: by it the two machines prove to each other who they are, and
+    --to asks for it.  --new-secret makes one.  The link is encrypted in any case.
     """
 
     peers: Annotated[
@@ -110,6 +110,10 @@ class Options:
     ] = None
     ask_secret: Annotated[bool, typer.Option("--ask-secret", help="Ask for the shared secret on the terminal.")] = False
     require_secret: Annotated[bool, typer.Option("--require-secret", help="Refuse to run without a secret.")] = False
+    no_secret: Annotated[
+        bool,
+        typer.Option("--no-secret", help="With --to: let in anybody who answers at the peer's address."),
+    ] = False
     new_secret: Annotated[
         bool,
         typer.Option("--new-secret", callback=_show_new_secret, is_eager=True, help="Print a fresh secret and exit."),

@@ -17,10 +17,10 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
-from punchtunnel.cli.options import Options
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
 from punchtunnel.cli.values import settings_of
-from punchtunnel.errors import NO_RESOURCES, Exit, PunchtunnelError, SignalError, UsageError
+from punchtunnel.errors import Exit, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.settings import Settings
@@ -30,6 +30,7 @@ from punchtunnel.reporting.output import Output, open_output
 from punchtunnel.reporting.status import Status
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome, RoundTrips
+from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Signals
 from punchtunnel.words import usage
 
@@ -58,9 +59,14 @@ def run(options: Options) -> int:
     except PunchtunnelError as error:
         code, reason = error.status, str(error)
     except OSError as error:
-        if error.errno not in NO_RESOURCES:
-            raise
-        code, reason = Exit.LOCAL, words.no_resources(os.strerror(error.errno))
+        why = refused(error)
+        code, reason = why.status, str(why)
+    except MemoryError:
+        code, reason = Exit.LOCAL, words.NO_MEMORY
+    except Exception as error:
+        # With a traceback after it.
+        status(events.Exited(status=int(Exit.LOST), reason=words.internal_error(error)))
+        raise
     status(events.Exited(status=int(code), reason=reason))
     return code
 
@@ -155,10 +161,12 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         parse_target(options.to)
     if options.show:
         check_secret(options)
-        typer.echo(_page(options))
+        _print(_page(options))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    if settings.serves_anyone and not options.no_secret:
+        raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
         return _run(options, settings, listeners, status, signals)
@@ -183,7 +191,15 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
     from punchtunnel.reporting import line
 
     protection = line.security(hole.keys is not None, bool(settings.secret))
-    typer.echo(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
+    _print(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
+
+
+def _print(text: str) -> None:
+    """Print a page; only errors of this are told as "cannot write"."""
+    try:
+        typer.echo(text)
+    except OSError as error:
+        raise PunchtunnelError(words.cannot(words.WRITE, error)) from error
 
 
 def _load_session() -> None:

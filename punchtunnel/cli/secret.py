@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import stat
 from collections.abc import Callable, Mapping
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping
 from punchtunnel import words
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import LocalError, SignalError, UsageError
-from punchtunnel.protocol.secret import MAX_SIZE, normal
+from punchtunnel.protocol.secret import MAX_SIZE, WEAK_BELOW, normal, strength
 from punchtunnel.reporting import events
 from punchtunnel.words import usage
 
@@ -19,7 +21,7 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 def check_secret(options: Options) -> None:
-    """Check that no secret is given together with --plain.
+    """Check that no secret is given together with --plain or --no-secret.
 
     Raises:
         UsageError: One is given or required.
@@ -27,6 +29,8 @@ def check_secret(options: Options) -> None:
     given = options.secret_file or options.ask_secret or options.require_secret or SECRET_VARIABLE in os.environ
     if options.plain and given:
         raise UsageError(usage.PLAIN_AND_SECRET.format(variable=SECRET_VARIABLE))
+    if options.no_secret and given:
+        raise UsageError(usage.NO_SECRET_AND_SECRET.format(variable=SECRET_VARIABLE))
 
 
 def find_secret(options: Options, report: events.Report) -> bytes:
@@ -34,11 +38,11 @@ def find_secret(options: Options, report: events.Report) -> bytes:
 
     Args:
         options: The command line.
-        report: Takes a warning if others can read or change the file.
+        report: Takes a warning if the secret is weak, or another user can change its file.
 
     Raises:
         UsageError: The secret is unusable, given twice, missing, or contradicts --plain.
-        LocalError: The file cannot be read.
+        LocalError: The file cannot be read, or others can read it.
         SignalError: Ctrl-C was typed instead of a secret.
     """
 
@@ -46,9 +50,14 @@ def find_secret(options: Options, report: events.Report) -> bytes:
         report(events.Warned(reason=reason))
 
     check_secret(options)
+    # A core dump would have the secret in it.  A sandbox may forbid the call; then it has its own limit.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     found = find(os.environ, options.secret_file, _ask if options.ask_secret else None, warn)
     if options.require_secret and not found:
         raise UsageError(usage.NO_SECRET.format(variable=SECRET_VARIABLE))
+    if found and strength(found) < WEAK_BELOW:
+        warn(words.WEAK_SECRET)
     return found
 
 
@@ -64,11 +73,11 @@ def find(
         environment: SECRET_VARIABLE counts if neither `path` nor `ask` is given.
         path: --secret-file.
         ask: --ask-secret: returns what was typed.
-        warn: Takes a sentence if others can read or change the file.
+        warn: Takes a sentence if another user can change the file.
 
     Raises:
         UsageError: Two places are named, or the secret is unusable.
-        LocalError: The file cannot be read.
+        LocalError: The file cannot be read, or others can read it.
     """
     if path is not None and ask is not None:
         raise UsageError(usage.FILE_AND_ASK)
@@ -91,7 +100,7 @@ def _read(path: str, warn: Callable[[str], None] | None) -> str:
         raise LocalError(words.cannot(words.read_secret(path), error)) from error
     if warn is not None and stat.S_ISREG(info.st_mode):
         if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            warn(words.readable_secret(path))
+            raise LocalError(words.readable_secret(path))
         if info.st_uid not in (0, os.geteuid()):
             warn(words.foreign_secret(path))
     if len(data) > MAX_SIZE:

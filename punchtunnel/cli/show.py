@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
-from punchtunnel.protocol import schedule
+from punchtunnel.protocol import schedule, secret
 from punchtunnel.punching.rota import MOST
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
@@ -41,6 +41,7 @@ class Side:
         target: Where --to leads.
         flags: Options that both sides need, as they are written.
         secret: Whether there is one.
+        wants_none: Whether the options say that there shall be none.
     """
 
     peers: Sequence[str]
@@ -51,11 +52,18 @@ class Side:
     flags: Sequence[str] = ()
     secret: bool = False
     interface: str = ""
+    wants_none: bool = False
 
 
 def side_of(options: Options) -> Side:
     """Return this machine's side as the options describe it."""
-    flags = {"-4": options.ipv4, "-6": options.ipv6, "--plain": options.plain, "-z": options.check}
+    flags = {
+        "-4": options.ipv4,
+        "-6": options.ipv6,
+        "--plain": options.plain,
+        "--no-secret": options.no_secret,
+        "-z": options.check,
+    }
     return Side(
         peers=[parse_peer(peer) for peer in options.peers or []],
         bind=None if options.bind is None or is_interface(options.bind) else parse_bind(options.bind),
@@ -65,6 +73,7 @@ def side_of(options: Options) -> Side:
         target=None if options.to is None else parse_target(options.to),
         flags=[flag for flag, given in flags.items() if given],
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
+        wants_none=options.plain or options.no_secret,
     )
 
 
@@ -87,7 +96,7 @@ def hint(side: Side) -> str:
 
 
 def page(side: Side, now: float) -> str:
-    """Return what --show prints.
+    """Return what --show prints: first of all a fresh secret, if there is none and one is wanted.
 
     Args:
         side: This machine's side.
@@ -111,7 +120,8 @@ def page(side: Side, now: float) -> str:
         for bucket in schedule.current_buckets(now)
     ]
     part = line.clock_check(clock.synchronised(), clock.error_bound_ms())
-    lines = words.other_machine(command(side), side.secret)
+    lines = [] if side.secret or side.wants_none else words.fresh_secret(secret.fresh(os.urandom))
+    lines += words.other_machine(command(side), side.secret)
     lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
     return "\n".join(lines)
 

@@ -14,10 +14,11 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 
+from punchtunnel import words
 from punchtunnel.address import parse_server
 from punchtunnel.doctor import asking, findings, sntp, survey
 from punchtunnel.doctor.findings import Finding, Level
-from punchtunnel.errors import Exit
+from punchtunnel.errors import Exit, PunchtunnelError
 from punchtunnel.reach import stun
 
 _STDOUT = 1
@@ -37,6 +38,7 @@ def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool) 
 
     Raises:
         UsageError: A server is no HOST[:PORT].
+        PunchtunnelError: stdout cannot be written.
     """
     servers = [parse_server("--stun", text, stun.DEFAULT_PORT) for text in stun_servers]
     ntp = None if ntp_server is None else parse_server("--ntp", ntp_server, sntp.DEFAULT_PORT)
@@ -62,8 +64,13 @@ def _print(found: list[Finding], new: Sequence[Finding], as_json: bool) -> None:
     found += new
     for finding in new:
         line = _json(finding) if as_json else "\n".join(_lines(finding))
-        # Not through sys.stdout, which would repeat a failed write when the process ends.
-        os.write(_STDOUT, f"{line}\n".encode())
+        try:
+            # Not through sys.stdout, which would repeat a failed write when the process ends.
+            os.write(_STDOUT, f"{line}\n".encode())
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise PunchtunnelError(words.cannot(words.WRITE, error)) from error
 
 
 def _json(finding: Finding) -> str:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, UnixPlace
-from punchtunnel.ends.sockets import system_reason, tune
+from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace
+from punchtunnel.ends.sockets import notice_absence, system_reason, tune
 from punchtunnel.errors import LocalError
 from punchtunnel.system.tcp import name_of
+
+# Seconds for the lock of a folder, which others hold for a millisecond, and between two tries to get it.
+LOCK_PATIENCE = 3.0
+LOCK_RETRY = 0.01
+# Ports of the kernel's choice that are tried in the second family.
+BOTH_TRIES = 10
+_NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
 @contextlib.contextmanager
@@ -30,12 +39,13 @@ def listening(places: Iterable[AnyPlace], told: Callable[[str], None]) -> Iterat
     with contextlib.ExitStack() as stack:
         listeners = []
         for place in places:
-            listener = stack.enter_context(listen(place))
-            listeners.append(listener)
             if isinstance(place, UnixPlace):
+                listeners.append(stack.enter_context(listen(place)))
                 stack.callback(_unlink, place.path, _identity(place.path))
                 told(str(place))
-            else:
+                continue
+            for listener in _listen_on_loopback(place.port) if place.host == LOCALHOST else [listen(place)]:
+                listeners.append(stack.enter_context(listener))
                 told(name_of(listener.getsockname()))
         yield listeners
 
@@ -54,6 +64,7 @@ def listen(place: AnyPlace) -> socket.socket:
         listener = socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
         # Accepted sockets inherit it (sockets.ACCEPTED_INHERIT).
         tune(listener)
+        notice_absence(listener)
         return listener
     except UnicodeError as error:
         # A "%" followed by a name that no interface can have.
@@ -63,22 +74,77 @@ def listen(place: AnyPlace) -> socket.socket:
         raise LocalError(words.cannot(words.listen_on(str(place)), reason)) from error
 
 
+def _listen_on_loopback(port: int) -> list[socket.socket]:
+    """Listen on the loopback of both families, as ssh does, or of IPv4 alone where the machine has no IPv6.
+
+    One of the two in another program's hands is an error: its clients and ours would get each other's server.
+
+    Raises:
+        LocalError: The port is taken in one of the families.
+    """
+    for more in reversed(range(BOTH_TRIES)):
+        first = listen(Place("127.0.0.1", port))
+        second = Place("::1", first.getsockname()[1])
+        try:
+            return [first, listen(second)]
+        except LocalError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            # Another program may have the port that the kernel has chosen in the first family.
+            if port or not more:
+                raise
+    raise AssertionError
+
+
 def _listen_unix(path: str) -> socket.socket:
-    """Listen on a Unix socket; a stale one of an earlier process is replaced."""
+    """Listen on a Unix socket that only this user can connect to; a stale one of an earlier process is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
-        sock.listen(socket.SOMAXCONN)
+        # Before bind(), which gives the file the mode that the socket has (Linux): there is no
+        # moment at which others could connect.
+        os.fchmod(sock.fileno(), 0o600)
+        # Until it listens, a socket looks as a stale one does.
+        with _alone_in(os.path.dirname(path) or "."):
+            try:
+                sock.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _is_stale(path):
+                    raise
+                os.unlink(path)
+                sock.bind(path)
+            sock.listen(socket.SOMAXCONN)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Keep other processes from taking over a stale socket in the same folder meanwhile.
+
+    The folder itself is locked: a lock file would stay behind, or be unlinked while another process waits for it.
+
+    Raises:
+        OSError: The folder cannot be opened, or is locked for longer than LOCK_PATIENCE.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Whoever can open the folder can lock it, so nobody is waited for without end.
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOCK_RETRY)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _is_stale(path: str) -> bool:

@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from punchtunnel.address import AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace, is_literal
+from punchtunnel.ends.sockets import notice_absence
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import WRITE, Poller
@@ -31,6 +32,9 @@ from punchtunnel.system.poller import WRITE, Poller
 TIMEOUT = 15.0
 # Connections being made at the same time; each costs a descriptor.
 MAX_UNDER_WAY = 1024
+# Seconds for which a connection that the peer has opened and given up at once keeps its
+# place.  To open and reset costs a peer 24 bytes, and this machine half a millisecond.
+GIVEN_UP = 2.0
 # Seconds for which the answer of a look-up is used again.
 KEPT = 2.0
 # Seconds before a Unix socket whose queue is full is tried again.
@@ -38,6 +42,9 @@ QUEUE_PAUSE = 0.02
 
 # What a second connect(2) returns -> what the first would have returned.
 _MEANING = {errno.EALREADY: errno.EINPROGRESS, errno.EISCONN: 0}
+
+# This machine lacks the family, or a route: that says nothing about the target.
+_NO_WAY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH}
 
 # The family and the socket address of one way to the target.
 _Way = tuple[int, Any]
@@ -133,6 +140,7 @@ class Attempt:
         self._done: Done | None = done
         self._is_asking = False
         self._ways: list[_Way] = []
+        self._error: OSError | None = None
         # The way that is being tried.
         self._way: _Way | None = None
         self._sock: socket.socket | None = None
@@ -143,6 +151,10 @@ class Attempt:
         target = self._target
         if isinstance(target, UnixPlace):
             self._try_all([(socket.AF_UNIX, target.path)])
+        elif target.host == LOCALHOST:
+            # A server may listen on one of them only.
+            port = target.port
+            self._try_all([(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))])
         elif is_literal(target.host):
             try:
                 self._try_all(self._look_up.literal(target))
@@ -167,7 +179,7 @@ class Attempt:
         self._try_next(failure)
 
     def _try_next(self, error: OSError | None) -> None:
-        """Try the next way; with none left, fail with the error of the last one."""
+        """Try the next way; with none left, fail with the error of the last one that this machine has."""
         self._stop_waiting()
         if self._sock is not None:
             # After a connection to itself, a plain close would leave the target's port in TIME_WAIT.
@@ -175,8 +187,10 @@ class Attempt:
             self._sock = None
         if self._done is None:
             return
+        if error is not None and (self._error is None or error.errno not in _NO_WAY):
+            self._error = error
         if not self._ways:
-            self._fail(error or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
+            self._fail(self._error or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
             return
         self._try(self._ways.pop(0), time.monotonic() + self._seconds)
 
@@ -223,6 +237,9 @@ class Attempt:
         self._succeed(self._sock)
 
     def _succeed(self, sock: socket.socket) -> None:
+        assert self._way is not None
+        if _may_vanish(self._way):
+            notice_absence(sock)
         done, self._done, self._sock = self._done, None, None
         if done is not None:
             done(sock)
@@ -269,11 +286,13 @@ class Connects:
         self._look_up = LookUp(loop)
         self._under_way: dict[int, Attempt] = {}
         self._queue: dict[int, None] = {}
+        # Places of connections that were given up lately.
+        self._kept = 0
         self._is_starting = False
 
     def start(self, number: int) -> None:
         """Make a connection, now or when its turn comes."""
-        if len(self._under_way) >= MAX_UNDER_WAY:
+        if len(self._under_way) + self._kept >= MAX_UNDER_WAY:
             self._queue[number] = None
             return
 
@@ -286,13 +305,29 @@ class Connects:
         self._under_way[number] = attempt
         attempt.start()
 
-    def cancel(self, number: int) -> None:
-        """Give one up without calling `done`, if it is still being made."""
-        if self._queue:
-            self._queue.pop(number, None)
-        if (attempt := self._under_way.pop(number, None)) is not None:
+    def cancel(self, number: int, *, given_up: bool = False) -> None:
+        """Give one up without calling `done`, if it is still being made.
+
+        Args:
+            number: As given to `start`.
+            given_up: The peer did not wait for its first byte: its place stays taken for GIVEN_UP seconds.
+        """
+        if number in self._queue:
+            # It has cost nothing yet.
+            del self._queue[number]
+            return
+        attempt = self._under_way.pop(number, None)
+        if attempt is not None:
             attempt.cancel()
+        if given_up:
+            self._kept += 1
+            self._loop.call_later(GIVEN_UP, self._free)
+        elif attempt is not None:
             self._start_queued()
+
+    def _free(self) -> None:
+        self._kept -= 1
+        self._start_queued()
 
     def close(self) -> None:
         """Give all of them up."""
@@ -305,7 +340,7 @@ class Connects:
         if self._is_starting:
             return
         self._is_starting = True
-        while self._queue and len(self._under_way) < MAX_UNDER_WAY:
+        while self._queue and len(self._under_way) + self._kept < MAX_UNDER_WAY:
             number = next(iter(self._queue))
             del self._queue[number]
             self.start(number)
@@ -326,6 +361,12 @@ def _is_itself(sock: socket.socket, way: _Way) -> bool:
         return bool(own[1] == address[1] and own == sock.getpeername())
     # The target has closed again already; reading will tell.
     return False
+
+
+def _may_vanish(way: _Way) -> bool:
+    """Tell whether the target can go away without a word; on this machine the kernel speaks for it."""
+    family, address = way
+    return family != socket.AF_UNIX and not str(address[0]).startswith("127.") and address[0] != "::1"
 
 
 def _ways(target: Place, flags: int) -> list[_Way]:

@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import signal
 import time
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from punchtunnel import words
-from punchtunnel.errors import LocalError, SignalError
+from punchtunnel.errors import LocalError, SignalError, UsageError
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
@@ -27,10 +28,12 @@ from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
+from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ends
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
+from punchtunnel.words import usage
 
 # One for the whole process: a program that punches again and again must not give strangers fresh tries each time.
 _RATIONS = Rations(time.monotonic)
@@ -42,6 +45,7 @@ async def connect(
     *peers: str,
     channel: str = "",
     secret: str | bytes = "",
+    no_secret: bool = False,
     wait: float = DEFAULT_WAIT,
     bind: str | None = None,
     family: int = 0,
@@ -59,6 +63,9 @@ async def connect(
             both sides.
         secret: The same on both sides; each then proves that it knows it.
             Without one the link is sealed, but the peer is not authenticated.
+        no_secret: There is none, on purpose: whoever answers at the peer's
+            address is let in.  Without it a call without a secret warns, if
+            the peer is another machine.
         wait: Seconds to keep punching; 0 waits for ever.
         bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
@@ -81,8 +88,10 @@ async def connect(
         LocalError: No port of this machine could be used.
         LinkError: The link was lost before there was a stream.
     """
-    settings = _settings(Role.STDIO, peers, channel, secret, wait, bind, family, clock_offset, plain)
-    tunnel = Tunnel(await _meet(settings), Role.STDIO)
+    settings = _settings(Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
+    if settings.trusts_anyone and not no_secret:
+        warnings.warn(words.CONNECTS_TO_ANYONE, stacklevel=2)
+    tunnel = await _meet(settings)
     try:
         reader, writer = await anext(tunnel)
     except BaseException:
@@ -98,6 +107,7 @@ async def open_tunnel(
     *peers: str,
     channel: str = "",
     secret: str | bytes = "",
+    no_secret: bool = False,
     wait: float = DEFAULT_WAIT,
     bind: str | None = None,
     family: int = 0,
@@ -113,7 +123,8 @@ async def open_tunnel(
 
     The far side is the same call, `punchtunnel -L` (each of its clients opens
     a stream), or `punchtunnel --to` (each stream becomes a connection to the
-    target).  Arguments and errors are those of `connect`.
+    target).  Arguments and errors are those of `connect`.  The peer can open
+    streams, so a peer that is another machine needs a `secret`, or `no_secret`.
 
     Leaving the block closes what is still open, and returns when the far side
     has taken everything and has closed its side too.  That may cut a stream
@@ -121,10 +132,11 @@ async def open_tunnel(
     cuts every stream.
 
     Raises:
+        UsageError: As `connect`, or there is neither a secret nor `no_secret`.
         LinkError: The link was lost before everything was delivered.
     """
-    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
-    tunnel = Tunnel(await _meet(settings), _EITHER)
+    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
+    tunnel = await _meet(settings)
     async with _ending(tunnel):
         yield tunnel
     await tunnel._check()
@@ -134,6 +146,7 @@ async def open_tunnels(
     *peers: str,
     channel: str = "",
     secret: str | bytes = "",
+    no_secret: bool = False,
     wait: float = 0.0,
     bind: str | None = None,
     family: int = 0,
@@ -147,7 +160,7 @@ async def open_tunnels(
                 async for reader, writer in tunnel:
                     ...
 
-    Arguments are those of `connect`; `wait` counts anew for each tunnel.  The
+    Arguments are those of `open_tunnel`; `wait` counts anew for each tunnel.  The
     end of the loop's body closes what is still open, as the end of
     `open_tunnel`'s block does, but a lost link raises nothing: the next tunnel
     follows.  A peer that is rejected is tried again after a pause, and a name
@@ -155,15 +168,14 @@ async def open_tunnels(
     address of this machine that has gone is waited for as well.
 
     Raises:
-        UsageError, NoHoleError, LocalError: As `connect`.
+        UsageError, NoHoleError, LocalError: As `open_tunnel`.
     """
-    settings = _settings(_EITHER, peers, channel, secret, wait, bind, family, clock_offset, plain)
+    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
     with Wake() as wake:
         holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS)
         goes_on = True
         while goes_on:
-            hole = await _next(holes, wake, settings.role)
-            tunnel = Tunnel(hole, _EITHER)
+            hole, tunnel = await _next(holes, wake, settings.role)
             async with _ending(tunnel):
                 yield tunnel
             goes_on = holes.goes_on(hole, await tunnel._outcome())
@@ -185,6 +197,7 @@ def _settings(
     peers: Sequence[str],
     channel: str,
     secret: str | bytes,
+    no_secret: bool,
     wait: float,
     bind: str | None,
     family: int,
@@ -194,25 +207,47 @@ def _settings(
     text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
     traits = (Trait.PLAIN if plain else NO_TRAITS) | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
     shared = secrets.normal(text) if text else b""
-    return settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
+    settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
+    if shared and no_secret:
+        raise UsageError(usage.NO_SECRET_WITH_SECRET)
+    if settings.serves_anyone and not no_secret:
+        raise UsageError(usage.PROGRAM_SERVES_ANYONE)
+    return settings
 
 
-async def _meet(settings: Settings) -> Hole:
-    """Return one hole."""
+async def _meet(settings: Settings) -> Tunnel:
+    """Return one tunnel."""
     with Wake() as wake:
-        return await _next(Holes(settings, wake, rations=_RATIONS), wake, settings.role)
+        _, tunnel = await _next(Holes(settings, wake, rations=_RATIONS), wake, settings.role)
+        return tunnel
 
 
-async def _next(holes: Holes, wake: Wake, role: Role) -> Hole:
-    """Return the next hole to a peer that does more than check the path (-z); a check costs only its time."""
-    while Trait.CHECK in (hole := await _punch(holes, wake)).traits:
-        session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
-        try:
-            session.start(hole.unread)
-            holes.goes_on(hole, await session.ended)
-        finally:
-            session.close()
-    return hole
+async def _next(holes: Holes, wake: Wake, role: Role) -> tuple[Hole, Tunnel]:
+    """Return the next hole with a peer on it, and its tunnel."""
+    while True:
+        hole = await _punch(holes, wake)
+        if Trait.CHECK in hole.traits:
+            outcome = await _be_checked(hole, role)
+        else:
+            tunnel = Tunnel(hole, role)
+            try:
+                if await tunnel._met():
+                    return hole, tunnel
+            except asyncio.CancelledError:
+                await tunnel._end(cut=True)
+                raise
+            outcome = await tunnel._outcome()
+        holes.goes_on(hole, outcome)
+
+
+async def _be_checked(hole: Hole, role: Role) -> Outcome:
+    """Answer a peer that only checks the path (-z); it costs only its time."""
+    session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
+    try:
+        session.start(hole.unread)
+        return await session.ended
+    finally:
+        session.close()
 
 
 async def _punch(holes: Holes, wake: Wake) -> Hole:

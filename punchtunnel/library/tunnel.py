@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from typing import Any
 
 from punchtunnel import words
 from punchtunnel.ends.end import End
@@ -48,6 +49,8 @@ class Tunnel:
         # None follows the last one.
         self._arrived: asyncio.Queue[ProgramEnd | asyncio.Task[Stream] | None] = asyncio.Queue()
         self._session = Session(asyncio.get_running_loop(), hole, Plan(role, Program(self._take)), self._note)
+        # Whether the peer is on the hole, too.
+        self._up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._session.start(hole.unread)
         self._life = asyncio.create_task(self._live())
 
@@ -124,6 +127,8 @@ class Tunnel:
     def _note(self, event: events.Event) -> None:
         """Take in an event of the session: forget streams that are over, and tell their readers why."""
         match event:
+            case events.LinkUp():
+                self._up.set_result(True)
             case events.LinkEnded(reason=reason):
                 for end in self._ends.values():
                     end.fail(reason)
@@ -136,10 +141,14 @@ class Tunnel:
 
     async def _live(self) -> Outcome:
         try:
-            if self._session.opens_the_only:
+            either: list[asyncio.Future[Any]] = [self._up, self._session.ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._up.done() and self._session.opens_the_only:
                 self._arrived.put_nowait(self._open_end())
             return await self._session.ended
         finally:
+            if not self._up.done():
+                self._up.set_result(False)
             self._session.close()
             self._arrived.put_nowait(None)
 
@@ -170,6 +179,10 @@ class Tunnel:
                 elif arrived is not None:
                     (await arrived)[1].close()
             self._arrived.put_nowait(None)
+
+    async def _met(self) -> bool:
+        """Wait until the peer is known to be on the hole, too; False if it never was: then nothing was begun."""
+        return await asyncio.shield(self._up)
 
     async def _check(self) -> None:
         """Wait for the end of the link.

@@ -85,6 +85,12 @@ class Spliced:
     count: int
 
 
+def _broken(error: OSError) -> Iterator[Event[Stream] | Spliced]:
+    """What is received of a hole that cannot be watched."""
+    yield from ()
+    raise LinkError(words.broken_link(error)) from error
+
+
 class Carrier:
     """One hole below a link.
 
@@ -95,6 +101,7 @@ class Carrier:
     Attributes:
         incoming, outgoing: The two halves.
         splicing: None where every byte is copied.
+        rest: Events of the last read that are not handled yet; see `pause`.
     """
 
     def __init__(self, sock: socket.socket, seals: tuple[Sealer, Opener] | None = None) -> None:
@@ -106,6 +113,7 @@ class Carrier:
         self._sock = sock
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
+        self.rest: Iterator[Event[Stream] | Spliced] | None = None
         self.incoming = Incoming(sock, opener)
         self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
         if self.splicing is None:
@@ -140,7 +148,10 @@ class Carrier:
         self._poller, self._work = poller, work
         if self.splicing is not None:
             self.splicing.watch(loop, work)
-        poller.register(self._sock.fileno(), self._on_events)
+        try:
+            poller.register(self._sock.fileno(), self._on_events)
+        except OSError as error:
+            self.pause(_broken(error))
 
     def unwatch(self) -> None:
         """Call nothing any more."""
@@ -176,6 +187,11 @@ class Carrier:
             self.splicing.has_read(mux.expected[1])
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LinkError(words.LINK_CUT)
+
+    def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
+        """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
+        self.rest = events
+        self.incoming.readable = True
 
     def _read(self, mux: Mux[Stream]) -> Iterable[memoryview] | Spliced | None:
         """Splice the payload that comes next, or read; None: nothing there now."""
@@ -242,6 +258,7 @@ class Carrier:
         if self._sock.fileno() < 0:
             return
         self.unwatch()
+        self.rest = None
         self.outgoing.close()
         if self.splicing is not None:
             self.splicing.close()

@@ -18,12 +18,10 @@ Rule 5: streams belong to the link, the hole to the carrier.  A link that
         waits for a carrier keeps its streams and what they have to send.
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
-edge-triggered (poller.py): a flag says that a source, a sink or the hole may
-be ready, and is cleared by the call that finds it is not.  All work is done
-in `_work`, in bounded turns.
-
-Only the halves of the carrier know whether the hole is sealed, and only
-splicing.py knows how long frames bypass this process.
+edge-triggered (poller.py): a flag says that a source, a sink or the hole may be
+ready, and the call that finds it is not clears it.  All work is done in `_work`,
+in bounded turns: what was read in one piece may be handled in many.  Only the
+carrier knows whether the hole is sealed, only splicing.py of bytes not copied.
 """
 
 from __future__ import annotations
@@ -35,17 +33,13 @@ from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError
 from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, Spliced, State
 from punchtunnel.link.source import SPARSE
-from punchtunnel.link.stream import Broken, Owner, Stream
-from punchtunnel.link.turns import LONGEST_TURN, STEPS_PER_TURN, Turns
-from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, GoneAway, Opened, Pong, Sized
+from punchtunnel.link.stream import Broken, Owner, Stream, tell
+from punchtunnel.link.turns import ACK_DELAY, EVENTS_PER_LOOK, LONGEST_TURN, STEPS_PER_TURN, Turns
+from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, Opened
 from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import ERROR, READ, Poller
-
-# Seconds for which an ACK waits for something to go with: alone it costs both
-# sides as much as a connection's data.
-ACK_DELAY = 0.02
 
 
 class Link:
@@ -91,6 +85,9 @@ class Link:
     def detach(self) -> Carrier:
         """Give the hole away as it is.  The streams stay, and what they have to send waits for the next one."""
         carrier = self._carrier
+        while carrier is not None and carrier.rest is not None:
+            # What has been read already is this link's.
+            self._receive(carrier)
         self._state = TRANSITIONS[self._state, Input.DETACH]
         assert carrier is not None
         self._carrier = None
@@ -213,7 +210,7 @@ class Link:
                 return
             now = time.monotonic()
             began = began or now
-            if now - began > LONGEST_TURN:
+            if now - began > LONGEST_TURN or carrier.rest is not None:
                 break
         self._schedule()
 
@@ -225,15 +222,24 @@ class Link:
     # ---- hole -> ends
 
     def _receive(self, carrier: Carrier, unread: bytes | None = None) -> None:
-        """Read the hole once, or take in `unread`, and act on what came."""
+        """Go on with what is left of the last read, read the hole once, or take in `unread`; act on it for one turn."""
+        left, began = EVENTS_PER_LOOK, 0.0
+        events, carrier.rest = carrier.rest or carrier.receive(self._mux, unread), None
         try:
-            for event in carrier.receive(self._mux, unread):
+            for event in events:
                 if isinstance(event, Data):
                     self._deliver(event.stream, event.data, carrier.incoming.heard_at)
                 else:
                     self._on_event(event)
                 if self._carrier is not carrier:
                     return
+                left -= 1
+                if not left:
+                    left, now = EVENTS_PER_LOOK, time.monotonic()
+                    began = began or now
+                    if now - began > LONGEST_TURN:
+                        carrier.pause(events)
+                        return
         except LinkError as error:
             self._lose(error)
         else:
@@ -258,12 +264,8 @@ class Link:
             case Gone(stream, reset):
                 self._remove(stream)
                 self._owner.stream_ended(stream.number, reset)
-            case Sized(stream, size):
-                self._owner.sized(stream.number, size)
-            case Pong(value, rtt):
-                self._owner.ponged(value, rtt)
-            case GoneAway(code):
-                self._owner.gone_away(code)
+            case _:
+                tell(self._owner, event)
 
     def _deliver(self, stream: Stream, data: memoryview, now: float) -> None:
         self.payload_at = now
@@ -285,9 +287,10 @@ class Link:
             if taken := sink.drain():
                 self.payload_at = time.monotonic()
                 self._mux.consumed(stream, taken, self.payload_at)
-            if not sink.ends or sink.waits:
+            if not sink.ends or sink.waits or not stream.finish_sink():
                 return
-            stream.finish_sink()
+            if stream.kept:
+                self._mux.release(stream)
         except OSError as error:
             self._on_broken_sink(stream, error)
         else:
@@ -349,7 +352,7 @@ class Link:
 
     def _on_sink(self, stream: Stream) -> None:
         stream.sink.ready = True
-        if stream.sink.waits:
+        if stream.sink.waits or stream.kept:
             self._drain(stream)
             self._work()
 

@@ -136,7 +136,7 @@ class Source:
 
     def _splice(self, splicing: Splicing, fd: int, limit: int) -> Loaded:
         try:
-            count = splicing.load(fd, limit)
+            count = splicing.pipe.fill(fd, limit)
         except OSError as error:
             if not pipes.cannot_splice(error):
                 return 0, Ending(error)

@@ -44,8 +44,12 @@ ENOUGH = 512 * 1024
 class SplicedSink:
     """The way of long frames to one sink: a pipe, borrowed for as long as it holds something.
 
+    Args:
+        splicing: The carrier's.
+        fd: What to splice to.
+
     Attributes:
-        splicing: The carrier's, which lends the pipe.
+        splicing: What lends the pipe.
         held: Bytes in the pipe.
         takes: Long frames may come this way: the sink is not slow, and can be spliced to.
         is_refused: The sink cannot be spliced to; `read` what is held.
@@ -185,22 +189,6 @@ class Splicing:
         self.stop_waiting()
         self.pipe.close()
         self.pool.close()
-
-    # ---- to the hole
-
-    def load(self, source: int, limit: int) -> int | None:
-        """Splice up to `limit` bytes of payload from a source into `pipe`; 0 at EOF, None: nothing there.
-
-        Raises:
-            OSError: The source is broken, or cannot be spliced from.
-        """
-        return self.pipe.fill(source, limit)
-
-    # ---- from the hole
-
-    def way_to(self, sink: int) -> SplicedSink:
-        """Return a way to a sink."""
-        return SplicedSink(self, sink)
 
     def receive(self, way: SplicedSink, missing: int) -> int | None:
         """Splice up to `missing` bytes of payload from the hole to a sink.

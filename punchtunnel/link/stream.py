@@ -16,7 +16,7 @@ from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError
 from punchtunnel.link.sink import Sink
 from punchtunnel.link.source import Source
-from punchtunnel.protocol.events import Reset, StreamState
+from punchtunnel.protocol.events import GoneAway, Pong, Reset, Sized, StreamState
 from punchtunnel.system.poller import ERROR, READ, WRITE, Poller
 
 
@@ -56,7 +56,7 @@ class Stream(StreamState):
             on_sink: Called when the sink, which was not ready, can be written again.
             ready: The source may have something now; otherwise the poller will tell.
         """
-        self.end, self.poller = end, poller
+        self.end, self.poller, self.kept = end, poller, end.finishes_late
         self.sink.join(end)
         self.source.join(end, ready=ready)
         source_fd, sink_fd = end.source_fd, end.sink_fd
@@ -69,10 +69,14 @@ class Stream(StreamState):
             if events & WRITE and not self.sink.ready:
                 on_sink(self)
 
-        if source_fd is not None:
-            poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
-        if sink_fd is not None and not is_both:
-            poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+        try:
+            if source_fd is not None:
+                poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
+            if sink_fd is not None and not is_both:
+                poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
+        except OSError as error:
+            # It costs this stream alone, at its next turn.
+            self.source.fail(error)
 
     def break_sink(self, error: OSError) -> bool:
         """Write no more; False if nothing can be read either.
@@ -86,17 +90,20 @@ class Stream(StreamState):
         self.source.fail(error)
         return True
 
-    def finish_sink(self) -> None:
-        """Pass EOF on.
+    def finish_sink(self) -> bool:
+        """Pass EOF on; False: the end will tell when it has done so.
 
         Raises:
             OSError: What was written could not be kept.
         """
+        end = self.end
+        if end is not None:
+            if end.sink_fd != end.source_fd and not end.finishes_late:
+                self._unwatch(end.sink_fd)
+            if not end.finish_writing():
+                return False
         self.sink.is_over = True
-        if self.end is not None:
-            if self.end.sink_fd != self.end.source_fd:
-                self._unwatch(self.end.sink_fd)
-            self.end.finish_writing()
+        return True
 
     def finish_source(self) -> None:
         """Read no more."""
@@ -156,3 +163,14 @@ class Owner(Protocol):
 
     def link_ended(self, error: LinkError | None) -> None:
         """The hole is closed; None: the peer closed it between two frames."""
+
+
+def tell(owner: Owner, event: object) -> None:
+    """Tell the owner what concerns the link not at all."""
+    match event:
+        case Sized(stream, size):
+            owner.sized(stream.number, size)
+        case Pong(value, rtt):
+            owner.ponged(value, rtt)
+        case GoneAway(code):
+            owner.gone_away(code)

@@ -24,6 +24,12 @@ from punchtunnel.link.stream import Stream
 # (frames can be very small).  Timers, signals and new connections then get their turn.
 STEPS_PER_TURN = 16
 LONGEST_TURN = 0.02
+# One record can hold 20,000 events that cost a connection each.  After so many the clock
+# is looked at, and what is left of the record waits for the next turn.
+EVENTS_PER_LOOK = 32
+# Seconds for which an ACK waits for something to go with: alone it costs both
+# sides as much as a connection's data.
+ACK_DELAY = 0.02
 
 
 class Turns:

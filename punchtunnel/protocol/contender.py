@@ -4,6 +4,7 @@
     follows    OPENED ──hello──> GREETED ──asked─> ASKED ───keys──> PROVING ──proof──> WON
 
     on a plain link                                PICKED, ASKED ──agree──────────────> WON
+    with a stranger  LISTENING ──hello──> GREETED, and on as above
 
 A connection that is closed, or breaks the order, is forgotten in any state.
 """
@@ -24,6 +25,8 @@ class State(Enum):
 
     # Our hello is sent; the peer's is not whole yet.
     OPENED = auto()
+    # Nothing is sent: the other side is a stranger until its hello is whole.
+    LISTENING = auto()
     # Both are said.  The leader may pick it; the follower waits for that.
     GREETED = auto()
     # Our PICK is sent.
@@ -50,6 +53,7 @@ class Input(Enum):
 # What is not here is a bug: what a peer says at the wrong time never gets so far.
 TRANSITIONS = {
     (State.OPENED, Input.HELLO): State.GREETED,
+    (State.LISTENING, Input.HELLO): State.GREETED,
     (State.GREETED, Input.PICK): State.PICKED,
     (State.GREETED, Input.ASK): State.ASKED,
     (State.PICKED, Input.KEYS): State.PROVING,

@@ -109,7 +109,7 @@ class Memory:
         stream.owed += length
         return stream.owed >= min(stream.window // 2, MAX_OWED)
 
-    def returned(self, stream: Windows, now: float, round_trip: float | None, coming: int) -> int:
+    def give_back(self, stream: Windows, now: float, round_trip: float | None, coming: int) -> int:
         """Return the credit that a stream gives back: what it owes, and more if the window is what limits it.
 
         Args:

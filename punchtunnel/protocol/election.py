@@ -28,10 +28,14 @@ Rule 4: a stranger's bytes cost the stranger its connection, never the
         receives at once, because anything unexpected drops it.
 Rule 5: bytes that follow the last of these messages belong to the link and
         travel with the winner as `unread`.
-Rule 6: with a secret, nothing that a stranger can say ends the punch.  A party
-        that does not know the secret is dropped, and so is one that cannot be
-        linked to and has not proved that it knows it.  `Limits` says which
-        party may try, and when (rations.py).
+Rule 6: nothing that a stranger can say ends the punch.  A party that cannot be
+        linked to costs its connection: it may be a stranger.  With a secret, one
+        that does not know it is dropped too, and only one that has proved that
+        it knows it, and cannot be linked to, ends the punch.  `Limits` says
+        which party may try, and when (rations.py).
+Rule 7: with a secret the peer may come from any address.  One that is not
+        known to be the peer's hears nothing, not even that we are here, before
+        it has said a hello with the tag of our channel.
 
 No sockets and no clock: nomination.py owns both and performs the actions.
 """
@@ -91,7 +95,7 @@ class Drop(NamedTuple):
 class Reject(NamedTuple):
     """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown.
 
-    With a secret, and unless `proved`, it may be a stranger: drop it and go on.
+    Unless it has `proved` that it knows the secret, it may be a stranger: drop it and go on.
     """
 
     conn: int
@@ -157,8 +161,14 @@ class Election:
         self.picked: int | None = None
         self._failed_nonces: deque[bytes] = deque(maxlen=FAILURES_REMEMBERED)
 
-    def opened(self, conn: int) -> list[Action]:
-        """Take in a connection that has just opened; `conn` is any fresh number."""
+    def opened(self, conn: int, *, known: bool = True) -> list[Action]:
+        """Take in a connection that has just opened; `conn` is any fresh number.
+
+        `known` tells that its other side has an address of the peer (rule 7).
+        """
+        if self._strict and not known:
+            self._connections[conn] = Contender(State.LISTENING)
+            return []
         self._connections[conn] = Contender()
         return [Send(conn, self.mine.encode())]
 
@@ -174,7 +184,7 @@ class Election:
             return []
         connection.buffer += data
         actions: list[Action] = []
-        if connection.state is State.OPENED:
+        if connection.state in (State.OPENED, State.LISTENING):
             actions += self._read_hello(conn, connection)
         if connection.hello is not None:
             actions += self._read_message(conn, connection, connection.hello)
@@ -226,13 +236,15 @@ class Election:
             return self._drop(conn, Why.OTHER_CHANNEL)
         if not self._fits(hello) and not self._strict:
             return self._reject(conn, Reject(conn, VERSION, hello))
+        # Rule 7: now it may know that we are here, and why it is rejected.
+        greeting: list[Action] = [Send(conn, self.mine.encode())] if connection.state is State.LISTENING else []
         if (self.mine.traits ^ hello.traits) & Trait.PLAIN:
-            return self._reject(conn, Reject(conn, VERSION, hello))
+            return greeting + self._reject(conn, Reject(conn, VERSION, hello))
         connection.raw_hello = bytes(buffer[:HELLO_SIZE])
         connection.hello = hello
         connection.move(Input.HELLO)
         del buffer[:HELLO_SIZE]
-        return self._next_choice()
+        return greeting + self._next_choice()
 
     def _fits(self, hello: Hello) -> bool:
         if Trait.CHECK in self.mine.traits | hello.traits:

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.protocol.credit import Memory, largest
+from punchtunnel.protocol.credit import INITIAL_WINDOW, Memory, largest
 from punchtunnel.protocol.events import (
     Credited,
     Data,
@@ -170,8 +170,14 @@ class Mux(Generic[S]):
         if stream.finished_there:
             self._forget_if_done(stream)
         elif is_due:
-            credit = self._memory.returned(stream, now, self.rtt, coming=self._decoder.missing)
+            credit = self._memory.give_back(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
+
+    def release(self, stream: S) -> None:
+        """What a `kept` stream has received is safe."""
+        stream.kept = False
+        if not stream.gone:
+            self._forget_if_done(stream)
 
     def ping(self, now: float, size: int = 0) -> int:
         """Ask the peer for a sign of life; the answer is a Pong with the value returned here.
@@ -279,8 +285,7 @@ class Mux(Generic[S]):
         if header.flags & RST:
             stream = self.streams.get(header.stream)
             if stream is not None:
-                self._forget(stream)
-                yield Gone(stream, Reset(header.length, stream.accepted))
+                yield self._on_reset(stream, header.length)
             return
         if header.flags & (SYN | ACK):
             yield from self._on_flags(header, now)
@@ -330,8 +335,13 @@ class Mux(Generic[S]):
         if header.flags & ACK:
             stream.accepted = True
         if header.flags & RST:
-            self._forget(stream)
-            yield Gone(stream, Reset(Reason.RESET, stream.accepted))
+            yield self._on_reset(stream, Reason.RESET)
+
+    def _on_reset(self, stream: S, reason: int) -> Event[S]:
+        self._forget(stream)
+        # Only what was sent can have made the credit smaller.
+        given_up = stream.number % 2 == self._their_parity and stream.credit >= INITIAL_WINDOW
+        return Gone(stream, Reset(reason, stream.accepted, given_up))
 
     def _finish_there(self, stream: S) -> bool:
         """Take note that the peer will send no more; False if that was known."""
@@ -363,7 +373,7 @@ class Mux(Generic[S]):
         return stream
 
     def _forget_if_done(self, stream: S) -> None:
-        if stream.finished_here and stream.finished_there and not stream.unread:
+        if stream.finished_here and stream.finished_there and not stream.unread and not stream.kept:
             self._forget(stream)
 
     def _forget(self, stream: S) -> None:

@@ -6,6 +6,8 @@ those), never part of an event, and printed by --new-secret only.
 
 from __future__ import annotations
 
+import math
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -21,6 +23,14 @@ _DIGITS = 26
 GROUP = 4
 # Bytes; a secret is a line, not a document.
 MAX_SIZE = 4096
+# Bits.  Below that a guesser with years to spend, and many addresses, may get in.
+WEAK_BELOW = 40.0
+# What guessers try first: each is worth no more than a choice among these.
+_COMMON = (
+    "passwort", "password", "passw0rd", "letmein", "welcome", "qwertz", "qwerty", "asdf", "secret", "geheim", "sesame",
+    "tunnel", "punch", "admin", "monkey", "dragon", "test",
+)  # fmt: skip
+_COMMON_BITS = 4.0
 
 
 def fresh(entropy: Callable[[int], bytes]) -> str:
@@ -55,3 +65,40 @@ def normal(text: str) -> bytes:
     if len(bare) == _DIGITS and set(bare) <= set(ALPHABET):
         return bare.encode()
     return data
+
+
+def strength(secret: bytes) -> float:
+    """Estimate how many bits a secret has, at most: what a guesser must choose who knows how it was made.
+
+    A character is worth the logarithm of the alphabet that is used, but no more
+    than half a bit if it follows from the one before it (aaa, 123, cba).  A common
+    word is worth _COMMON_BITS.  Words of a language are taken for random letters,
+    so the truth may be less.
+
+    Args:
+        secret: In its normal form.
+    """
+    text = secret.decode("utf-8", "surrogateescape")
+    bits = 0.0
+    for word in _COMMON:
+        bits += _COMMON_BITS * text.lower().count(word)
+        text = re.sub(re.escape(word), "\0", text, flags=re.IGNORECASE)
+    each = math.log2(max(_alphabet(text), 2))
+    before = ""
+    for character in text:
+        if character != "\0":
+            follows = before != "" and abs(ord(character) - ord(before)) <= 1
+            bits += 0.5 if follows else each
+        before = character
+    return bits
+
+
+def _alphabet(text: str) -> int:
+    """Return how many characters there are of the kinds that a text uses."""
+    sizes = {"lower": 26, "upper": 26, "digit": 10, "other": 33, "foreign": 100}
+    kinds = {
+        "foreign" if ord(one) > 127 else "digit" if one.isdigit() else "lower" if one.islower()
+        else "upper" if one.isupper() else "other"
+        for one in text if one != "\0"
+    }  # fmt: skip
+    return sum(sizes[kind] for kind in kinds)

@@ -44,7 +44,7 @@ class Caller(NamedTuple):
     """Who is on a connection.
 
     Attributes:
-        source: An address of the peer, or EVERYBODY_ELSE.
+        source: The peer, whichever of its addresses this is, or EVERYBODY_ELSE.
         place: The far end, address and port, as text.
         scheduled: It comes from the port that the schedule has for it.
     """
@@ -107,12 +107,16 @@ class Connection:
 class Callers:
     """The connections by their number, and what follows from the addresses of the peer.
 
+    Args:
+        peer: What all addresses of the peer are called together.
+
     Attributes:
         connections: In the order in which they have opened.
         addresses: The peer's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
         self.connections: dict[int, Connection] = {}
         self.addresses: Sequence[Address] = ()
 
@@ -140,7 +144,7 @@ class Callers:
         """Return who is on a connection, as rations.py counts."""
         connection = self.connections[conn]
         known = self.is_known(conn)
-        return Caller(connection.host if known else EVERYBODY_ELSE, connection.remote, known and connection.scheduled)
+        return Caller(self._peer if known else EVERYBODY_ELSE, connection.remote, known and connection.scheduled)
 
     def is_known(self, conn: int) -> bool:
         """Tell whether a connection is with an address of the peer; what happens on others says nothing about it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Collection
 from enum import Enum
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ class Fate(Enum):
     REFUSED = "refused"
     # ICMP, or no route from here.
     UNREACHABLE = "unreachable"
+    # Nobody in this machine's own network has the address.
+    ABSENT = "absent"
     # The ICMP time-exceeded that a hold provokes has ended it.
     EXPIRED = "expired"
     # Nothing came back.
@@ -83,6 +86,27 @@ class Fate(Enum):
     CAPTURED = "captured"
     # It opened, a hello of ours came, and it was closed all the same.
     LOST = "lost"
+
+
+# The more a fate tells about the far end, the earlier it stands: what a port has met once it can meet again.
+_TELLING = (
+    Fate.CAPTURED,
+    Fate.LOST,
+    Fate.REFUSED,
+    Fate.ABSENT,
+    Fate.FORBIDDEN,
+    Fate.UNREACHABLE,
+    Fate.UNUSABLE,
+    Fate.EXPIRED,
+    Fate.SILENT,
+    Fate.PENDING,
+    Fate.UNTRIED,
+)
+
+
+def most_telling(fates: Collection[Fate]) -> Fate:
+    """Return the fate, of those that the dials of one candidate have met, that tells most about the far end."""
+    return min(fates, key=_TELLING.index)
 
 
 def fate_of(code: int, *, held: bool) -> Fate:

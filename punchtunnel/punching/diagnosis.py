@@ -1,16 +1,20 @@
 """From what happened while punching to why: the cause of a failure, pure.
 
-    Counts, fates ──> Cause ──┐
-                              ├──> a sentence of words
-    hellos that do not fit ───┘
+    Counts, fates ──> Finding ──┐
+                                ├──> a sentence of words
+    hellos that do not fit ─────┘
 
-A cause is found where what happened is known; its sentence is in words.
+A cause is chosen by evidence, here and nowhere else, and the strongest stands
+first: what was heard from the peer itself, then what came to our listeners,
+then what our dials met at the far end, and last what only says that they met
+nothing.  A weaker kind of evidence never hides a stronger one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.protocol.hello import VERSION, Hello, Role, Trait
@@ -22,8 +26,9 @@ from punchtunnel.words import peer as peer_words
 class Cause(StrEnum):
     """Why there is no hole; the values are the keys of words.NO_HOLE."""
 
-    # Nothing was dialled, and nobody came.
+    # All addresses are this machine's own, nothing was dialled, and nobody came.
     NOBODY = "nobody"
+    CHECKED = "checked"
     CHANNEL = "channel"
     FOREIGN = "foreign"
     REWRITTEN = "rewritten"
@@ -31,73 +36,83 @@ class Cause(StrEnum):
     REFUSED = "refused"
     FORBIDDEN = "forbidden"
     UNUSABLE = "unusable"
+    ABSENT = "absent"
     UNREACHABLE = "unreachable"
     SILENT = "silent"
 
 
-# Of equals the first is the cause.
+class Finding(NamedTuple):
+    """Why there is no hole, how often that was met, and from which address connections came, if that is why."""
+
+    cause: Cause
+    times: int = 0
+    who: str = ""
+
+
+# What the ports have met, in this order: the first that more ports show than chance does.
 _SHOWN_BY = {
     Cause.MUTE: (Fate.CAPTURED, Fate.LOST),
     Cause.REFUSED: (Fate.REFUSED,),
     Cause.FORBIDDEN: (Fate.FORBIDDEN,),
     Cause.UNUSABLE: (Fate.UNUSABLE,),
-    Cause.UNREACHABLE: (Fate.UNREACHABLE,),
-    Cause.SILENT: (Fate.PENDING, Fate.SILENT, Fate.EXPIRED),
+    Cause.SILENT: (Fate.PENDING, Fate.SILENT, Fate.EXPIRED, Fate.UNTRIED),
 }
+# These say that an address was not reached at all, so that what the peer's other addresses show counts more: a
+# host without IPv6 finds every IPv6 address unreachable.
+_NOT_REACHED = {Cause.ABSENT: (Fate.ABSENT,), Cause.UNREACHABLE: (Fate.UNREACHABLE,)}
+# The share of the ports that may show something by chance: of twenty ports, a program of the far host can have one
+# or two, or another process here.
+_CHANCE = 0.1
 
 
-def cause_of(counts: Counts, fates: Mapping[Fate, int]) -> tuple[Cause, int]:
-    """Return why there is no hole, and how often that was met.
+def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False) -> Finding:
+    """Return why there is no hole.
 
     Args:
         counts: What happened in all.
-        fates: How many candidates there are by the fate of the last dial of each.
-            The majority tells the cause: a single odd answer among twenty ports is chance.
+        fates: How many candidates there are by the most telling fate of their dials.
+        checked: The peer was met within this wait, but has only checked the path (-z).
     """
+    if checked:
+        return Finding(Cause.CHECKED)
     if not counts.dials:
-        return Cause.NOBODY, 0
+        return Finding(Cause.NOBODY)
     if counts.other_channel:
-        return Cause.CHANNEL, counts.other_channel
+        return Finding(Cause.CHANNEL, counts.other_channel)
+    if counts.foreign_punches.total():
+        # It comes from the port that the schedule has: that is a punch, and no scanner.
+        ((who, _),) = counts.foreign_punches.most_common(1)
+        return Finding(Cause.FOREIGN, counts.foreign[who], who)
     # What our dials met; the others came to our listeners.
     answered = max(0, counts.strangers + counts.mute - counts.rewritten)
-    refused = counts.failed[Fate.REFUSED]
-    if counts.foreign and not refused + answered:
-        return Cause.FOREIGN, counts.foreign
     if counts.rewritten > answered:
-        return Cause.REWRITTEN, counts.rewritten
-    met = {
-        Cause.MUTE: answered,
-        Cause.REFUSED: refused,
-        Cause.FORBIDDEN: counts.failed[Fate.FORBIDDEN],
-        Cause.UNREACHABLE: counts.failed[Fate.UNREACHABLE],
-    }
-    share = {cause: sum(fates.get(fate, 0) for fate in shown_by) for cause, shown_by in _SHOWN_BY.items()}
-    cause = _likeliest(share, met, of_plain_dials=counts.dials - counts.held_again)
+        return Finding(Cause.REWRITTEN, counts.rewritten)
+    cause = _shown_by_ports(fates)
+    if counts.foreign and cause in (Cause.SILENT, *_NOT_REACHED):
+        ((who, count),) = counts.foreign.most_common(1)
+        return Finding(Cause.FOREIGN, count, who)
+    met = {Cause.MUTE: answered, Cause.REFUSED: counts.failed[Fate.REFUSED]}
+    shown_by = _SHOWN_BY | _NOT_REACHED
     # A dial that this machine refuses is made again and again, so that its ports say more.
-    return cause, met.get(cause) or share[cause]
+    return Finding(cause, met.get(cause) or _share(fates, shown_by[cause]))
 
 
-def _likeliest(share: Mapping[Cause, int], met: Mapping[Cause, int], of_plain_dials: int) -> Cause:
-    """Return the cause that most ports show, unless what all dials met says more."""
-    # A host without IPv6 finds all of a peer's IPv6 addresses unreachable: what
-    # the others say counts.
-    reachable = {cause: count for cause, count in share.items() if count and cause is not Cause.UNREACHABLE}
-    cause = max(reachable or share, key=lambda one: share[one]) if any(share.values()) else Cause.SILENT
-    if cause is not Cause.SILENT:
-        return cause
-    if share[Cause.UNUSABLE] > sum(share.values()) // 4:
-        # Two on one channel share the ports between them: what is left to each is silent.
-        return Cause.UNUSABLE
-    if met[Cause.REFUSED] + met[Cause.MUTE] > of_plain_dials // 4:
-        # Most ports are held at any moment; what the other dials met says more.
-        return max((Cause.REFUSED, Cause.MUTE), key=lambda one: met[one])
-    return cause
+def _shown_by_ports(fates: Mapping[Fate, int]) -> Cause:
+    reached = {cause: _share(fates, shown_by) for cause, shown_by in _SHOWN_BY.items()}
+    if total := sum(reached.values()):
+        return next(cause for cause, count in reached.items() if count > total * _CHANCE)
+    not_reached = (cause for cause, shown_by in _NOT_REACHED.items() if _share(fates, shown_by))
+    return next(not_reached, Cause.SILENT)
 
 
-def why_no_hole(peers: Sequence[str], wait: float, counts: Counts, fates: Mapping[Fate, int]) -> str:
+def _share(fates: Mapping[Fate, int], shown_by: Sequence[Fate]) -> int:
+    return sum(fates.get(fate, 0) for fate in shown_by)
+
+
+def why_no_hole(peers: Sequence[str], families: Sequence[str], wait: float, counts: Counts, finding: Finding) -> str:
     """Say why there is no hole after `wait` seconds, and what to try; see `cause_of`."""
-    cause, count = cause_of(counts, fates)
-    return words.no_hole(peers, wait, counts.dials, cause, count)
+    cause, times, who = finding
+    return words.no_hole(peers, families, wait, counts.dials, cause, times, who)
 
 
 # ---- hellos that do not fit

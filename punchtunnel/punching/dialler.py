@@ -18,20 +18,21 @@ Rule 3: on one machine dialling a port from itself would connect to oneself:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 from punchtunnel import words
 from punchtunnel.errors import NO_RESOURCES, LocalError
-from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET
+from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET, MAX_SOCKETS
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Candidate, FamilyPort, Fate, Kind, fate_of
+from punchtunnel.punching.candidates import Candidate, FamilyPort, Fate, Kind, fate_of, most_telling
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.settings import Settings
@@ -39,6 +40,7 @@ from punchtunnel.punching.strategy import NEVER, ScheduledPorts
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address, source_towards
+from punchtunnel.system.neighbours import nobody_has
 
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 SHIELD_LIFE = 0.25
@@ -52,6 +54,7 @@ class _Dial:
         candidate: What is dialled.
         due: When to dial, while there is no socket; NEVER if a listener or a connection has the ports.
         fate: What became of the last one.
+        met: What became of all of them.
         sock: Of the dial that is in progress.
         began: When that was dialled.
         held: It is a hold.
@@ -61,6 +64,7 @@ class _Dial:
     candidate: Candidate
     due: float
     fate: Fate = Fate.UNTRIED
+    met: set[Fate] = field(default_factory=set)
     sock: socket.socket | None = None
     began: float = 0.0
     held: bool = False
@@ -124,7 +128,10 @@ class Dialler:
         for candidate in [candidate for candidate in self._dials if candidate not in kept]:
             self._retire(self._dials.pop(candidate))
         self._listeners.resume()
-        self._listeners.keep({candidate.listening_port for candidate in candidates})
+        used = {candidate.listening_port for candidate in candidates}
+        self._listeners.keep(
+            used | {(family, port) for _, port in used for family in (socket.AF_INET, socket.AF_INET6)}
+        )
         now = self._monotonic()
         for candidate in candidates:
             if candidate not in self._dials:
@@ -134,6 +141,7 @@ class Dialler:
             for port in numbers:
                 if missing > 0 and (family, port) not in self._listeners:
                     missing -= self._listen(family, self._settings.bind, port, pair=False)
+        self._listen_in_the_other_family(addresses, {candidate.own_port for candidate in candidates})
 
     def start_due(self) -> None:
         """Begin every dial whose wait is over.
@@ -186,6 +194,7 @@ class Dialler:
         due = self._strategy.ended(candidate, fate, self._monotonic())
         if (dial := self._dials.get(candidate)) is not None:
             dial.fate, dial.due = fate, due
+            dial.met.add(fate)
 
     def start_over(self) -> None:
         """Dial every port anew and at once: the user, or a program, knows that it is worth it now.
@@ -210,6 +219,17 @@ class Dialler:
         """Count the candidates by what became of the last dial of each."""
         return Counter(map(_fate_now, self._dials.values()))
 
+    def evidence(self) -> Counter[Fate]:
+        """Count the candidates by the fate, of all that their dials have met, that tells most about the far end."""
+        addresses = {dial.candidate.address for dial in self._dials.values()}
+        absent = {address for address in addresses if not address.own and nobody_has(address)}
+        found: Counter[Fate] = Counter()
+        for dial in self._dials.values():
+            # Unanswered ARP looks like this machine's own firewall at first, and then like ICMP.
+            here = {Fate.ABSENT} if dial.candidate.address in absent else set()
+            found[most_telling(dial.met | here | {_fate_now(dial)})] += 1
+        return found
+
     def close(self) -> None:
         """Close listeners and dials; connections that have opened belong to others."""
         for dial in self._dials.values():
@@ -228,6 +248,18 @@ class Dialler:
             self._on_bind_error(error, (family, port), tell=not pair)
             return False
         return True
+
+    def _listen_in_the_other_family(self, addresses: Sequence[Address], numbers: Collection[int]) -> None:
+        """Listen in the family that nothing is dialled in: one side may dial IPv4, and the other one IPv6."""
+        families = {address.family for address in addresses if not address.own}
+        if len(families) != 1 or self._settings.family != socket.AF_UNSPEC:
+            return
+        other = socket.AF_INET if socket.AF_INET6 in families else socket.AF_INET6
+        for family, port in self._listeners.ports():
+            if family != other and port in numbers and len(self._dials) + len(self._listeners) < MAX_SOCKETS:
+                # This machine may lack that family, or another program have the port.
+                with contextlib.suppress(OSError):
+                    self._listeners.open(other, None, port, pair=False)
 
     def _on_bind_error(self, error: OSError, port: FamilyPort, *, tell: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._settings.bind:
@@ -268,13 +300,17 @@ class Dialler:
         ttl = self._strategy.begin(candidate, dial.began)
         dial.held = ttl is not None
         code = sock.connect_ex(candidate.sockaddr) if ttl is None else self._hold(dial, sock, ttl)
-        if code in (0, errno.EINPROGRESS):
-            dial.sock = sock
-            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
-        else:
-            sock.close()
-            dial.held, dial.shielded_until = False, NEVER
-            self._failed(candidate, code, held=False)
+        try:
+            if code in (0, errno.EINPROGRESS):
+                self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
+                dial.sock = sock
+                return
+        except OSError as error:
+            # It cannot be watched, which costs this dial.
+            code = error.errno or errno.EIO
+        tcp.abort(sock)
+        dial.held, dial.shielded_until = False, NEVER
+        self._failed(candidate, code, held=False)
 
     def _hold(self, dial: _Dial, sock: socket.socket, ttl: int) -> int:
         """Send a SYN that dies on the way; return the errno of connect."""

@@ -23,8 +23,9 @@ class Counts:
         strangers: Of those with an address of the peer, on which something else than a hello came.
         mute: Of the same, on which nothing came.
         other_channel: Of the same, on which a hello of another channel came.
-        foreign: Connections from other addresses, which were closed at once.
-        rewritten: Connections from another port than the peer dials from.
+        foreign: Connections from other addresses, which were closed at once, by address.
+        foreign_punches: Of these, those that came from the very port that the schedule has, as only a punch does.
+        rewritten: Connections from an address of the peer, but from another port than it dials from.
     """
 
     dials: int = 0
@@ -34,7 +35,8 @@ class Counts:
     strangers: int = 0
     mute: int = 0
     other_channel: int = 0
-    foreign: int = 0
+    foreign: Counter[str] = field(default_factory=Counter)
+    foreign_punches: Counter[str] = field(default_factory=Counter)
     rewritten: int = 0
 
 
@@ -68,6 +70,15 @@ class Hole:
     counts: Counts
     keys: Keys | None = None
     fast_aes: bool = False
+
+    @property
+    def is_certain(self) -> bool:
+        """The peer has won it too.
+
+        The last word of an election (the proof of the leader, or the ACCEPT of the follower on a plain link) can be
+        lost: the side that has said it knows only when the peer says something on the link.
+        """
+        return self.leads == (self.keys is None)
 
     def __str__(self) -> str:
         return f"{self.local} to {self.remote}"

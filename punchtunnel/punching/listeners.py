@@ -67,6 +67,10 @@ class Listeners:
     def __len__(self) -> int:
         return len(self._listeners)
 
+    def ports(self) -> list[FamilyPort]:
+        """Return what is listened on."""
+        return list(self._listeners)
+
     def open(
         self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool, interface: str = ""
     ) -> None:
@@ -80,18 +84,27 @@ class Listeners:
             interface: The only one that is listened on; "" is any.
 
         Raises:
-            OSError: The port is taken, or cannot be bound.
+            OSError: The port is taken, or cannot be bound or watched.
         """
         if (family, port) in self._listeners:
             return
         sock = ports.listening_socket(family, host, port, shared=not pair, interface=interface)
-        listener = self._listeners[family, port] = _Listener(sock, port, pair)
-        self._watch(listener)
+        listener = _Listener(sock, port, pair)
+        try:
+            self._watch(listener)
+        except OSError:
+            sock.close()
+            raise
+        self._listeners[family, port] = listener
 
     def resume(self) -> None:
         """Watch again what was paused because the process was out of descriptors."""
         while self._paused:
-            self._watch(self._paused.pop())
+            try:
+                self._watch(self._paused[-1])
+            except OSError:
+                return
+            self._paused.pop()
 
     def keep(self, ports: Container[FamilyPort]) -> None:
         """Close the listeners on all other ports."""
@@ -119,12 +132,13 @@ class Listeners:
         name, host = tcp.name_of(remote), str(remote[0]).partition("%")[0]
         # Each interface has its own fe80::1.
         scope = remote[3] if len(remote) == 4 else 0
-        welcome = listener.pair or self._open_to_all
-        if not welcome and all((address.host, address.scope) != (host, scope) for address in self.addresses):
-            self._counts.foreign += 1
+        is_peer = listener.pair or any((address.host, address.scope) == (host, scope) for address in self.addresses)
+        scheduled = listener.pair or remote[1] == listener.port
+        if not (is_peer or self._open_to_all):
+            self._counts.foreign[host] += 1
+            self._counts.foreign_punches[host] += scheduled
             self._report(events.ForeignDial(remote=name))
             tcp.close_with_reset(sock)
             return
-        scheduled = listener.pair or remote[1] == listener.port
-        self._counts.rewritten += not scheduled
+        self._counts.rewritten += is_peer and not scheduled
         self._on_open(Connection(sock, name, host, scheduled))

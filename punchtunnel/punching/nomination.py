@@ -22,7 +22,7 @@ from punchtunnel.errors import RejectedError
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.protocol.hello import NONCE_SIZE, Trait
 from punchtunnel.punching import diagnosis
-from punchtunnel.punching.callers import MOST_UNPROVED, Callers, Connection
+from punchtunnel.punching.callers import EVERYBODY_ELSE, MOST_UNPROVED, Callers, Connection
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
@@ -109,13 +109,18 @@ class Nomination:
         """
         if (least := self._callers.least()) is not None:
             self._drop(least)
-        self._counts.opened += 1
-        conn, sock = self._counts.opened, connection.sock
+        conn, sock = self._counts.opened + 1, connection.sock
+        try:
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
+        except OSError as error:
+            self._report(events.Dropped(remote=connection.remote, reason=words.cannot(words.WATCH, error)))
+            self._discard(connection, Fate.UNUSABLE)
+            return
+        self._counts.opened = conn
         self._callers.admit(conn, connection, self._monotonic(), tcp.round_trip(sock))
         self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=connection.remote))
         tcp.send_at_once(sock)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_received(conn))
-        self._perform(self._election.opened(conn))
+        self._perform(self._election.opened(conn, known=self._callers.is_known(conn)))
 
     def expire(self, now: float) -> None:
         """Close the connections whose time is over.
@@ -130,7 +135,7 @@ class Nomination:
         """Go on with what had to wait for its turn.
 
         Raises:
-            RejectedError: Without a secret, a peer that cannot be linked to ends the punch.
+            RejectedError: A peer that knows the secret cannot be linked to.
         """
         self._perform(self._election.retry())
 
@@ -180,7 +185,7 @@ class Nomination:
                 case Reject(conn, version, hello, proved):
                     mine = self._settings
                     error = RejectedError(diagnosis.why_rejected(mine.role, mine.traits, version, hello))
-                    if proved or not mine.proves:
+                    if proved:
                         _say_farewell(connection.sock)
                         raise error
                     self._note_rejection(conn, connection, error)
@@ -212,7 +217,7 @@ class Nomination:
         """Drop a peer that may be a stranger, and go on; it is the verdict only if no other one comes."""
         # Told once of each address of the peer, and once of everybody else, however often it
         # is tried and whatever number a stranger puts into it.
-        told = str(error).partition(":")[0], self._callers.who(conn).source
+        told = str(error).partition(":")[0], connection.host if self._callers.is_known(conn) else EVERYBODY_ELSE
         event = events.RejectedAgain if told in self._told else events.Rejected
         self._report(event(remote=connection.remote, reason=str(error)))
         self._told.add(told)
@@ -224,6 +229,9 @@ class Nomination:
         """Close a connection, and let its ports be dialled again; `politely` lets the peer read why."""
         connection = self._callers.connections.pop(conn)
         self._selector.unregister(connection.sock)
+        self._discard(connection, fate, politely=politely)
+
+    def _discard(self, connection: Connection, fate: Fate, *, politely: bool = False) -> None:
         if politely:
             connection.sock.close()
         else:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import random
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -114,6 +115,7 @@ class Puncher:
         self._monotonic = monotonic
         self._report = report
         self._signals = signals
+        self._rations = rations
         self._started = monotonic()
         self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
@@ -124,7 +126,7 @@ class Puncher:
 
         counts = self._counts = Counts()
         selector = self._selector = selectors.DefaultSelector()
-        callers = self._callers = Callers()
+        callers = self._callers = Callers(words.peers_text(settings.peers))
         self._warmup = Warmup(self._agree if settings.sealed else None, meanwhile, self._has_time)
         # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
@@ -208,13 +210,17 @@ class Puncher:
             return self._nomination.rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
-        peers, wait, fates = self._settings.peers, self._settings.wait, self._dialler.fates()
-        return NoHoleError(diagnosis.why_no_hole(peers, wait, self._counts, fates))
+        settings = self._settings
+        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.checked)
+        families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
+        wait = round(settings.wait + settings.spent, 1)
+        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))
 
     def close(self) -> None:
         """Close everything but the winner."""
         self._closed = True
         self._nomination.close()
+        self._tell_guesses()
         self._dialler.close()
         for helper in self._helpers:
             helper.close()
@@ -266,6 +272,7 @@ class Puncher:
     def _plan(self, now: float) -> None:
         """Once a second: look at the clock, and at the names' addresses when they are old."""
         self._planned = now
+        self._tell_guesses()
         self._nomination.retry()
         if self._nomination.winner is not None:
             return
@@ -283,6 +290,10 @@ class Puncher:
             self._report(events.Punching(peer=peer, port_count=len(ports), ports=ports))
 
     # ---- connections
+
+    def _tell_guesses(self) -> None:
+        if (guesses := self._rations.take_untold()) is not None:
+            self._report(events.Guessed(remote=guesses.place, count=guesses.failed))
 
     def _on_open(self, connection: Connection) -> None:
         if not self._has_nonce:
@@ -309,7 +320,9 @@ class Puncher:
                 dials=self._counts.dials,
             )
         )
-        if hole.keys is not None:
-            self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
-            if not self._settings.proves:
-                self._report(events.Unauthenticated())
+        if hole.keys is None:
+            self._report(events.Unsealed())
+            return
+        self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
+        if not self._settings.proves:
+            self._report(events.Unauthenticated())

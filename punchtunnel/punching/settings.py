@@ -11,7 +11,7 @@ from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, source_towards
+from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
 from punchtunnel.words import usage
 
 DEFAULT_WAIT = 120.0
@@ -40,6 +40,8 @@ class Settings:
         traits: Ours.
         secret: Empty if there is none.  Seals, and decides nothing about the ports.
         keep: A service (-k), which waits for what is not there yet.
+        spent: Seconds of the whole time to wait that were over when this punch began; `wait` is what was left.
+        checked: In these a peer has checked the path (-z), and found it good.
     """
 
     peers: Sequence[str]
@@ -53,6 +55,8 @@ class Settings:
     secret: bytes = field(default=b"", repr=False)
     keep: bool = False
     interface: str = ""
+    spent: float = 0.0
+    checked: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -64,10 +68,20 @@ class Settings:
         """Only a peer that proves the secret gets a hole."""
         return self.sealed and bool(self.secret)
 
-    def after(self, spent: float) -> Settings:
+    @property
+    def trusts_anyone(self) -> bool:
+        """Whoever answers at an address of the peer is taken for it; at its own only this machine can answer."""
+        return not self.proves and not all(map(is_own_literal, self.peers))
+
+    @property
+    def serves_anyone(self) -> bool:
+        """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
+        return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
+
+    def after(self, spent: float, *, checked: bool = False) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
         least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT
-        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least))
+        return replace(self, wait=self.wait and max(round(self.wait - spent, 1), least), spent=spent, checked=checked)
 
 
 def settings_from(

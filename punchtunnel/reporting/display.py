@@ -108,11 +108,6 @@ class Display:
         self._fd = stream.fileno() if terminal else None
 
     @property
-    def has_person(self) -> bool:
-        """A person looks at the terminal, and has not asked for silence or for a log."""
-        return self._shows.states
-
-    @property
     def traffic_every(self) -> float:
         """Seconds between two Traffic events that would be drawn; 0: none would."""
         if not self._live:

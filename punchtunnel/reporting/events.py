@@ -13,87 +13,12 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import ClassVar, dataclass_transform
-
-SCHEMA = 1
-
-
-class Level(IntEnum):
-    """The verbosity from which on an event is printed: -q is -1, -v is 1, -vv is 2."""
-
-    ERROR = -1
-    NOTE = 0
-    INFO = 1
-    DEBUG = 2
-
-
-@dataclass_transform(frozen_default=True)
-class Event:
-    """One thing that has happened; each subclass is a dataclass of its fields.
-
-    Type checkers take it for a frozen one.  At run time it only gets an
-    `__init__`, and the rest is here: thirty frozen dataclasses would cost every
-    start 13 ms, these cost 4 (measured).
-
-    Attributes:
-        name: Its name in JSON.
-        level: The verbosity from which on people read the sentence.
-        sentence: For people; the fields are filled in.  "": for programs only.
-        notice: For a service manager; the fields are filled in.  "": nothing.
-        warns: A person at a terminal can act on it, and reads it without -v too.
-        repeats: The peer or a stranger can cause it as often as they like.
-        progress: Of an event that is repeated as long as a state lasts, the
-            field that changes even if nothing happens; "" of all others.
-    """
-
-    name: ClassVar[str]
-    level: ClassVar[Level]
-    sentence: ClassVar[str]
-    notice: ClassVar[str]
-    warns: ClassVar[bool]
-    repeats: ClassVar[bool]
-    progress: ClassVar[str]
-
-    def __init_subclass__(
-        cls,
-        *,
-        name: str,
-        level: Level = Level.DEBUG,
-        sentence: str = "",
-        notice: str = "",
-        warns: bool = False,
-        repeats: bool = False,
-        progress: str = "",
-    ) -> None:
-        cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
-        cls.warns, cls.repeats, cls.progress = warns, repeats, progress
-        dataclass(eq=False, repr=False)(cls)
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """The fields by their names, in the order of docs/EVENTS.md."""
-        return vars(self)
-
-    def fill(self, text: str) -> str:
-        """Return a text with the fields in their places."""
-        return text.format_map(vars(self))
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
-
-
-Report = Callable[[Event], None]
-
-
-def unreported(_: Event) -> None:
-    """Drop an event: the report of a program that wants none."""
-
+# Callers say `events.` to all of them, the types below and what these have in common.
+from punchtunnel.reporting.event import SCHEMA as SCHEMA
+from punchtunnel.reporting.event import Event as Event
+from punchtunnel.reporting.event import Level as Level
+from punchtunnel.reporting.event import Report as Report
+from punchtunnel.reporting.event import unreported as unreported
 
 # ---- the run
 
@@ -125,7 +50,7 @@ class PunchingAgain(
     sentence="{reason}; punching again",
     notice="STATUS={reason}; punching again",
 ):
-    """With -k, a session has ended or a peer was rejected, and the next punch begins."""
+    """The next punch begins: with -k, a session has ended or a peer was rejected; or the peer was never on the hole."""
 
     reason: str
 
@@ -172,7 +97,6 @@ class AddressesLeftOut(
     name="addresses_left_out",
     level=Level.NOTE,
     sentence="{count} of the peer's {total} addresses are not tried; give the right one instead of its name",
-    warns=True,
 ):
     """The names of the peer have more addresses than are tried."""
 
@@ -251,6 +175,18 @@ class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}")
     reason: str
 
 
+class Guessed(
+    Event,
+    name="guessed",
+    level=Level.NOTE,
+    sentence="tries at the secret that failed: {count}, the last from {remote}: somebody guesses, or has another one",
+):
+    """A try has got this side's proof, and brought no right one; told of the first, then once an hour."""
+
+    remote: str
+    count: int
+
+
 # ---- the hole and the link
 
 
@@ -287,11 +223,21 @@ class Sealed(
 class Unauthenticated(
     Event,
     name="unauthenticated",
-    level=Level.INFO,
-    sentence="the link is sealed, but the peer is not authenticated: give both sides the same secret",
-    warns=True,
+    level=Level.NOTE,
+    sentence="the link is sealed, but the peer is not authenticated; give both sides the same secret",
+    repeats=True,
 ):
     """After Sealed, without a secret."""
+
+
+class Unsealed(
+    Event,
+    name="unsealed",
+    level=Level.NOTE,
+    sentence="the link is plain: anybody on the way can read and change it, and whoever answers is taken for the peer",
+    repeats=True,
+):
+    """The link is neither sealed nor authenticated (--plain)."""
 
 
 class LinkUp(Event, name="link_up", level=Level.INFO, sentence="link up on {loop}, {side}", notice="READY=1"):

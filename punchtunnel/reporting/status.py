@@ -94,9 +94,8 @@ class Status:
         if self._programs is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._programs(event)
-        person = self._display is not None and self._display.has_person
         # Most events of a busy tunnel are printed nowhere, so their sentence is not made.
-        shown = event.level <= self._verbosity or (person and event.warns)
+        shown = event.level <= self._verbosity
         if shown and event.repeats and self._verbosity <= Level.INFO:
             shown = self._limit.passes(type(event))
         text = event.fill(event.sentence) if shown else ""

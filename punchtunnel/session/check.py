@@ -25,14 +25,16 @@ class Check:
     Args:
         ping: Sends one ping.
         timers: Those of the session.
+        tell: Called once, with what was found.
 
     Attributes:
         found: None until all pings are answered.
     """
 
-    def __init__(self, ping: Callable[[], object], timers: Timers) -> None:
+    def __init__(self, ping: Callable[[], object], timers: Timers, tell: Callable[[RoundTrips], object]) -> None:
         self._ping = ping
         self._timers = timers
+        self._tell = tell
         self._seconds: list[float] = []
         self.found: RoundTrips | None = None
 
@@ -43,3 +45,4 @@ class Check:
             self._timers.later("ping", PING_EVERY, self._ping)
         else:
             self.found = RoundTrips.of(self._seconds[1:])
+            self._tell(self.found)

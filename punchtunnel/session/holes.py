@@ -19,11 +19,12 @@ from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.session.outcome import Outcome
+from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Wake
 
 # After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
-# Seconds before a rejected peer, or a name that was not found, is tried again.
+# Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
 
 
@@ -57,6 +58,8 @@ class Holes:
         self._monotonic = monotonic
         self._began = monotonic()
         self._has_met = False
+        # The last session ended because this machine refused something: it may do so again.
+        self._is_refused = False
 
     def next(self) -> Hole:
         """Punch until there is a hole, and return it.
@@ -65,35 +68,49 @@ class Holes:
             SignalError: A signal has come.
             PunchtunnelError: As `open_hole`; with `keep` only what was wrong from the start.
         """
+        if self._is_refused:
+            self._signals.sleep(REJECTION_PAUSE)
         while True:
+            began = self._monotonic()
             try:
-                hole = open_hole(
-                    self._current,
-                    report=self._report,
-                    signals=self._signals,
-                    rations=self._rations,
-                    meanwhile=self._meanwhile,
-                )
+                hole = self._open()
             except (RejectedError, UsageError, LocalError) as error:
                 if not self._may_pass(error):
                     raise
                 self._report(events.PunchingAgain(str(error)))
-                self._signals.sleep(REJECTION_PAUSE)
+                # A punch that was long has not failed in a hurry: no moment without a listener.
+                if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
+                    self._signals.sleep(pause)
             else:
                 self._has_met = True
                 return hole
+
+    def _open(self) -> Hole:
+        try:
+            return open_hole(
+                self._current,
+                report=self._report,
+                signals=self._signals,
+                rations=self._rations,
+                meanwhile=self._meanwhile,
+            )
+        except OSError as error:
+            raise refused(error) from error
 
     def goes_on(self, hole: Hole, outcome: Outcome) -> bool:
         """Take in how the session of a hole has ended; True if `next` is to give another hole."""
         if outcome.status in FINAL:
             return False
-        if Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits:
+        checked = Trait.CHECK in hole.traits and Trait.CHECK not in self._settings.traits
+        if checked or not outcome.met:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
-            self._current = self._settings.after(self._monotonic() - self._began)
-            self._report(events.Checked(hole.remote))
+            went_well = checked and outcome.status == Exit.OK
+            self._current = self._settings.after(self._monotonic() - self._began, checked=went_well)
+            self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
         if not self._settings.keep:
             return False
+        self._is_refused = outcome.status == Exit.LOCAL
         self._report(events.PunchingAgain(outcome.reason or words.SESSION_OVER))
         self._current, self._began = self._settings, self._monotonic()
         return True

@@ -26,8 +26,16 @@ class RoundTrips:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended: the exit status, the sentence that explains it or "", and with -z the round trips."""
+    """How a session ended.
+
+    Attributes:
+        status: The exit status.
+        reason: The sentence that explains it, or "".
+        round_trips: With -z.
+        met: The peer was on the hole; if not, nothing was begun on it, and nothing is lost.
+    """
 
     status: Exit
     reason: str
     round_trips: RoundTrips | None = None
+    met: bool = True

@@ -35,7 +35,11 @@ from punchtunnel.system.poller import Poller
 
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
+# Seconds after the peer's EOF for the first byte of stdin: a program may be slow to begin.
+STDIN_PATIENCE = 3.0
 ACCEPTS_PER_TURN = 64
+# Seconds before a listener that the system did not watch is tried again.
+WATCH_PAUSE = 5.0
 
 
 class Host(Protocol):
@@ -94,8 +98,8 @@ class Ends:
     def sized(self, size: int) -> None:
         """The peer will send `size` bytes on the only stream."""
 
-    def ended(self, number: int) -> None:
-        """A stream is over, well or not."""
+    def ended(self, number: int, *, given_up: bool) -> None:
+        """A stream is over, well or not; `given_up`: the peer has opened it and did not wait for the first byte."""
 
     def why_broken(self, broken: Broken) -> PunchtunnelError | Exit:
         """Return why the session ends when our end of the only stream broke: an error, or a status that needs none."""
@@ -157,11 +161,18 @@ class Stdio(Ends):
     def source_ended(self, number: int) -> None:
         """End a stdin that is a terminal after the peer's EOF: nobody types into a finished transfer.
 
-        A peer that has sent nothing at all only receives: there the typing goes on.
+        A peer that has sent nothing at all only receives: there the typing goes on.  Any other stdin may be the half
+        of a talk that comes late, so it is waited for; one that has given nothing is told of.
         """
         link = self._host.link
         if self._end is not None and self._end.stdin_is_terminal and link.bytes_in:
             link.end_source(number, drain=True)
+        else:
+            self._host.timers.later("stdin", STDIN_PATIENCE, self._say_what_is_waited_for)
+
+    def ended(self, number: int, *, given_up: bool) -> None:
+        """Wait for stdin no more."""
+        self._end = None
 
     def sized(self, size: int) -> None:
         """Report how many bytes will come, for --progress: the peer's stdin is a file."""
@@ -180,6 +191,11 @@ class Stdio(Ends):
         )
         end.before_output = self._before_output
         return end
+
+    def _say_what_is_waited_for(self) -> None:
+        if self._end is not None and not self._host.link.bytes_out:
+            waited_for = words.TYPING_GOES_ON if self._end.stdin_is_terminal else words.WAITING_FOR_STDIN
+            self._host.report(events.Warned(waited_for))
 
     def _say_unreadable(self, error: OSError) -> None:
         self._host.report(events.StdinUnreadable(system_reason(error)))
@@ -218,7 +234,7 @@ class Ports(Ends):
         """Accept clients."""
         for listener in self._listeners:
             listener.setblocking(False)
-            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+            self._watch(listener)
 
     def take(self, number: int) -> None:
         """Connect the peer's stream to the target."""
@@ -228,10 +244,10 @@ class Ports(Ends):
         self._host.adopt(number)
         self._connects.start(number)
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int, *, given_up: bool) -> None:
         """Give up the connection to the target, if it is still being made."""
         if self._connects is not None:
-            self._connects.cancel(number)
+            self._connects.cancel(number, given_up=given_up)
 
     def close(self) -> None:
         """Give up the connections that are still being made."""
@@ -239,6 +255,15 @@ class Ports(Ends):
             self._connects.close()
 
     # ---- -L
+
+    def _watch(self, listener: socket.socket) -> None:
+        """Accept the clients of a listener; if it cannot be watched now, try again."""
+        name = f"watch {listener.fileno()}"
+        try:
+            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+        except OSError as error:
+            self._host.report(events.Warned(words.cannot(words.ACCEPT, error)))
+            self._host.timers.later(name, WATCH_PAUSE, lambda: self._watch(listener))
 
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         """Return the callback that accepts the clients of one listener when it is ready."""
@@ -265,7 +290,7 @@ class Ports(Ends):
                     host.timers.later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
-                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT))
+                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count))
                 host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
             # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
@@ -279,7 +304,8 @@ class Ports(Ends):
             self._not_reached(number, result)
             return
         self._host.report(events.StreamOpened(number, words.to_target(str(self._target))))
-        end = SocketEnd(result)
+        # Its own stream is one of them.
+        end = SocketEnd(result, others=self._host.link.stream_count - 1)
         if not self._host.link.join(number, end):
             end.abort()
 

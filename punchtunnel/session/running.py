@@ -13,6 +13,7 @@ from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.session import Session
 from punchtunnel.system.loop import GuardedLoop
+from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Signals
 
 
@@ -25,8 +26,13 @@ def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None) 
         report: Where events go.
         signals: The first one ends the session cleanly, the second one at once; SIGHUP with -k only probes the peer.
     """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(hole, plan, report, signals))
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_run(hole, plan, report, signals))
+    except OSError as error:
+        # It costs this session.  A service (-k) punches again.
+        why = refused(error)
+        return Outcome(why.status, str(why))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

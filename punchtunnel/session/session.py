@@ -36,7 +36,7 @@ from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
 from punchtunnel.session import silence
 from punchtunnel.session.check import FULL_PACKET, Check
-from punchtunnel.session.outcome import Outcome
+from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.silence import Silence
 from punchtunnel.system.loop import GuardedLoop, Timers
@@ -45,8 +45,10 @@ from punchtunnel.system.poller import Poller
 # Seconds.
 TICK = 2.0
 SHORTEST_TICK = 0.1
-# Seconds, once both sides have said goodbye, for the answer to our last ping or the peer's close.
+# Seconds for the answer to our last ping, or the peer's close, once both sides have said goodbye or this one failed.
 GOODBYE_TIMEOUT = 3.0
+# Seconds for a peer's first word on the link: its process may be slow to begin.
+MEETING_TIMEOUT = 15.0
 STOP_TIMEOUT = 1.0
 # Seconds for a sign of life that SIGHUP has asked for: several round trips of the
 # longest paths, with a loss.
@@ -96,7 +98,8 @@ class Session:
         self._parting = Parting(hole.leads)
         # No stream is opened: one of the two sides only checks the path (-z).
         self._is_checked = plan.check or Trait.CHECK in hole.traits
-        self._check = Check(self.link.ping, self.timers) if plan.check else None
+        self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None
+        self._is_certain, self._met = hole.is_certain, False
         # Some bytes of this session were not delivered.
         self._cut = False
         self._stopped: Exit | None = None
@@ -107,18 +110,31 @@ class Session:
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
-        """Begin: the role opens its first stream, or accepts clients."""
-        if not self._is_checked:
-            self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
+        """Take over the hole; the role begins when the peer is known to be on it, too."""
         self.link.attach(self._carrier, unread)
+        if self._is_certain:
+            self._meet()
+        elif not self._check:
+            self.timers.later("meeting", MEETING_TIMEOUT, self._finish_unmet)
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
-        else:
-            self._ends.begin()
         self.link.ping(FULL_PACKET if self._check else 0)
         self.timers.later("tick", TICK, self._tick)
+
+    def _meet(self) -> None:
+        """Begin: the role opens its first stream, or accepts clients.  Whatever was begun before could be lost."""
+        if self._met or self.ended.done():
+            return
+        self._met = True
+        if not self._is_checked:
+            self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
+            self._ends.begin()
         if self._plan.traffic_every:
             self._tell_traffic()
+
+    def _finish_unmet(self) -> None:
+        if not self._met:
+            self._finish()
 
     # ---- what its owner may ask for
 
@@ -200,6 +216,8 @@ class Session:
 
     def stream_opened(self, number: int) -> None:
         """Let the role join the peer's stream, unless this side is about to end or already has its only stream."""
+        if not self._met:
+            self._meet()
         if self._is_checked or self._parting.state is not State.OPEN:
             self.link.refuse(number, Reason.CLOSING)
         elif self.is_single and self._only is not None:
@@ -219,7 +237,7 @@ class Session:
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; if it was the only one, so is the session."""
-        self._ends.ended(number)
+        self._ends.ended(number, given_up=isinstance(failure, Reset) and failure.given_up)
         if isinstance(failure, Reset):
             self._on_reset(number, failure)
         elif isinstance(failure, Broken):
@@ -253,6 +271,7 @@ class Session:
 
     def gone_away(self, code: int) -> None:
         """The peer has said goodbye: this side does too, as soon as no stream and no measurement is left."""
+        self._meet()
         if not self._parting.hear(code):
             return
         if code == Goodbye.CUT:
@@ -267,11 +286,12 @@ class Session:
 
     def ponged(self, value: int, rtt: float) -> None:
         """A ping was answered; if it followed our goodbye, the answer proves that the goodbye was read."""
+        self._meet()
         self.report(events.RoundTrip(rtt))
         self._parting.pong(value)
         self._part()
         if self._is_measuring and self._check is not None:
-            self._measure(self._check, rtt)
+            self._check.pong(rtt)
 
     def link_ended(self, error: LinkError | None) -> None:
         """The hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
@@ -287,14 +307,13 @@ class Session:
     def _is_measuring(self) -> bool:
         return self._check is not None and self._check.found is None
 
-    def _measure(self, check: Check, rtt: float) -> None:
-        """Take in one round trip of -z; say goodbye when there are enough."""
-        check.pong(rtt)
-        if (found := check.found) is not None:
-            self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
-            self._say_goodbye()
+    def _measured(self, found: RoundTrips) -> None:
+        self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
+        self._say_goodbye()
 
     def _give_up_checking(self) -> None:
+        # A way that swallows long packets has been found, even if no other hole is.
+        self._met = True
         self._die(self._silence.why())
 
     def _cut_all(self) -> None:
@@ -314,7 +333,10 @@ class Session:
     def _part(self) -> None:
         if self._parting.may_close:
             self._finish()
-        elif self._parting.state is State.PARTED and "goodbye" not in self.timers:
+            return
+        # A peer that never says goodbye does not keep a side whose failure is decided.
+        failed = self._failure is not None or self._quiet_status is not None
+        if (self._parting.state is State.PARTED or (failed and self._parting.said)) and "goodbye" not in self.timers:
             self.timers.later("goodbye", GOODBYE_TIMEOUT, self._finish)
 
     def _fail(self, error: PunchtunnelError) -> None:
@@ -325,16 +347,14 @@ class Session:
     def _finish(self) -> None:
         if self.ended.done():
             return
-        status, reason = Exit.OK, ""
-        if self._stopped is not None:
-            status = self._stopped
-        elif self._quiet_status is not None:
-            status = self._quiet_status
-        elif self._failure is not None:
-            status, reason = self._failure.status, str(self._failure)
+        failure = self._failure if self._met else LinkError(words.NEVER_MET)
+        status, reason = self._stopped or self._quiet_status or Exit.OK, ""
+        if status is Exit.OK and failure is not None:
+            status, reason = failure.status, str(failure)
         elapsed = time.monotonic() - self._began
         self.report(events.LinkEnded(reason, elapsed, self.link.bytes_in, self.link.bytes_out))
-        self.ended.set_result(Outcome(status, reason, None if self._check is None else self._check.found))
+        found = None if self._check is None else self._check.found
+        self.ended.set_result(Outcome(status, reason, found, self._met))
 
     # ---- time
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from punchtunnel.address import is_literal
 from punchtunnel.system import tcp
 
 LOOPBACK = "127.0.0.1"
@@ -67,6 +68,14 @@ def is_own(address: Address) -> bool:
     """Tell whether an address is this machine's: the kernel talks to an own address from that same address."""
     source = source_towards(address)
     return source is not None and (source == address.host or address.host.startswith("127."))
+
+
+def is_own_literal(peer: str) -> bool:
+    """Tell whether a PEER is a literal address of this machine; a name may lead elsewhere tomorrow."""
+    if not is_literal(peer):
+        return False
+    host = peer.partition("%")[0]
+    return is_own(Address(socket.AF_INET6 if ":" in host else socket.AF_INET, host))
 
 
 def own_addresses() -> list[str]:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from punchtunnel import words
 from punchtunnel.system.loop import Loop
 
 # Each is a mask: `events & READ`.  What a kernel tells is passed on as it is, for
@@ -88,8 +89,14 @@ class Poller:
         """Watch a descriptor that can be waited for.
 
         The first event comes at once if it is ready now.
+
+        Raises:
+            OSError: The system watches no more descriptors for this user.
         """
-        self._kernel.register(fd)
+        try:
+            self._kernel.register(fd)
+        except OSError as error:
+            raise OSError(error.errno, words.cannot(words.WATCH, error)) from error
         self._callbacks[fd] = callback
 
     def unregister(self, fd: int) -> None:
@@ -111,7 +118,10 @@ class Poller:
         self._short_waits = self._short_waits + 1 if began - self._left_at < SHORT_WAIT else 0
         if not self.may_spin:
             # Who is about to write more has its turn first: measured, a twentieth less processor time for bulk.
-            os.sched_yield()
+            try:
+                os.sched_yield()
+            except OSError:
+                self._stop_spinning()
         batch = self._kernel.poll()
         self._tell(batch)
         # Without callbacks it is closed.
@@ -128,9 +138,17 @@ class Poller:
         while self._monotonic() < until:
             if batch := self._kernel.poll():
                 return batch
-            os.sched_yield()
+            try:
+                os.sched_yield()
+            except OSError:
+                self._stop_spinning()
+                break
         self._short_waits = 0
         return []
+
+    def _stop_spinning(self) -> None:
+        """A sandbox refuses to let others run in between: sleep from now on."""
+        self._spins = False
 
     def _tell(self, batch: list[tuple[int, int]]) -> None:
         callbacks = self._callbacks

@@ -158,6 +158,22 @@ def retry_within(sock: socket.socket, seconds: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(seconds * 1000))
 
 
+def keep_alive(sock: socket.socket, idle: int, interval: int, count: int) -> None:
+    """End the connection when its other side has vanished without a word.
+
+    Args:
+        sock: A connection, or a listener, whose connections inherit it on Linux.
+        idle: Seconds without a segment before the first probe.
+        interval: Seconds between probes that are not answered.
+        count: So many of them end the connection.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_tcp(sock, "TCP_KEEPIDLE", idle)
+    _set_tcp(sock, "TCP_KEEPINTVL", interval)
+    _set_tcp(sock, "TCP_KEEPCNT", count)
+
+
 def limit_unsent(sock: socket.socket, size: int) -> None:
     """Make the socket unwritable while `size` bytes wait unsent in the kernel."""
     _set_tcp(sock, "TCP_NOTSENT_LOWAT", size)

@@ -32,11 +32,17 @@ LINK_CUT = (
     f"{PUNCH_AGAIN}"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
+NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
 PEER_QUIT = "the peer ended before everything was delivered"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
 STDIN_NOT_READ = f"{PEER_TAKES_NOTHING}: stdin is not read"
+WAITING_FOR_STDIN = (
+    "the peer has sent everything; stdin here has given nothing and is still open, so its end is waited for: "
+    "give --recv-only if nothing is to be sent from here"
+)
+TYPING_GOES_ON = "the peer sends nothing; what is typed here goes there, until Ctrl-D"
 PROMPT = "secret: "
 BIND = "bind a port"
 LOCAL_CLIENT = "a local client"
@@ -52,43 +58,53 @@ def peers_text(peers: Sequence[str]) -> str:
     return " or ".join(peers)
 
 
-def no_hole(peers: Sequence[str], wait: float, dials: int, cause: str, count: int) -> str:
+def no_hole(
+    peers: Sequence[str], families: Sequence[str], wait: float, dials: int, cause: str, count: int, who: str
+) -> str:
     """Say that there is no hole, and why.
 
     Args:
         peers: As given on the command line.
+        families: What was dialled: "IPv4", "IPv6" or both.
         wait: Seconds.
         dials: How many were made.
         cause: A key of NO_HOLE.
         count: How many of the dials or connections show that cause.
+        who: The address that the connections came from, if that is the cause.
     """
-    why = NO_HOLE[cause].format(count=count)
-    return f"no hole to {peers_text(peers)} in {wait:g} s: {dials} dials{why}"
+    peer, family = peers_text(peers), " and ".join(families)
+    why = NO_HOLE[cause].format(count=count, who=who, peer=peer, family=family)
+    return f"no hole to {peer} in {wait:g} s: {dials} dials{why}"
 
 
-# Why there is no hole, by the cause that punching/diagnosis.py has found; `count` is filled in.
+_OVERLAP = "start both sides so that their waits (-w) overlap"
+_DOCTOR = "and if they did, see what `punchtunnel --doctor` says on both"
+# Why there is no hole, by the cause that punching/diagnosis.py has found; the fields are those of no_hole.
 NO_HOLE = {
-    "nobody": ", nobody came: start the other side, with the same --channel",
+    "nobody": ", nobody came: {peer} is this machine itself; start the other side here, with the same --channel, "
+    "or give the address of the other machine",
+    "checked": "; the peer has checked the path (-z), which works, and has not come again: start it without -z",
     "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
-    "foreign": ", no answer; {count} connections came from another address than the peer's: "
-    "if that is the peer, give its address instead",
+    "foreign": ", and {count} connections came from {who}, which is not the peer's address: "
+    "if that is the peer, give that address instead",
     "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "
     "a punchtunnel: its router rewrites ports, or another program there is calling; start punchtunnel there, "
     "and see what `punchtunnel --doctor` says on both sides",
     "mute": ", {count} answered but not by a punchtunnel: a router or another program takes these connections, "
-    "and the peer is not punching, or not towards this address; check both addresses, and start both sides within "
-    "the same minute",
-    "refused": ", {count} refused at once: the peer is not punching yet, or a router rewrites ports; "
-    "start both sides within the same minute, with the same --channel, and if they were, see what "
-    "`punchtunnel --doctor` says on both",
+    "and the peer is not punching, or not towards this address; check both addresses, and "
+    f"{_OVERLAP}",
+    "refused": ", {count} refused at once: the peer is not punching yet, or not by {family}, or a router rewrites "
+    f"ports; {_OVERLAP}, with the same --channel, {_DOCTOR}",
     "forbidden": ", {count} forbidden by this machine's own firewall: allow outgoing TCP to ports 10240–32767",
     "unusable": ", {count} ports of this machine in use, most likely by another punchtunnel to the same peer; "
     "give every link its own --channel",
+    "absent": ", nobody in this machine's own network has that address (ARP or its like found nobody): the machine "
+    "is off, or it is its private address in another network; then give its public one, which "
+    "`punchtunnel --doctor --stun HOST` there shows",
     "unreachable": ", {count} unreachable: there is no route to that address from here; "
     "check it, and this machine's network",
-    "silent": ", no answer at all to {count}: the peer is not punching, its address is wrong, or a router on the way "
-    "drops everything or rewrites ports; start both sides within the same minute, and if they were, see what "
-    "`punchtunnel --doctor` says on both",
+    "silent": ", no answer at all to {count}: the peer is not punching, or not by {family}, its address is wrong, or a "
+    f"router on the way drops everything or rewrites ports; {_OVERLAP}, {_DOCTOR}",
 }
 
 
@@ -113,6 +129,19 @@ def not_our_address(bind: str | None) -> str:
 def no_resources(reason: str) -> str:
     """Say that the system is out of descriptors or memory."""
     return f"the system refuses more sockets: {reason}; raise `ulimit -n`"
+
+
+def refused_call(call: str, reason: str) -> str:
+    """Say that the system refused a call that never fails, as a sandbox may."""
+    return f"the system refused a call: {reason}, in `{call}`"
+
+
+NO_MEMORY = "out of memory: this process needs more than the system gives it"
+
+
+def internal_error(error: Exception) -> str:
+    """Say that this is a bug."""
+    return f"internal error, which is a bug: {type(error).__name__}: {error}"
 
 
 def target_failed(target: str, reason: str, *, local: bool = False) -> str:
@@ -205,10 +234,17 @@ def idle_link(seconds: float) -> str:
 
 # ---- secrets
 
+# Without a number, which would help whoever reads the log and guesses.
+WEAK_SECRET = "the secret can be guessed, being short or common: `punchtunnel --new-secret` prints one"  # noqa: S105
+CONNECTS_TO_ANYONE = (
+    "no secret: the far end is whoever answers at the peer's address; "
+    "give both sides the same secret, or no_secret=True"
+)
+
 
 def readable_secret(path: str) -> str:
-    """Say that others may read the file of a secret."""
-    return f"others on this machine can read the secret in {path}: chmod 600 {path}"
+    """Say that others may read the file of a secret, which is not used then."""
+    return f"others on this machine can read the secret in {path}: make a fresh one, and chmod 600 {path}"
 
 
 def foreign_secret(path: str) -> str:
@@ -222,6 +258,7 @@ READ_STDIN = "read stdin"
 WRITE_STDOUT = "write stdout"
 ACCEPT = "accept a local client"
 WRITE = "write"
+WATCH = "watch a connection"
 
 
 def listen_on(place: str) -> str:

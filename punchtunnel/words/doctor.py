@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within a minute"
+_NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within two minutes"
 
 # What --doctor finds: a sentence, and what to do about it.
 FINDINGS: dict[str, tuple[str, str]] = {

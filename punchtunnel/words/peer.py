@@ -50,7 +50,7 @@ OTHER_VERSION: Final = (
     "the peer speaks another protocol: version {theirs}, not {ours}; install the same punchtunnel on both sides"
 )
 PLAIN_HERE: Final = "--plain is given here but not on the other side: give it on both, or better on neither"
-PLAIN_THERE: Final = "--plain is given there but not on the other side: give it on both, or better on neither"
+PLAIN_THERE: Final = "--plain is given on the other side but not here: give it on both, or better on neither"
 BOTH_SEND_ONLY: Final = "both sides are --send-only, so nobody would receive anything: drop it on one side"
 ROLES: Final = "roles do not fit: {mine} here, {theirs} there: {advice}"
 BOTH_LISTEN: Final = "both sides listen; one side needs --to HOST:PORT, or no option for stdio"

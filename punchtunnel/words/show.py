@@ -17,8 +17,13 @@ def hint(command: str, secret: bool) -> str:
     return f"on the other machine: {command}" + (", with the same secret" if secret else "")
 
 
+def fresh_secret(secret: str) -> list[str]:
+    """Return the lines that put a new secret at the user's disposal."""
+    return ["a fresh secret, for PUNCHTUNNEL_SECRET, --secret-file or --ask-secret on both machines:", f"    {secret}"]
+
+
 def other_machine(command: str, secret: bool) -> list[str]:
-    """Return the command for the other machine as the first lines of --show."""
+    """Return the command for the other machine as lines of --show; `secret`: this side has one already."""
     return ["on the other machine:", f"    {command}", *([f"    {WITH_SECRET}"] if secret else [])]
 
 

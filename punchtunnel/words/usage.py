@@ -57,6 +57,16 @@ CANNOT_WAIT: Final = "cannot wait for {seconds} seconds"
 
 PLAIN_WITH_SECRET: Final = "plain contradicts a secret: a link that is not sealed proves nothing"
 PLAIN_AND_SECRET: Final = "--plain contradicts a secret (also in {variable}): a link that is not sealed proves nothing"
+SERVES_ANYONE: Final = (
+    "--to without a secret would let in whoever answers at the peer's address: run `punchtunnel --new-secret`, and "
+    "give both sides what it prints by {variable}, --secret-file or --ask-secret; --no-secret lets anybody there in"
+)
+PROGRAM_SERVES_ANYONE: Final = (
+    "a tunnel without a secret would let in whoever answers at the peer's address: give both sides the same secret "
+    "(`punchtunnel --new-secret` prints one); no_secret=True lets anybody there in"
+)
+NO_SECRET_AND_SECRET: Final = "--no-secret contradicts a secret (also in {variable}), and --require-secret"
+NO_SECRET_WITH_SECRET: Final = "no_secret=True contradicts a secret"
 NO_SECRET: Final = "--require-secret, but there is none: give --secret-file, --ask-secret or {variable}"
 NOTHING_TYPED: Final = "no secret was typed"
 NOBODY_TO_ASK: Final = "--ask-secret needs a terminal: give --secret-file FILE"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from punchtunnel.cli.options import SECRET_VARIABLE
-from punchtunnel.cli.secret import CREDENTIALS, find
+from punchtunnel import words
+from punchtunnel.cli.options import SECRET_VARIABLE, Options
+from punchtunnel.cli.secret import CREDENTIALS, find, find_secret
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.secret import MAX_SIZE
+from punchtunnel.reporting.events import Event, Warned
 
 
 def no_warning(reason: str) -> None:
@@ -39,6 +43,17 @@ def test_the_variable_counts_unless_something_more_explicit_is_given(tmp_path: P
     assert read(keep(tmp_path, b"from the file\n")) == b"from the file"
 
 
+@pytest.mark.parametrize(("secret", "is_weak"), [("tiger", True), ("correct horse battery staple", False)])
+def test_a_weak_secret_is_warned_of_without_a_letter_of_it(
+    secret: str, is_weak: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, secret)
+    told: list[Event] = []
+    assert find_secret(Options(["198.51.100.7"]), told.append) == secret.encode()
+    assert told == [Warned(words.WEAK_SECRET)] * is_weak
+    assert secret not in words.WEAK_SECRET
+
+
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_variable_that_is_set_and_empty_is_a_mistake_and_not_no_secret(value: str) -> None:
     with pytest.raises(UsageError, match="empty"):
@@ -51,13 +66,24 @@ def test_two_places_contradict_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o777])
-def test_a_file_that_others_may_read_is_warned_about_and_used(tmp_path: Path, mode: int) -> None:
-    warnings: list[str] = []
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    """As ssh refuses such a key.  It was used, with a warning in a log that nobody reads."""
     path = keep(tmp_path, b"open sesame", mode)
-    assert read(path, warnings.append) == b"open sesame"
-    assert len(warnings) == 1
-    assert f"chmod 600 {path}" in warnings[0]
-    assert "sesame" not in warnings[0]
+    with pytest.raises(LocalError, match=f"chmod 600 {path}") as refused:
+        read(path)
+    assert "sesame" not in str(refused.value)
+
+
+def test_no_core_dump_has_the_secret_in_it() -> None:
+    code = (
+        "import resource\n"
+        "from punchtunnel.cli.options import Options\n"
+        "from punchtunnel.cli.secret import find_secret\n"
+        "find_secret(Options(['127.0.0.1']), print)\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "(0, 0)\n"
 
 
 def test_a_file_that_somebody_else_may_change_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

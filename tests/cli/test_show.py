@@ -13,6 +13,7 @@ from punchtunnel.cli import show
 from punchtunnel.cli.show import Side
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
+from punchtunnel.protocol.secret import normal
 from punchtunnel.words.show import THIS_MACHINE, WITH_SECRET
 
 # 12:34:56 UTC of some day.
@@ -68,6 +69,18 @@ def test_a_secret_is_hinted_at_and_never_shown() -> None:
     assert WITH_SECRET not in show.page(without, NOW)
 
 
+def test_without_a_secret_the_page_begins_with_a_fresh_one_that_no_command_has() -> None:
+    """An argument could be read by every user of the machine."""
+    pages = [show.page(Side(["1.2.3.4"], listens=True), NOW).splitlines() for _ in range(2)]
+    secrets = [page[1].strip() for page in pages]
+    assert "a fresh secret" in pages[0][0]
+    assert secrets[0] != secrets[1]
+    assert [len(normal(secret)) for secret in secrets] == [26, 26]
+    assert not any(secrets[0] in line for line in pages[0][2:])
+    for side in (Side(["1.2.3.4"], secret=True), Side(["1.2.3.4"], wants_none=True)):
+        assert "fresh" not in show.page(side, NOW)
+
+
 def test_the_page_has_the_time_the_buckets_their_ports_and_the_next_change() -> None:
     page = show.page(Side(["1.2.3.4"], channel="backup"), NOW)
     assert "it is 12:34:56 UTC here" in page
@@ -85,8 +98,8 @@ def test_the_page_has_the_time_the_buckets_their_ports_and_the_next_change() -> 
 
 
 def test_two_sides_see_the_same_page_but_for_the_command() -> None:
-    one = show.page(Side(["1.2.3.4"], listens=True), NOW).splitlines()
-    other = show.page(Side(["2600::1"], target=parse_target("22")), NOW).splitlines()
+    one = show.page(Side(["1.2.3.4"], listens=True, secret=True), NOW).splitlines()
+    other = show.page(Side(["2600::1"], target=parse_target("22"), secret=True), NOW).splitlines()
     assert one[1] != other[1]
     assert one[2:] == other[2:]
 

@@ -70,7 +70,8 @@ def test_ports_are_checked_and_serve_afterwards(lab: Lab, keep: list[str]) -> No
     with lab.connect(left.port) as client:
         client.sendall(b"hello")
         assert receive(client, 5) == b"hello"
-    assert len(left.find("listening")) == 1
+    # One for each family.
+    assert len(left.find("listening")) == 2
 
 
 def test_two_that_only_check_find_the_same_path(lab: Lab) -> None:
@@ -85,7 +86,7 @@ def test_two_that_only_check_find_the_same_path(lab: Lab) -> None:
     assert not left.find("checked")
 
 
-@pytest.mark.parametrize("secret", ["", "one"])
+@pytest.mark.parametrize("secret", ["", "tiger tiger burning bright"])
 def test_a_person_gets_one_line_on_stdout(lab: Lab, secret: str) -> None:
     left = lab.start_left(shell=knowing(secret))
     right = lab.program(
@@ -95,7 +96,8 @@ def test_a_person_gets_one_line_on_stdout(lab: Lab, secret: str) -> None:
         env=environment(),
     )
     out, err = right.communicate(timeout=WAIT)
-    assert (right.returncode, err) == (0, b"")
+    assert right.returncode == 0
+    assert err == b"" if secret else b"not authenticated" in err
     found = LINE.fullmatch(out)
     assert found
     assert found[1] == (b"sealed, authenticated" if secret else b"sealed, not authenticated")
@@ -134,11 +136,11 @@ def test_another_secret_is_exit_4(lab: Lab) -> None:
 
 
 def test_the_library_is_told_that_it_cannot_be_checked(lab: Lab) -> None:
-    code = f"import punchtunnel; punchtunnel.punch({lab.right!r}, bind={lab.left!r}, channel={lab.channel!r}, wait=9)"
+    code = f"import punchtunnel; punchtunnel.punch({lab.right!r}, bind={lab.left!r}, channel={lab.channel!r}, wait=3)"
     library = lab.program(
         sys.executable, "-c", code, stderr=subprocess.PIPE, env=environment() | {"PYTHONPATH": str(ROOT)}
     )
-    assert lab.start_right("-z", "--plain").status() == 4
+    assert lab.start_right("-z", "--plain", "-w", "3").status() == 4
     assert b"RejectedError" in library.communicate(timeout=WAIT)[1]
 
 
@@ -168,9 +170,8 @@ def test_a_check_takes_nothing_from_the_time_to_wait(lab: Lab) -> None:
     left.wait_for("waiting")
     check(lab)
     assert left.status() == 3
-    found = re.match(rf"no hole to {lab.right} in ([0-9.]+) s: ", left.reason)
-    assert found
-    assert 1 <= float(found[1]) < 8
+    # It said "in 2.8 s", what was left, and that the peer was not punching yet.
+    assert re.match(rf"no hole to {lab.right} in 8 s: \d+ dials; the peer has checked the path", left.reason)
     (start,), (end,) = left.find("start"), left.find("exit")
     # Not before all of its time is over.
     assert end["time_s"] - start["time_s"] > 7.8

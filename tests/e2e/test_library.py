@@ -247,11 +247,11 @@ def test_tunnel_serves_the_clients_of_the_command_line(lab: Lab) -> None:
 
 
 def test_tunnel_and_stdio_do_not_fit(lab: Lab) -> None:
-    right = lab.start_right()
+    right = lab.start_right("-w", "3")
 
     async def test() -> None:
         with pytest.raises(RejectedError, match="roles do not fit"):
-            async with open_tunnel(lab.right, **towards_right(lab)):
+            async with open_tunnel(lab.right, wait=3.0, **towards_right(lab)):
                 pass
 
     run(test())

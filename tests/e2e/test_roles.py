@@ -30,11 +30,13 @@ def data_path() -> list[str]:
 
 
 @pytest.mark.parametrize(("left", "right", "named"), ILLEGAL)
-def test_roles_that_do_not_fit_end_both_sides_at_once_with_4_and_a_sentence(
+def test_roles_that_do_not_fit_are_told_at_once_and_end_both_sides_with_4_and_a_sentence(
     lab: Lab, left: list[str], right: list[str], named: list[str]
 ) -> None:
-    ends = lab.start_left(*left), lab.start_right(*right)
+    ends = lab.start_left("-w", "3", *left), lab.start_right("-w", "3", *right)
     for end in ends:
+        # It goes on: this may have been a stranger.
+        assert end.wait_for("rejected")["time_s"] < end.wait_for("exit")["time_s"] - 0.5
         assert end.status() == 4
         assert end.reason.startswith("roles do not fit: ")
         assert all(option in end.reason for option in named)
@@ -42,16 +44,16 @@ def test_roles_that_do_not_fit_end_both_sides_at_once_with_4_and_a_sentence(
 
 
 def test_roles_that_do_not_fit_on_one_host(lab: Lab) -> None:
-    ends = [lab.start("127.0.0.1", "--channel", lab.channel, *LISTEN) for _ in range(2)]
+    ends = [lab.start("127.0.0.1", "--channel", lab.channel, "-w", "3", *LISTEN) for _ in range(2)]
     assert [end.status() for end in ends] == [4, 4]
     assert all("--to" in end.reason for end in ends)
 
 
 @pytest.mark.exhaustive
 def test_side_with_k_outlives_a_peer_that_does_not_fit(lab: Lab) -> None:
-    left, wrong = lab.start_left("-k", *LISTEN), lab.start_right(*LISTEN)
+    left, wrong = lab.start_left("-k", *LISTEN), lab.start_right("-w", "3", *LISTEN)
     assert wrong.status() == 4
-    assert left.wait_for("punching_again")["reason"].startswith("roles do not fit: ")
+    assert left.wait_for("rejected")["reason"].startswith("roles do not fit: ")
     lab.start_right("--to", str(lab.serve(echo)))
     with socket.create_connection(("127.0.0.1", left.port), 30) as sock:
         sock.sendall(b"the right one")

@@ -22,6 +22,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from punchtunnel.protocol import schedule
+from punchtunnel.protocol.agreement import Agreement
+from punchtunnel.protocol.election import Election, Send, Won
+from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Role
+
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import MIB, echo, noise, receive
 from .test_forward import talk_at_once
@@ -120,6 +125,7 @@ def test_both_sides_tell_one_verifier_and_whether_the_peer_is_authenticated(lab:
         assert re.fullmatch(r"([a-z2-7]{4}-){7}[a-z2-7]{4}", told[0]["verifier"])
         assert [each["authenticated"] for each in told] == [authenticated] * 2
         assert [len(end.find("unauthenticated")) for end in ends] == [int(not authenticated)] * 2
+        assert not any(end.find("unsealed") for end in ends)
         for end in ends:
             end.send_eof()
         assert [end.status() for end in ends] == [0, 0]
@@ -129,6 +135,29 @@ def test_a_plain_link_claims_no_seal(lab: Lab) -> None:
     for end in pair(lab, "plain"):
         assert not end.find("sealed")
         assert not end.find("unauthenticated")
+        assert len(end.find("unsealed")) == 1
+
+
+@pytest.mark.parametrize(("mode", "words"), [("secret", b""), ("no secret", b"not authent"), ("plain", b"is plain")])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_every_link_without_a_secret_says_so_once_where_there_is_no_terminal(
+    lab: Lab, mode: str, words: bytes, quiet: bool
+) -> None:
+    """A neighbour received a whole file, and the sender exited with 0 and an empty stderr."""
+    options, secret = MODES[mode]
+    env = environment() | ({"PUNCHTUNNEL_SECRET": secret} if secret else {})
+    ends = [
+        lab.program(*COMMAND, *where, *options, *["-q"][: int(quiet)], stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=env)
+        for where in (lab.towards_right, lab.towards_left)
+    ]
+    for end in ends:
+        _, err = end.communicate(timeout=30)
+        assert end.returncode == 0
+        if quiet or not words:
+            assert err == b""
+        else:
+            assert words in err
+            assert err.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -179,18 +208,19 @@ def test_different_secrets_are_told_at_once_and_refused_at_the_deadline(lab: Lab
 
 
 @pytest.mark.parametrize("plain", ["left", "right"])
-def test_plain_against_sealed_is_refused_on_both_sides_at_once(lab: Lab, plain: str) -> None:
-    left = lab.start_left(*(["--plain"] if plain == "left" else []), shell=knowing(""))
-    right = lab.start_right(*(["--plain"] if plain == "right" else []), shell=knowing(""))
+def test_plain_against_sealed_is_refused_on_both_sides(lab: Lab, plain: str) -> None:
+    left = lab.start_left("-w", "3", *(["--plain"] if plain == "left" else []), shell=knowing(""))
+    right = lab.start_right("-w", "3", *(["--plain"] if plain == "right" else []), shell=knowing(""))
     for end in (left, right):
+        end.wait_for("rejected")
         assert_refused(end, "--plain is given ")
 
 
-def test_plain_against_a_secret_is_refused_on_both_sides_but_ends_only_the_plain_one_at_once(lab: Lab) -> None:
-    left = lab.start_left("--plain", "-w", "20")
+def test_plain_against_a_secret_is_refused_on_both_sides(lab: Lab) -> None:
+    left = lab.start_left("--plain", "-w", "3")
     right = lab.start_right("-w", "3", shell=knowing(SECRET))
     assert_refused(left, "--plain is given here")
-    assert_refused(right, "--plain is given there")
+    assert_refused(right, "--plain is given on the other side but not here")
 
 
 def test_a_stranger_with_a_wrong_secret_does_not_keep_the_right_peer_out(lab: Lab) -> None:
@@ -212,25 +242,65 @@ def test_a_plain_stranger_does_not_end_a_punch_with_a_secret(lab: Lab) -> None:
     left = lab.start_left(shell=knowing(SECRET))
     stranger = lab.start_right("--plain")
     left.wait_for("rejected")
-    assert stranger.status() == 4
+    stranger.wait_for("rejected")
+    stranger.process.kill()
+    stranger.process.wait(30)
     right = lab.start_right("-n", shell=knowing(SECRET))
     right.wait_for("link_up")
     left.send_eof()
     assert (left.status(), right.status()) == (0, 0)
 
 
+def test_a_peer_that_never_got_the_last_word_is_punched_for_again(lab: Lab) -> None:
+    """The leader took the hole, lost it, and ended with status 1, while the follower punched on."""
+    left = lab.start_left(shell=knowing(SECRET))
+    left.wait_for("punching")
+    wins_and_leaves(lab)
+    left.wait_for("punching_again")
+    assert not left.find("link_up")
+    right = lab.start_right(shell=knowing(SECRET))
+    left.send(b"nothing is lost")
+    assert right.receive(15) == b"nothing is lost"
+    for end in (left, right):
+        end.send_eof()
+    assert (left.status(), right.status()) == (0, 0)
+
+
+def wins_and_leaves(lab: Lab) -> None:
+    """Follow the left end in an election, as a peer that knows the secret, and be gone when it has won."""
+    tag = schedule.channel_tag(lab.channel)
+    election = Election(
+        Hello(bytes(NONCE_SIZE), tag, Role.STDIO), lambda: Agreement(SECRET.encode(), tag, os.urandom), strict=True
+    )
+    place = (lab.left, schedule.bucket_ports(lab.channel, schedule.CLOCK_FREE, 1)[0])
+    with socket.create_connection(place, 30, source_address=(lab.right, 0)) as sock:
+        actions, won = election.opened(1), False
+        while not won:
+            for action in actions:
+                if isinstance(action, Send):
+                    sock.sendall(action.data)
+                won = won or isinstance(action, Won)
+            if not won:
+                data = sock.recv(4096)
+                assert data, "the left end has not chosen this connection"
+                actions = election.received(1, data)
+
+
 # ---- options
 
 
-def test_a_file_others_can_read_is_warned_about_and_opens_the_hole(lab: Lab) -> None:
+def test_a_file_others_can_read_is_refused_and_one_of_ones_own_opens_the_hole(lab: Lab) -> None:
     path = lab.folder / "secret"
     path.write_text(f"{SECRET}\n")
     path.chmod(0o644)
+    refused = lab.start_left("-n", "--secret-file", str(path))
+    assert refused.status() == 5
+    assert f"chmod 600 {path}" in refused.reason
+    path.chmod(0o600)
     left = lab.start_left("-n", "--secret-file", str(path))
     right = lab.start_right("-n", shell=knowing(SECRET))
     assert (left.status(), right.status()) == (0, 0)
-    assert f"chmod 600 {path}" in left.wait_for("warning")["reason"]
-    assert not right.find("warning")
+    assert not left.find("warning") + right.find("warning")
 
 
 def run_alone(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -104,11 +104,13 @@ def test_hang_up_finds_out_that_the_peer_is_gone_long_before_the_heartbeat(lab: 
 
 
 def test_hang_up_meets_a_rejected_peer_again_without_the_pause(lab: Lab) -> None:
-    left = lab.start_left("-k", "--to", str(lab.serve(echo)))
-    assert lab.start_right("--to", "1").status() == 4
+    """A peer that knows the secret, and was set up wrongly, ends a punch."""
+    knowing = "export PUNCHTUNNEL_SECRET=tiger-tiger-burning-bright"
+    left = lab.start_left("-k", "--to", str(lab.serve(echo)), shell=knowing)
+    assert lab.start_right("--to", "1", shell=knowing).status() == 4
     left.wait_for("punching_again")
     left.process.send_signal(signal.SIGHUP)
-    right = lab.start_right("-L", "0")
+    right = lab.start_right("-L", "0", shell=knowing)
     right.wait_for("link_up")
     assert_works(right.port)
 

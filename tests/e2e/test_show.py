@@ -29,7 +29,8 @@ def shown(*arguments: str, **env: str) -> list[str]:
         env=environment() | env,
     )
     assert done.stderr == ""
-    return done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    return lines[lines.index("on the other machine:") :]
 
 
 @pytest.mark.parametrize("options", [[], ["--plain"], ["-4", "--send-only"]])

@@ -143,6 +143,33 @@ def test_no_stdin_leaves_the_input_of_a_script_to_the_script(lab: Lab) -> None:
         assert stdin.read() == b"lines of the script"
 
 
+def test_a_stdin_that_a_parent_keeps_open_is_named_and_never_cut(lab: Lab) -> None:
+    """`ssh host 'punchtunnel PEER > f'` had all bytes, and both sides stayed without a word."""
+    left, right = lab.pair()
+    left.send(b"everything")
+    left.send_eof()
+    assert right.receive(10) == b"everything"
+    assert "give --recv-only" in right.wait_for("warning")["reason"]
+    right.send(b"a late answer")
+    right.send_eof()
+    assert left.receive() == b"a late answer"
+    assert (left.status(), right.status()) == (0, 0)
+    assert not left.find("warning")
+
+
+def test_a_stdin_that_has_spoken_is_waited_for_without_a_word(lab: Lab) -> None:
+    left, right = lab.pair()
+    right.send(b"a question")
+    assert left.receive(10) == b"a question"
+    left.send_eof()
+    assert right.receive() == b""
+    # The warning would come 3 s after the EOF.
+    right.wait_for("traffic", count=2)
+    right.send_eof()
+    assert (left.status(), right.status()) == (0, 0)
+    assert not right.find("warning")
+
+
 def test_send_only_writes_nothing_and_ends_the_far_sides_sending(lab: Lab) -> None:
     left, right = lab.pair(["--send-only"])
     left.send(b"take this")
@@ -202,14 +229,17 @@ def test_full_disk_ends_both_sides_with_1_and_says_so(lab: Lab) -> None:
 
 
 def test_stderr_has_one_line_and_stdout_nothing_but_the_tunnels_bytes_without_json(lab: Lab) -> None:
-    """As a person sees it: silence while it works, one sentence when it fails."""
+    """As a person sees it: silence while it works, but for a link without a secret; one sentence when it fails."""
     command = [*COMMAND, *lab.towards_right]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment()) as process:
         right = lab.start_right()
-        right.wait_for("link_up")
+        right.send(b"!")
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"!"
         right.process.kill()
         out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert out == b""
-    assert err.startswith(b"punchtunnel: link lost: ")
-    assert err.count(b"\n") == 1
+    trusting, lost = err.splitlines()
+    assert trusting.startswith(b"punchtunnel: the link is ")
+    assert lost.startswith(b"punchtunnel: link lost: ")

@@ -238,7 +238,8 @@ def test_progress_in_a_log_has_no_codes(lab: Lab, big: IO[bytes]) -> None:
         left = lab.program(*COMMAND, *lab.towards_right, "--progress", stdin=big, stderr=log, env=environment())
     assert len(right.receive()) == 2 * MIB
     assert (left.wait(WAIT), right.status()) == (0, 0)
-    lines = path.read_text().splitlines()
+    trusting, *lines = path.read_text().splitlines()
+    assert trusting.startswith("punchtunnel: the link is ")
     assert re.fullmatch(r"punchtunnel: 0:\d\d, out 2\.0 MiB, average .*, 100 %", lines[-1])
     assert all(line.startswith("punchtunnel: 0:") and line.isprintable() for line in lines)
 

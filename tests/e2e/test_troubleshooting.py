@@ -70,8 +70,15 @@ def alone(lab: Lab) -> End:
     return lab.start(lab.left, "--channel", lab.channel, "-w", "1", *lab.options)
 
 
+def checked(lab: Lab) -> End:
+    left = lab.start_left("-w", "5")
+    assert lab.start_right("-z").status() == 0
+    return left
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
+    "checked": checked,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 

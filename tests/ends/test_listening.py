@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import socket
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from punchtunnel.address import Place, UnixPlace
+from punchtunnel.ends import listening as listening_module
 from punchtunnel.ends.listening import listen, listening
 from punchtunnel.ends.sockets import ACCEPTED_INHERIT
 from punchtunnel.errors import LocalError
@@ -29,11 +37,112 @@ def test_listens_on_ipv6() -> None:
         assert listener.getsockname()[0] == "::1"
 
 
+def without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.create_server
+
+    def create_server(address: Any, *, family: int = socket.AF_INET, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        return real(address, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_port_alone_listens_on_the_loopback_of_both_families(ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-L 2222` listened on 127.0.0.1 only, and `-L localhost:2222` on ::1 only."""
+    if not ipv6:
+        without_ipv6(monkeypatch)
+    told: list[str] = []
+    with listening([Place("localhost", 0)], told.append) as listeners:
+        (port,) = {listener.getsockname()[1] for listener in listeners}
+        assert told == [f"127.0.0.1:{port}", f"[::1]:{port}"][: 1 + ipv6]
+        for host in ("127.0.0.1", "::1")[: 1 + ipv6]:
+            socket.create_connection((host, port), 30).close()
+
+
+def test_a_port_that_another_program_has_in_one_family_is_refused() -> None:
+    with (
+        listen(Place("::1", 0)) as other,
+        pytest.raises(LocalError, match=r"listen on \[::1\]:\d+: Address already in use"),
+        listening([Place("localhost", other.getsockname()[1])], lambda _: None),
+    ):
+        pass
+
+
+def test_a_port_of_the_kernels_choice_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen(Place("::1", 0)) as other:
+        real, choices = listening_module.listen, [other.getsockname()[1]]
+
+        def choose(place: Place) -> socket.socket:
+            return real(Place(place.host, choices.pop())) if place.port == 0 and choices else real(place)
+
+        monkeypatch.setattr(listening_module, "listen", choose)
+        with listening([Place("localhost", 0)], lambda _: None) as listeners:
+            assert len({listener.getsockname()[1] for listener in listeners} | {other.getsockname()[1]}) == 2
+
+
 def test_stale_unix_socket_is_taken_over_but_a_live_one_is_not(tmp_path: Path) -> None:
     place = UnixPlace(str(tmp_path / "socket"))
     listen(place).close()
     with listen(place), pytest.raises(LocalError, match="in use"):
         listen(place)
+
+
+def test_a_unix_socket_is_for_this_user_only_from_its_first_moment_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever could enter the folder could connect."""
+    place, modes = tmp_path / "socket", list[int]()
+
+    class Watched(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            modes.append(stat.S_IMODE(place.stat().st_mode))
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    before = os.umask(0)
+    try:
+        with listen(UnixPlace(str(place))):
+            modes.append(stat.S_IMODE(place.stat().st_mode))
+    finally:
+        os.umask(before)
+    assert modes == [0o600, 0o600]
+
+
+def test_of_many_starts_on_one_stale_socket_one_has_it(tmp_path: Path) -> None:
+    """Each found it stale, and unlinked what another one had just put there: it listened where nobody could come."""
+    place = UnixPlace(str(tmp_path / "socket"))
+
+    def begin(start: threading.Barrier) -> socket.socket | str:
+        start.wait()
+        try:
+            return listen(place)
+        except LocalError as error:
+            return str(error)
+
+    for _ in range(20):
+        listen(place).close()
+        start = threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            begun = list(pool.map(begin, [start] * 8))
+        assert sum("in use" in one for one in begun if isinstance(one, str)) == 7
+        (winner,) = (one for one in begun if isinstance(one, socket.socket))
+        with winner, socket.socket(socket.AF_UNIX) as client:
+            client.connect(place.path)
+            winner.accept()[0].close()
+
+
+def test_a_folder_that_somebody_keeps_locked_is_a_local_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_module, "LOCK_PATIENCE", 0.05)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(LocalError, match="cannot listen"):
+            listen(UnixPlace(str(tmp_path / "socket")))
+    finally:
+        os.close(fd)
+    listen(UnixPlace(str(tmp_path / "socket"))).close()
 
 
 def test_ordinary_file_is_not_removed_for_a_unix_socket(tmp_path: Path) -> None:

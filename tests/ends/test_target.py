@@ -227,6 +227,41 @@ def test_second_address_of_a_name_is_tried(run: Any, listener: socket.socket, mo
     run(case())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_server_on_either_loopback_is_reached_by_its_port_alone(run: Any, host: str) -> None:
+    """`--to 5173` was refused by a server that listens on ::1 only, as some do by default."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+
+        async def case() -> None:
+            result = await reach(Place("localhost", server.getsockname()[1]))
+            assert isinstance(result, socket.socket)
+            assert result.getpeername()[0] == host
+            result.close()
+
+        run(case())
+
+
+@pytest.mark.parametrize("missing", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH])
+def test_a_family_that_is_missing_here_does_not_hide_what_the_target_says(
+    run: Any, listener: socket.socket, missing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *rest: int, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(missing, os.strerror(missing))
+        return real(family, *rest, **more)
+
+    async def case() -> None:
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        assert isinstance(await reach(Place("localhost", port)), ConnectionRefusedError)
+
+    run(case())
+
+
 def test_name_that_is_not_known_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(target: Place, flags: int) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -383,5 +418,63 @@ def test_a_full_queue_of_a_unix_socket_is_waited_for(run: Any, tmp_path: Path) -
             stack.enter_context(second)
             late = await reach(UnixPlace(str(tmp_path / "target")), 0.1)
             assert isinstance(late, TimeoutError)
+
+    run(case())
+
+
+def test_connections_that_the_peer_gives_up_at_once_keep_their_places_for_a_while(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and reset costs a peer 24 bytes: it could make this machine connect without end."""
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 4)
+    monkeypatch.setattr(module, "GIVEN_UP", 0.05)
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        poller = Poller(loop)
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listener, contextlib.ExitStack() as stack:
+            reached = asyncio.Queue[int]()
+
+            def done(number: int, result: socket.socket | OSError) -> None:
+                assert isinstance(result, socket.socket)
+                stack.enter_context(result)
+                reached.put_nowait(number)
+
+            connects = Connects(loop, poller, Place("127.0.0.1", listener.getsockname()[1]), done)
+            for number in range(40):
+                connects.start(number)
+                connects.cancel(number, given_up=True)
+            assert reached.qsize() <= 4, "of the others none was begun"
+            while reached.qsize():
+                reached.get_nowait()
+            connects.start(100)
+            assert await asyncio.wait_for(reached.get(), LONG) == 100, "and in the end places are free again"
+            for number in range(101, 120):
+                connects.start(number)
+                connects.cancel(number)
+                assert await asyncio.wait_for(reached.get(), LONG) == number, "an end after an answer costs nothing"
+            connects.close()
+        poller.close()
+
+    run(case())
+
+
+@pytest.mark.parametrize(("host", "probed"), [("127.0.0.1", 0), ("10.9.8.7", 1)])
+def test_only_a_target_on_another_machine_is_probed(
+    run: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, host: str, probed: int
+) -> None:
+    """It may vanish without FIN, and was never noticed; on this machine the kernel speaks for it."""
+    connect = socket.socket.connect_ex
+
+    class Elsewhere(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return connect(self, listener.getsockname())
+
+    async def case() -> None:
+        monkeypatch.setattr(socket, "socket", Elsewhere)
+        result = await reach(Place(host, listener.getsockname()[1]))
+        assert isinstance(result, socket.socket)
+        with result:
+            assert result.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == probed
 
     run(case())

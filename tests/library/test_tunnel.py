@@ -216,6 +216,25 @@ def test_peer_that_does_not_fit_is_rejected_on_both_sides(
 
 
 @pytest.mark.parametrize("more", [{}, {"plain": True}], ids=["sealed", "plain"])
+def test_a_tunnel_without_a_secret_must_be_wanted(run: Run, more: dict[str, Any]) -> None:
+    """Whoever answered at the peer's address could open streams to the program."""
+
+    async def test() -> None:
+        with pytest.raises(UsageError, match="no_secret=True"):
+            async with open_tunnel("198.51.100.7", **more):
+                pass
+        with pytest.raises(UsageError, match="no_secret=True"):
+            await anext(open_tunnels("198.51.100.7", **more))
+        with pytest.raises(UsageError, match="contradicts"):
+            await connect("127.0.0.1", secret="open sesame", no_secret=True)
+        with pytest.raises(UserWarning, match="whoever answers at the peer's address"):
+            # Warnings are errors here, and this one comes before the first packet.
+            await connect("198.51.100.7", **more)
+
+    run(test())
+
+
+@pytest.mark.parametrize("more", [{}, {"plain": True}], ids=["sealed", "plain"])
 def test_an_aborted_transport_is_a_cut(run: Run, more: dict[str, Any]) -> None:
     """Half of the bytes and an end of file: both sides took it for delivered."""
 

@@ -125,7 +125,7 @@ def test_reset_of_a_client_reaches_the_far_end_as_a_reset(run: Callable[[Case], 
                 _, failure = await asyncio.wait_for(left.ended.get(), LONG)
                 assert isinstance(failure, Broken)
                 assert failure.error.errno == errno.ECONNRESET
-                assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(Reason.RESET, True))
+                assert await asyncio.wait_for(right.ended.get(), LONG) == (1, Reset(Reason.RESET, True, given_up=True))
                 far.setblocking(False)
                 with pytest.raises(ConnectionResetError):
                     await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 1), LONG)

@@ -13,7 +13,7 @@ import pytest
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.errors import PeerError
-from punchtunnel.link import link
+from punchtunnel.link import link, turns
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
 from punchtunnel.link.outgoing import BULK
@@ -95,7 +95,7 @@ def test_ack_goes_alone_after_a_while(run: Callable[[Case], None]) -> None:
                 ack = Header(Kind.WINDOW, Flag.ACK, 2, 0).encode()
                 assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == ack
                 # A loop's time is taken when it wakes up: a little early.
-                assert loop.time() - began > link.ACK_DELAY / 2
+                assert loop.time() - began > turns.ACK_DELAY / 2
 
     run(case)
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import Any
 
-from .topology import BEHAVIOURS, PAIR_ROWS, can_meet
+from .topology import BEHAVIOURS, PAIR_ROWS, Behaviour, Unsolicited, can_meet
 from .wire import Path
 
 
@@ -38,6 +38,7 @@ class Extra(StrEnum):
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
+    MISFIT = "another program at the right address says hellos that do not fit to the left side"
     FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
     NO_ROUTE = "the left host has no default route"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
@@ -61,19 +62,21 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Fails:
-    """Every end must exit with `status` and a reason that matches `words`, in time."""
+    """Every end must exit with `status` and a reason that matches `words`, in time.
+
+    `others` is for the right end, or the second one of two left ones, where it says something else.
+    """
 
     status: int
     words: str
+    others: str = ""
 
 
-LOST, NO_HOLE, REJECTED = 1, 3, 4
-# Which of the causes an end can see depends on the routers; that it names one
-# of them is what is checked where both are possible.
-ANY_CAUSE = Fails(NO_HOLE, "(no answer at all|refused at once).* rewrites ports")
+LOST, USAGE, NO_HOLE, REJECTED = 1, 2, 3, 4
 SILENCE = Fails(NO_HOLE, "no answer at all")
 REFUSAL = Fails(NO_HOLE, "refused at once")
-CAPTURE = Fails(NO_HOLE, "answered but not by a punchtunnel")
+MUTE = "answered but not by a punchtunnel"
+CAPTURE = Fails(NO_HOLE, MUTE)
 ROLES = Fails(REJECTED, "roles do not fit")
 SECRET = Fails(REJECTED, "wrong secret")
 # A channel that shares a port of those that need no clock with "lab".
@@ -90,6 +93,8 @@ NEXT_BUCKET = 50.0
 # Starts are spread over this many seconds unless a cell fixes them.
 SPREAD = 1.5
 HOUR = 3600.0
+# The right side's, if it is public.
+RIGHT4 = "198.51.100.20"
 # An address of nobody: packets to it vanish.
 NOBODY = "198.51.100.99"
 POLITE = Limit("syns", 0, 10, 250)
@@ -119,6 +124,8 @@ class Cell:
     # Both clocks are moved so that a bucket border falls between the starts.
     border_between: bool = False
     channels: tuple[str, ...] = ("lab",)
+    # Seconds by which the ends of each further channel start later.
+    channel_gap_s: float = 0.0
     # Holes in a row in the same scene, without a pause.
     repeats: int = 1
     extra: Extra | None = None
@@ -176,11 +183,33 @@ SHORT_PAIRS = {
 }  # fmt: skip
 
 
+def _cannot_meet(cell: Cell) -> Cell:
+    """Return a cell whose ends do not meet: each sees what the other one's router does with what it does not expect."""
+    answers = [_ANSWERS[_unsolicited(BEHAVIOURS[far])] for far in (cell.right, cell.left)]
+    return replace(
+        cell, fails=Fails(NO_HOLE, *(f"{answer}.* rewrites ports" for answer in answers)), wait_s=SHORT_PATIENCE
+    )
+
+
+# What a SYN finds at a router that does not expect it.
+_ANSWERS = {
+    Unsolicited.DROP: SILENCE.words,
+    Unsolicited.RESET: REFUSAL.words,
+    Unsolicited.ACCEPT: REFUSAL.words,
+    Unsolicited.ICMP_PORT: REFUSAL.words,
+}
+
+
+def _unsolicited(behaviour: Behaviour) -> Unsolicited:
+    """Return what the outermost box does; the one in userspace drops."""
+    return behaviour.routers[0].unsolicited if behaviour.routers else Unsolicited.DROP
+
+
 def _pairs() -> Iterator[Cell]:
     for left, right in combinations_with_replacement(PAIR_ROWS, 2):
         names = (left.name, right.name)
         cell = Cell(PAIRS, " x ".join(names), *names, short=names in SHORT_PAIRS)
-        yield cell if can_meet(left, right) else replace(cell, fails=ANY_CAUSE, wait_s=SHORT_PATIENCE)
+        yield cell if can_meet(left, right) else _cannot_meet(cell)
 
 
 def _against(block: str, left: str, rights: str, short: str = "") -> Iterator[Cell]:
@@ -188,7 +217,7 @@ def _against(block: str, left: str, rights: str, short: str = "") -> Iterator[Ce
     for right in rights.split(", "):
         cell = Cell(block, f"{left} x {right}", left, right, short=right in short.split(", "))
         meets = can_meet(BEHAVIOURS[left], BEHAVIOURS[right])
-        yield cell if meets else replace(cell, fails=ANY_CAUSE, wait_s=SHORT_PATIENCE)
+        yield cell if meets else _cannot_meet(cell)
 
 
 def _routers() -> Iterator[Cell]:
@@ -267,7 +296,7 @@ def _distance() -> Iterator[Cell]:
     yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
     lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=1)
     yield replace(lost, name="outage of 36 s", path=Path(outage_s=(6, 42)))
-    silence = Fails(LOST, "nothing heard from the peer for 4. s: its machine or the way there is gone")
+    silence = Fails(LOST, "nothing heard from the peer for \\d+ s: its machine or the way there is gone")
     yield replace(lost, name="outage for ever", path=Path(outage_s=(6, HOUR)), fails=silence, short=True)
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
@@ -299,6 +328,10 @@ def _hosts() -> Iterator[Cell]:
     yield replace(scanned, name="port scanner, public x drop", left="public", gap_s=13)
     yield replace(scanned, name="port scanner, public x reset", left="public", right="reset", gap_s=3, short=True)
     yield replace(scanned, name="port scanner, full cone x drop", left="full cone", gap_s=3)
+    yield Cell(
+        block, "hellos that do not fit from the peer's address", left="public", right="public", extra=Extra.MISFIT,
+        left_first=True, gap_s=3, wait_s=30, short=True,
+    )  # fmt: skip
     decoys = tuple(f"198.51.100.{number}" for number in range(91, 98))
     for extra in (None, Extra.REFUSER, Extra.ACCEPTER):
         many = Cell(block, f"eight addresses, {extra or 'seven of nobody'}", "reset", "reset", decoys=decoys)
@@ -326,13 +359,18 @@ def _failures() -> Iterator[Cell]:
         yield replace(absent, name=f"peer absent behind {right}", right=right, fails=fails, short=short)
     for right in ("router accepts", "stranger accepts"):
         yield replace(absent, name=f"peer absent, {right}", right=right, fails=CAPTURE, short=right == "router accepts")
-    yield Cell(block, "both sides --to", role=("--to", "22"), fails=ROLES, short=True)
-    yield Cell(block, "both sides -L", role=("-L", "0"), fails=ROLES, short=True)
+    roles = Cell(block, "", wait_s=SHORT_PATIENCE, fails=ROLES, short=True)
+    yield replace(roles, name="both sides --to", role=("--to", "22", "--no-secret"))
+    served = Fails(USAGE, "whoever answers at the peer's address")
+    yield replace(roles, name="--to without a secret", role=("--to", "22"), fails=served)
+    yield replace(roles, name="both sides -L", role=("-L", "0"))
     secret = Cell(block, "", wait_s=SHORT_PATIENCE, fails=SECRET)
     yield replace(secret, name="wrong secret", secrets=("one", "another"), short=True)
     yield replace(secret, name="a secret on one side only", secrets=("one", ""))
-    plain = Fails(REJECTED, "--plain is given (here|there)")
-    yield Cell(block, "--plain on one side only", options=(("--plain",), ()), fails=plain, short=True)
+    plain = Fails(REJECTED, "--plain is given here but", "--plain is given on the other side but not here")
+    yield Cell(
+        block, "--plain on one side only", options=(("--plain",), ()), wait_s=SHORT_PATIENCE, fails=plain, short=True
+    )
     yield from _misunderstandings(replace(absent, short=True))
 
 
@@ -346,8 +384,15 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
     )  # fmt: skip
     yield replace(
         both, name="the peer comes from another address", peer=NOBODY,
-        fails=Fails(NO_HOLE, "from another address than the peer's|refused at once|answered but not"),
+        fails=Fails(NO_HOLE, "connections came from 198.51.100.20, which is not the peer's", MUTE),
     )  # fmt: skip
+    yield replace(
+        both, name="one dials IPv4, the other IPv6", peer=RIGHT4, family=6,
+        fails=Fails(NO_HOLE, "came from 2001:db8:2:1::2, which is not", "came from 198.51.100.10, which is not"),
+    )  # fmt: skip
+    lan = replace(absent, layout=Layout.LAN, peer="192.168.1.77", fails=Fails(NO_HOLE, "nobody in this machine's own"))
+    yield replace(lan, name="nobody has that address in the own LAN")
+    yield replace(lan, name="nobody has that address in the own LAN, a short wait", wait_s=1.5)
     yield replace(
         both, name="clocks one hour apart, and no port without a clock", clocks=(HOUR, 0.0),
         extra=Extra.NO_FIXED_PORTS, fails=REFUSAL,
@@ -356,10 +401,9 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
         absent, name="another program calls from the peer's address", left="public", right="public",
         extra=Extra.CALLER, fails=Fails(NO_HOLE, "from another port than expected"),
     )  # fmt: skip
-    # The first of the two meets silence: the second has no port left.  If they start
-    # at the same moment, each has some.
-    taken = Fails(NO_HOLE, "no answer at all|in use, most likely by another punchtunnel")
-    yield replace(absent, name="two at once on one channel", channels=("lab", "lab"), fails=taken)
+    # The first of the two meets silence: the second has no port left.
+    taken = Fails(NO_HOLE, "no answer at all", "in use, most likely by another punchtunnel")
+    yield replace(absent, name="two at once on one channel", channels=("lab", "lab"), channel_gap_s=1, fails=taken)
     forbidden = Fails(NO_HOLE, "forbidden by this machine's own firewall")
     yield replace(absent, name="own firewall", extra=Extra.FORBIDDEN, fails=forbidden)
     no_route = Fails(NO_HOLE, "there is no route")

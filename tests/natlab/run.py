@@ -147,6 +147,10 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
     if cell.extra is Extra.SCANNER:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
+    if cell.extra is Extra.MISFIT:
+        ports = fixed[: schedule.LISTENERS_PER_BUCKET]
+        arguments = ["misfit", scene.hosts["left"].dial4, cell.channels[0], *map(str, ports)]
+        actors.append((scene.hosts["right"].namespace, arguments))
     if cell.extra is Extra.CALLER:
         # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
@@ -224,10 +228,11 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
         # Its dials must be in the router's table before the first end begins.
         starts = {side: start + 1.0 for side, start in starts.items()}
     ready = []
-    for channel in cell.channels:
+    for number, channel in enumerate(cell.channels):
         for side in ("left",) if cell.absent else ("left", "right"):
             call = _call(cell, scene, side, channel, shift)
-            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), starts[side], cell))
+            start = starts[side] + number * cell.channel_gap_s
+            ready.append(_play_end(scene.hosts[side].namespace, subject.command(call), start, cell))
     outcomes = await asyncio.gather(*ready)
     if neighbour is not None:
         neighbour.cancel()

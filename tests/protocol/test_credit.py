@@ -33,7 +33,7 @@ def use_up(memory: Memory, stream: Windows, now: float = 0.0, rtt: float | None 
     length = min(stream.window // 2, MAX_OWED) - stream.owed
     memory.receive(stream, length)
     assert memory.consume(stream, length)
-    return memory.returned(stream, now, rtt, coming=0)
+    return memory.give_back(stream, now, rtt, coming=0)
 
 
 def test_a_stream_begins_with_what_yamux_gives() -> None:
@@ -51,7 +51,7 @@ def test_allowed_unread_and_owed_are_always_the_window(seed: int) -> None:
             memory.receive(stream, rng.randint(0, stream.allowed))
         elif memory.consume(stream, rng.randint(0, stream.unread)):
             before = stream.owed
-            assert memory.returned(stream, now, RTT, coming=rng.choice([0, stream.unread])) >= before > 0
+            assert memory.give_back(stream, now, RTT, coming=rng.choice([0, stream.unread])) >= before > 0
             assert stream.owed == 0
         assert stream.allowed + stream.unread + stream.owed == stream.window <= MAX_WINDOW
         assert min(stream.allowed, stream.unread, stream.owed) >= 0
@@ -97,7 +97,7 @@ def test_a_window_grows_only_for_a_reader_that_keeps_pace(coming: int) -> None:
     stream = opened(memory)
     memory.receive(stream, INITIAL_WINDOW // 2 + 1000)
     memory.consume(stream, INITIAL_WINDOW // 2)
-    memory.returned(stream, 0.0, RTT, coming=coming)
+    memory.give_back(stream, 0.0, RTT, coming=coming)
     assert (stream.window > INITIAL_WINDOW) == (coming == 1000)
 
 

@@ -147,7 +147,8 @@ def test_each_direction_ends_by_itself_in_both_orders(first: str) -> None:
         assert receive(mux, data(1, b"all"), window(1, flags=Flag.FIN)) == [got(1, b"all"), Finished(1)]
         assert (stream.finished_here, stream.credit) == (False, INITIAL_WINDOW)
         mux.finish(stream)
-    assert receive(mux, window(1, 0, Flag.RST)) == [Gone(1, Reset(Reason.RESET, False))], "not over before it is read"
+    gone = Gone(1, Reset(Reason.RESET, False, given_up=True))
+    assert receive(mux, window(1, 0, Flag.RST)) == [gone], "not over before it is read"
 
 
 def test_a_stream_is_over_when_both_directions_ended_and_everything_is_read() -> None:
@@ -212,7 +213,7 @@ def test_rst_carries_its_reason_and_whether_the_stream_was_ever_joined(reason: i
 
 
 def test_rst_on_a_data_frame_of_a_foreign_yamux_is_understood() -> None:
-    assert receive(follower_with(1), data(1, b"", Flag.RST)) == [Gone(1, Reset(Reason.RESET, False))]
+    assert receive(follower_with(1), data(1, b"", Flag.RST)) == [Gone(1, Reset(Reason.RESET, False, given_up=True))]
 
 
 def test_a_reset_stream_is_never_spoken_of_again() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchtunnel.errors import UsageError
-from punchtunnel.protocol.secret import ALPHABET, MAX_SIZE, fresh, normal
+from punchtunnel.protocol.secret import ALPHABET, MAX_SIZE, WEAK_BELOW, fresh, normal, strength
 
 # ---- fresh ones
 
@@ -82,3 +82,36 @@ def test_any_text_is_a_secret_or_wrong_usage(text: str) -> None:
         assert not text.strip() or "\n" in text or "\0" in text
     else:
         assert data
+
+
+# ---- how strong
+
+
+@pytest.mark.parametrize(
+    "weak",
+    ["1", "0000", "1234", "20261129", "hunter2", "tiger", "password", "Passw0rd!", "secretsecretsecret", "a" * 40,
+     "abcdefghijklmnopqrstuvwxyz", "0123456789" * 4, "qwerty123456", "Test1234", "öäü"],
+)  # fmt: skip
+def test_what_can_be_guessed_is_weak(weak: str) -> None:
+    assert strength(normal(weak)) < WEAK_BELOW
+
+
+@pytest.mark.parametrize("strong", ["correct horse battery staple", "x7#Kq9!vB2$z", "8359027416385902", "jwqkzpvmxtrn"])
+def test_what_is_long_and_has_no_order_is_not(strong: str) -> None:
+    assert strength(normal(strong)) >= WEAK_BELOW
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_a_fresh_secret_is_as_good_as_never_weak(entropy: bytes) -> None:
+    secret = normal(fresh(lambda _: entropy))
+    # Unless chance has made a row of equal letters of it, as hypothesis does.
+    assert strength(secret) >= WEAK_BELOW or len(set(secret)) < 10
+
+
+@given(st.text(min_size=1))
+def test_any_secret_has_a_strength(text: str) -> None:
+    try:
+        secret = normal(text)
+    except UsageError:
+        return
+    assert 0 <= strength(secret) < 10 * MAX_SIZE

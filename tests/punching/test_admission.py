@@ -28,7 +28,7 @@ NO_SOCKET: Any = None
 
 
 def callers() -> Callers:
-    made = Callers()
+    made = Callers(PEER)
     made.addresses = (Address(socket.AF_INET, PEER),)
     return made
 
@@ -55,6 +55,16 @@ def test_a_connection_from_elsewhere_is_a_strangers_and_never_expected(
     table = callers()
     admit(table, 1, host=host, scheduled=scheduled)
     assert table.who(1) == caller
+
+
+def test_all_addresses_of_the_peer_are_one_source() -> None:
+    """A name with eight addresses gave eight times as many tries at the secret."""
+    table = Callers("home.example")
+    table.addresses = (Address(socket.AF_INET, PEER), Address(socket.AF_INET, OTHER))
+    admit(table, 1, host=PEER)
+    admit(table, 2, host=OTHER)
+    admit(table, 3, host="198.51.100.9")
+    assert [table.who(conn).source for conn in (1, 2, 3)] == ["home.example", "home.example", EVERYBODY_ELSE]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -9,6 +10,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -247,3 +249,36 @@ def test_another_error_than_a_port_in_use_is_told_as_it_is(monkeypatch: pytest.M
         dialler.plan((Address(socket.AF_INET, B),), NOW)
         with pytest.raises(LocalError, match="cannot bind a port: Permission denied"):
             dialler.start_due()
+
+
+class Full(selectors.DefaultSelector):
+    """Watches `room` more sockets, as where a user may watch only so many."""
+
+    room = 0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= 1
+        return super().register(fileobj, events, data)
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_what_cannot_be_watched_costs_its_dial_or_its_listener(room: int) -> None:
+    """It was a KeyError: a dial that was never registered was taken out again."""
+    with Full() as selector:
+        selector.room = room
+        table = Table(selector, False)
+        try:
+            with contextlib.suppress(LocalError):
+                table.begin()
+            assert sum(table.dialler.fates().values()) == len(PORTS)
+            assert len(selector.get_map()) <= room
+            selector.room = 1000
+            table.dialler.start_over()
+            table.begin()
+            assert table.dialler.fates()[Fate.UNUSABLE] == 0
+        finally:
+            table.dialler.close()
+            for sock in table.opened:
+                sock.close()

@@ -17,6 +17,7 @@ from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, RESERVED_TRIES, TRY_EVERY, Rations
 from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting.events import Event, Guessed, Report, unreported
 
 A, B = "127.0.0.1", "127.0.0.2"
 WAIT = 3.0
@@ -43,12 +44,18 @@ def guess(channel: str, said: bytes, leave: bool) -> bool:
     return len(answer) == ANSWER_SIZE
 
 
-def answers(channel: str, wait: float, rations: Rations | None = None, leave: bool = True) -> int:
+def answers(
+    channel: str,
+    wait: float,
+    rations: Rations | None = None,
+    leave: bool = True,
+    report: Report = unreported,
+) -> int:
     """Guess during one whole punch; return how many guesses were answered."""
     settings = Settings([B], channel=channel, wait=wait, bind=A, secret=b"tiger")
     count = 0
     with ThreadPoolExecutor(1) as pool:
-        end = pool.submit(open_hole, settings, rations=rations)
+        end = pool.submit(open_hole, settings, rations=rations, report=report)
         message = Agreement(b"a guess", schedule.channel_tag(channel), os.urandom).message
         while not end.done():
             if guess(channel, PICK + message, leave):
@@ -69,7 +76,11 @@ def channel() -> str:
 def test_a_guesser_gets_five_answers_and_then_one_every_ten_seconds(channel: str, leave: bool) -> None:
     """Whoever closed the connection instead of sending its own tag could guess without end."""
     assert WAIT < TRY_EVERY
-    assert 0 < answers(channel, WAIT, leave=leave) <= FREE_TRIES
+    told: list[Event] = []
+    assert 0 < answers(channel, WAIT, leave=leave, report=told.append) <= FREE_TRIES
+    # One that left had nothing said of it.
+    (event,) = (one for one in told if isinstance(one, Guessed))
+    assert event.remote.startswith(f"{B}:")
 
 
 def test_punches_with_the_same_rations_answer_no_more_than_one(channel: str) -> None:

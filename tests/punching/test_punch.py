@@ -173,22 +173,84 @@ def test_ten_runs_in_a_row_find_no_port_in_time_wait(two: ThreadPoolExecutor, ch
         check_pair(one, other)
 
 
-def test_roles_that_do_not_fit_are_refused_on_both_sides(two: ThreadPoolExecutor, channel: str) -> None:
+def test_roles_that_do_not_fit_are_the_verdict_of_both_sides(two: ThreadPoolExecutor, channel: str) -> None:
     ends = [
-        two.submit(open_hole, settings(B, A, channel, role=Role.LISTEN)),
-        two.submit(open_hole, settings(A, B, channel, role=Role.LISTEN)),
+        two.submit(open_hole, settings(B, A, channel, wait=2.0, role=Role.LISTEN)),
+        two.submit(open_hole, settings(A, B, channel, wait=2.0, role=Role.LISTEN)),
     ]
     for end in ends:
         with pytest.raises(RejectedError, match="both sides listen"):
             end.result(LONG)
 
 
-def test_other_version_is_refused_with_its_number(two: ThreadPoolExecutor, channel: str) -> None:
-    end = two.submit(open_hole, settings(B, A, channel))
+def misfits(channel: str) -> dict[str, tuple[bytes, str]]:
+    """Return hellos that cannot be linked to, and what is said of each."""
+    fits = bytearray(Hello(bytes(16), schedule.channel_tag(channel), Role.RAW).encode())
+
+    def changed(place: int, value: int) -> bytes:
+        return bytes(fits[:place] + bytes([value]) + fits[place + 1 :])
+
+    return {
+        "version": (changed(8, 7), "version 7"),
+        "no role": (changed(9, 0), "roles do not fit"),
+        "plain": (changed(10, Trait.PLAIN), "--plain"),
+        "all bits": (changed(9, 255)[:10] + b"\xff" + changed(9, 255)[11:], "--plain"),
+    }
+
+
+MISFITS = pytest.mark.parametrize("kind", ["version", "no role", "plain", "all bits"])
+
+
+@MISFITS
+def test_a_hello_that_cannot_be_linked_to_is_the_verdict_if_no_other_comes(
+    two: ThreadPoolExecutor, channel: str, kind: str
+) -> None:
+    said, sentence = misfits(channel)[kind]
+    end = two.submit(open_hole, settings(B, A, channel, wait=2.0))
     with dial_first_port(channel, source=B) as sock:
-        sock.sendall(MAGIC + b"\x07")
-        with pytest.raises(RejectedError, match="version 7"):
+        sock.sendall(said)
+        with pytest.raises(RejectedError, match=sentence):
             end.result(LONG)
+
+
+@MISFITS
+def test_a_hello_that_cannot_be_linked_to_does_not_keep_the_peer_out(
+    two: ThreadPoolExecutor, channel: str, kind: str
+) -> None:
+    """36 bytes from the peer's address ended a waiting run; without a secret anybody there can say them."""
+    end = two.submit(open_hole, settings(B, A, channel))
+    for _ in range(3):
+        with dial_first_port(channel, source=B) as sock:
+            sock.sendall(misfits(channel)[kind][0])
+            sock.settimeout(LONG)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(4096):
+                    pass
+    other = two.submit(open_hole, settings(A, B, channel))
+    check_pair(end.result(LONG), other.result(LONG))
+
+
+def test_with_a_secret_an_unknown_address_hears_nothing_before_its_hello_has_our_tag(
+    two: ThreadPoolExecutor, channel: str
+) -> None:
+    """Everybody who connected to a port was given our hello, with the channel's tag to test guesses of its name."""
+    end = two.submit(open_hole, replace(settings(B, A, channel, wait=3.0), secret=b"tiger"))
+    tag = schedule.channel_tag(channel)
+    for said, answered in ((b"otherone", False), (tag, True)):
+        with dial_first_port(channel, source="127.0.0.3") as stranger:
+            stranger.settimeout(LONG)
+            stranger.sendall(Hello(bytes(16), said, Role.RAW, Trait.PLAIN).encode())
+            heard = b""
+            with contextlib.suppress(ConnectionResetError):
+                while data := stranger.recv(4096):
+                    heard += data
+            assert heard.startswith(MAGIC) is answered
+            assert bool(heard) is answered
+    with dial_first_port(channel, source=B) as known:
+        known.settimeout(LONG)
+        assert known.recv(HELLO_SIZE, socket.MSG_WAITALL).startswith(MAGIC), "the peer's own address is greeted at once"
+    with pytest.raises(NoHoleError):
+        end.result(LONG)
 
 
 @contextlib.contextmanager

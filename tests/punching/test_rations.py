@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 
 from punchtunnel.punching.callers import EVERYBODY_ELSE, Caller
 from punchtunnel.punching.rations import (
+    FAILURES_BEFORE,
+    FORGIVEN_AFTER,
     FREE_TRIES,
     LONG_TRY,
+    LONGEST_EXPECTED_PAUSE,
+    LONGEST_PAUSE,
     RESERVED_TRIES,
     SHORT_TRIES,
+    TELL_EVERY,
     TRY_EVERY,
     Rations,
     Tries,
@@ -229,6 +234,79 @@ def test_no_source_ever_has_more_than_five_and_one_every_ten_seconds(
             del begun[one]
         # What was given back showed nothing to strangers; all others may have.
         assert earlier + len(begun) <= FREE_TRIES + (table.now - start) / TRY_EVERY
+
+
+# ---- failures
+
+
+def fail(table: Desk, times: int, caller: Caller) -> None:
+    """Let tries fail, each on a connection of its own, as soon as they are allowed."""
+    while times:
+        for conn in spend(table, caller)[:times]:
+            table.tries.ended(conn, proved=False)
+            times -= 1
+        table.now += TRY_EVERY
+
+
+def wait_for_a_turn(table: Desk, caller: Caller) -> float:
+    """Return the seconds until a connection may try."""
+    conn, began = len(table.callers), table.now
+    table.callers[conn] = caller._replace(place=f"place {conn}")
+    while table.tries.choose(nonces(conn)) is None:
+        table.now += 1.0
+    table.tries.began(conn, nonces(conn)[conn])
+    return table.now - began
+
+
+@pytest.mark.parametrize("source", [PEER, EVERYBODY_ELSE])
+def test_the_pause_doubles_with_failures_up_to_a_bound(source: str) -> None:
+    """A guesser at the peer's address had 8640 tries a day, for ever."""
+    table, caller = desk(), Caller(source, "", False)
+    pauses = []
+    for _ in range(8):
+        fail(table, FAILURES_BEFORE, caller)
+        spend(table, caller)
+        pauses.append(table.rations.pause(source, False))
+        assert wait_for_a_turn(table, caller) <= LONGEST_PAUSE
+    assert pauses == [20.0, 40.0, *[LONGEST_PAUSE] * 6]
+    table.now += FORGIVEN_AFTER
+    assert table.rations.pause(source, False) == TRY_EVERY
+
+
+@pytest.mark.parametrize("expected_too", [False, True])
+def test_failures_of_others_never_keep_an_expected_peer_waiting_for_long(expected_too: bool) -> None:
+    table = desk()
+    fail(table, 10 * FAILURES_BEFORE, Caller(PEER, "", expected_too))
+    spend(table, Caller(PEER, "", False))
+    assert wait_for_a_turn(table, Caller(PEER, "", True)) <= LONGEST_EXPECTED_PAUSE
+
+
+def test_a_proof_and_a_try_that_showed_nothing_are_no_failures() -> None:
+    table = desk()
+    for conn in range(3 * FAILURES_BEFORE):
+        table.callers[conn] = Caller(PEER, "port", False)
+        table.tries.began(conn, b"peer")
+        if conn % 2:
+            table.tries.ended(conn, proved=True)
+        else:
+            table.tries.showed_nothing(conn)
+    assert table.rations.pause(PEER, False) == TRY_EVERY
+    assert table.rations.take_untold() is None
+
+
+def test_failures_are_told_at_the_first_and_then_once_an_hour_with_their_number() -> None:
+    """Six secrets had been tested, and the log was empty."""
+    table = desk()
+    assert table.rations.take_untold() is None
+    table.rations.fail(PEER, "one")
+    assert table.rations.take_untold() == (1, "one")
+    for number in range(30):
+        table.rations.fail(EVERYBODY_ELSE, f"place {number}")
+        assert table.rations.take_untold() is None
+    table.now += TELL_EVERY
+    assert table.rations.take_untold() == (31, "place 29")
+    table.now += TELL_EVERY
+    assert table.rations.take_untold() is None, "nothing new"
 
 
 # ---- whose turn

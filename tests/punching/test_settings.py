@@ -35,6 +35,29 @@ def test_what_is_right_is_kept_in_its_shortest_form() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "trusts", "serves"),
+    [
+        ({}, True, False),
+        ({"role": Role.TO}, True, True),
+        ({"role": Role.LISTEN | Role.TO}, True, True),
+        ({"role": Role.TO, "traits": Trait.PLAIN}, True, True),
+        ({"role": Role.TO, "traits": Trait.CHECK}, True, False),
+        ({"role": Role.TO, "secret": b"tiger"}, False, False),
+        ({"role": Role.LISTEN}, True, False),
+        ({"role": Role.TO, "peers": ["127.0.0.1"]}, False, False),
+        ({"role": Role.TO, "peers": ["127.3.2.1", "127.0.0.2"], "bind": "127.0.0.9"}, False, False),
+        ({"role": Role.TO, "peers": ["127.0.0.1", "198.51.100.7"]}, True, True),
+        ({"role": Role.TO, "peers": ["localhost"]}, True, True),
+    ],
+)
+def test_without_a_secret_anyone_at_the_peers_address_is_trusted_unless_it_is_this_machine(
+    changes: dict[str, Any], trusts: bool, serves: bool
+) -> None:
+    settings = settings_from(**(GIVEN | {"secret": b"", "peers": ["198.51.100.7"]} | changes))
+    assert (settings.trusts_anyone, settings.serves_anyone) == (trusts, serves)
+
+
+@pytest.mark.parametrize(
     ("changes", "family"),
     [
         ({}, socket.AF_UNSPEC),

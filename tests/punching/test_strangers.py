@@ -110,7 +110,7 @@ class Side:
     def __init__(self, world: World, nonce: bytes, rng: random.Random) -> None:
         self.world = world
         self.wires = Wires()
-        self.callers = Callers()
+        self.callers = Callers(ADDRESS)
         self.callers.addresses = (Address(socket.AF_INET, ADDRESS),)
         tries = Tries(self.callers.who, Rations(lambda: world.now), rng)
         self.election = Election(Hello(nonce, TAG, Role.STDIO), lambda: agreement(rng), strict=True, limits=tries)

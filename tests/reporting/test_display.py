@@ -22,6 +22,7 @@ from punchtunnel.reporting.events import (
     PunchingAgain,
     RoundTrip,
     Unauthenticated,
+    Unsealed,
     Waiting,
     Warned,
 )
@@ -92,12 +93,19 @@ def test_a_message_stands_above_the_line(terminal: Terminal) -> None:
     assert rows[2:] == ["punchtunnel: why", ""]
 
 
-def test_a_person_is_told_that_nobody_is_authenticated_and_a_log_is_not(terminal: Terminal) -> None:
-    terminal.status(TUNNEL)(Unauthenticated())
-    assert "not authenticated" in terminal.raw
-    log = io.StringIO()
-    Status(0, Output(log), None, Display(Output(log), log, PROGRESS, wall=lambda: NOON))(Unauthenticated())
-    assert log.getvalue() == ""
+@pytest.mark.parametrize(
+    ("event", "words"), [(Unauthenticated(), "not authenticated"), (Unsealed(), "anybody on the way can read")]
+)
+def test_a_person_and_a_log_are_told_that_nobody_is_authenticated_but_not_with_q(
+    event: Event, words: str, terminal: Terminal
+) -> None:
+    """A log was told nothing: a neighbour had received a whole file, and stderr was empty."""
+    terminal.status(TUNNEL)(event)
+    assert words in terminal.raw
+    for verbosity in (0, -1):
+        log = io.StringIO()
+        Status(verbosity, Output(log), None, Display(Output(log), log, PROGRESS, wall=lambda: NOON))(event)
+        assert (words in log.getvalue()) is (verbosity == 0)
 
 
 def test_closing_twice_ends_the_line_once(terminal: Terminal) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import termios
 import threading
+from pathlib import Path
 
 import pytest
 
 from punchtunnel.errors import UsageError
+from punchtunnel.reporting import output as output_module
 from punchtunnel.reporting.output import LAST_PATIENCE, Output, open_descriptor, open_output
 
 from .pipe import Pipe
@@ -58,6 +61,77 @@ def test_a_terminal_that_is_stopped_costs_lines_and_never_blocks() -> None:
         termios.tcflow(there, termios.TCOON)
         output.write("told\n")
         assert person.read(1000) == b"told\r\n"
+
+
+@pytest.mark.timeout(30)
+def test_a_terminal_that_nobody_reads_costs_lines_and_never_blocks() -> None:
+    """It polls as writable and blocks in the middle of a line: after 109 connections the tunnel stood still."""
+    here, there = os.openpty()
+    with open(here, "rb", buffering=0) as person, open(there, "w") as stream:
+        output = Output(stream)
+        for number in range(2000):
+            output.write(f"{number:050}\n")
+        assert output.lost > 100
+        seen = person.read(65536)
+        while output.lost:
+            output.write("told\n")
+        while not seen.endswith(b"told\r\n"):
+            seen += person.read(65536)
+        *whole, _, _ = seen.split(b"\r\n")
+        assert whole == [b"%050d" % number for number in range(len(whole))], "no line is torn"
+
+
+@pytest.mark.timeout(30)
+def test_a_log_on_storage_that_stands_still_costs_lines_and_never_blocks(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full pipe that cannot be opened again stands for the storage: each write to it blocks."""
+    monkeypatch.setattr(output_module, "reopened", lambda *_: None)
+    output = Output(pipe.stream)
+    line = "x" * 1023 + "\n"
+    for _ in range(2000):
+        output.write(line)
+    assert output.lost > 1000
+    seen: list[str] = []
+
+    def read() -> None:
+        while not seen or not seen[-1].endswith("last\n"):
+            seen.append(pipe.read())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    output.write("last\n", LAST_PATIENCE)
+    assert output.lost == 0
+    reader.join()
+    assert set("".join(seen).splitlines(keepends=True)) == {line, "last\n"}, "no line is torn"
+
+
+def test_a_log_file_has_every_line_in_order_when_the_run_ends(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        output = Output(stream)
+        for number in range(1000):
+            output.write(f"{number}\n")
+        output.write("last\n", LAST_PATIENCE)
+        assert (tmp_path / "log").read_text().split() == [*map(str, range(1000)), "last"]
+
+
+def test_a_log_that_was_full_goes_on_when_it_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        output = Output(stream)
+        real = os.write
+
+        def full(fd: int, data: memoryview) -> int:
+            if fd == stream.fileno():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(fd, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            output.write("never\n", LAST_PATIENCE)
+            with pytest.raises(OSError, match="No space"):
+                output.write("told\n", LAST_PATIENCE)
+        output.write("last\n", LAST_PATIENCE)
+        assert (tmp_path / "log").read_text() == "last\n"
 
 
 def test_a_stream_that_is_no_descriptor_is_written_without_waiting() -> None:

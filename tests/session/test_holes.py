@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -37,6 +39,8 @@ class Stage:
         traits: Trait = NO_TRAITS,
     ) -> None:
         self.now = 0.0
+        # Seconds that each punch takes.
+        self.takes = 0.0
         self.waits: list[float] = []
         self.rations: list[Rations] = []
         self.pauses: list[float] = []
@@ -53,6 +57,7 @@ class Stage:
 
     def _open_hole(self, settings: Settings, *, rations: Rations, **_: object) -> Hole:
         self.waits.append(settings.wait)
+        self.now += self.takes
         self.rations.append(rations)
         result = self._punches.pop(0)
         if isinstance(result, BaseException):
@@ -74,6 +79,18 @@ def test_a_service_outlives_what_is_gone_for_a_while(
         stage.holes.next()
     assert stage.pauses == [REJECTION_PAUSE] * bool(survives)
     assert PunchingAgain("gone") in stage.told or not survives
+
+
+@pytest.mark.parametrize(("spent", "pauses"), [(2.0, [REJECTION_PAUSE - 2.0]), (REJECTION_PAUSE, []), (60.0, [])])
+def test_a_service_is_not_deaf_after_a_punch_that_was_long(
+    spent: float, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had it rejected a hello every 5 s kept it away for ever."""
+    stage = Stage(monkeypatch, RejectedError("a hello"), SignalError(15), keep=True)
+    stage.takes = spent
+    with pytest.raises(SignalError):
+        stage.holes.next()
+    assert stage.pauses == pauses
 
 
 @pytest.mark.parametrize("error", [LocalError, UsageError, RejectedError, NoHoleError])
@@ -120,6 +137,18 @@ def test_a_peer_that_only_checks_takes_nothing_from_the_wait_but_time(
     assert stage.told == [Checked("there")]
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_hole_on_which_the_peer_was_never_heard_is_none(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that never got the leader's last word punched on, and the leader ended with status 1."""
+    stage = Stage(monkeypatch, hole(), hole(), keep=keep)
+    unmet = stage.holes.next()
+    stage.now = 20.0
+    assert stage.holes.goes_on(unmet, Outcome(Exit.LOST, "never met", met=False))
+    stage.holes.next()
+    assert stage.waits == [60.0, 40.0]
+    assert stage.told == [PunchingAgain("never met")]
+
+
 def test_a_side_that_checks_itself_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, hole(Trait.CHECK), keep=False, traits=Trait.CHECK)
     assert not stage.holes.goes_on(stage.holes.next(), Outcome(Exit.OK, ""))
@@ -133,3 +162,22 @@ def test_each_hole_of_a_service_may_be_waited_for_as_long_as_the_first(monkeypat
         assert stage.holes.goes_on(found, LOST)
     stage.holes.next()
     assert stage.waits == [60.0, 40.0, 60.0]
+
+
+def test_what_the_system_refuses_while_punching_costs_a_service_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One refused epoll_ctl ended a service, which said "cannot write"."""
+    stage = Stage(monkeypatch, hole(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), hole(), keep=True)
+    stage.holes.next()
+    stage.holes.next()
+    assert stage.pauses == [REJECTION_PAUSE]
+    (again,) = stage.told
+    assert isinstance(again, PunchingAgain)
+    assert "the system refused a call: No space left on device, in `raise result`" in again.reason
+
+
+def test_what_the_system_refused_a_session_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, hole(), hole(), hole(), keep=True)
+    assert stage.holes.goes_on(stage.holes.next(), Outcome(Exit.LOCAL, "refused"))
+    assert stage.holes.goes_on(stage.holes.next(), LOST)
+    stage.holes.next()
+    assert stage.pauses == [REJECTION_PAUSE]

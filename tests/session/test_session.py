@@ -18,14 +18,15 @@ import uvloop
 from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.ends import target as target_module
+from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import Exit
 from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.reporting.events import Event, StreamOpened, TargetRefused, Warned
+from punchtunnel.reporting.events import Event, LinkUp, StreamOpened, TargetRefused, Warned
 from punchtunnel.session import roles, session, silence
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.roles import Ports
+from punchtunnel.session.roles import Ports, Stdio
 from punchtunnel.session.session import Session
 
 # A test that waits so long is hung.
@@ -59,6 +60,25 @@ class Stage:
         self.there.close()
         await self.until(lambda: self.session.parting)
         assert not self.session.ended.done(), "the kernel took everything"
+
+
+@contextlib.asynccontextmanager
+async def uncertain() -> AsyncIterator[tuple[Session, socket.socket, socket.socket, list[Event]]]:
+    """A session of the side that had the last word of the election, its far side, a client that waits, and events."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    events: list[Event] = []
+    with there, socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        # Of a plain link the follower, of a sealed one the leader.
+        hole = Hole(here, "here", "there", b"", False, Role.TO, Trait(0), 0.0, Counts(), None, True)
+        made = Session(asyncio.get_running_loop(), hole, Plan(Role.LISTEN, Ports([listener])), events.append)
+        try:
+            client.connect(listener.getsockname())
+            client.setblocking(False)
+            made.start(hole.unread)
+            yield made, there, client, events
+        finally:
+            made.close()
 
 
 @contextlib.asynccontextmanager
@@ -289,6 +309,58 @@ def test_that_no_descriptor_is_left_is_told_once(run: Any, monkeypatch: pytest.M
     run(case)
 
 
+def test_the_end_of_each_further_stream_may_keep_less_in_the_kernel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[int] = []
+    real = SocketEnd.__init__
+
+    def init(self: SocketEnd, sock: socket.socket, **given: Any) -> None:
+        others.append(given["others"])
+        real(self, sock, **given)
+
+    monkeypatch.setattr(SocketEnd, "__init__", init)
+
+    async def case(stage: Stage) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(stage.listener.getsockname())
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 4)
+        assert others[-3:] == [1, 2, 3]
+
+    run(case)
+
+
+def test_a_listener_that_cannot_be_watched_is_told_and_tried_again(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process with the wrong label, with -k too."""
+    monkeypatch.setattr(roles, "WATCH_PAUSE", 0.01)
+
+    async def case(stage: Stage) -> None:
+        kernel = stage.session.poller._kernel
+        refusals = 3
+
+        def register(fd: int) -> None:
+            nonlocal refusals
+            refusals -= 1
+            if refusals >= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            monkeypatch.undo()
+            kernel.register(fd)
+
+        stage.session.poller.unregister(stage.listener.fileno())
+        monkeypatch.setattr(kernel, "register", register)
+        stage.session._ends.begin()
+        with socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(stage.listener.getsockname())
+            await stage.until(lambda: len(stage.told(StreamOpened)) == 2)
+        warned = stage.told(Warned)[0]
+        assert isinstance(warned, Warned)
+        assert "cannot watch a connection" in warned.reason
+
+    run(case)
+
+
 def test_a_connection_that_was_aborted_keeps_no_other_waiting(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was behind it in the queue waited for the next client."""
     real = socket.socket.accept
@@ -321,3 +393,68 @@ def test_refused_streams_are_reset(run: Any) -> None:
             await read_all(stage.client)
 
     run(case)
+
+
+def test_nothing_is_begun_before_the_peer_is_known_to_be_on_the_hole() -> None:
+    """The last word of the election was lost: what had been read of stdin, or of a client, went nowhere."""
+
+    async def case() -> None:
+        async with uncertain() as (made, there, _, events):
+            loop = asyncio.get_running_loop()
+            assert await loop.sock_recv(there, 100), "a ping"
+            there.close()
+            outcome = await made.ended
+            assert (outcome.met, outcome.status, outcome.reason) == (False, Exit.LOST, words.NEVER_MET)
+            assert not [one for one in events if isinstance(one, StreamOpened | LinkUp)]
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_a_peer_that_says_nothing_is_not_waited_for_as_long_as_one_that_was_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "MEETING_TIMEOUT", 0.05)
+
+    async def case() -> None:
+        async with uncertain() as (made, _, _, _):
+            assert not (await made.ended).met
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_the_first_word_of_the_peer_begins_the_session() -> None:
+    async def case() -> None:
+        async with uncertain() as (made, there, _, events):
+            loop = asyncio.get_running_loop()
+            ping = await loop.sock_recv(there, 12)
+            assert ping == Header(Kind.PING, Flag.SYN, 0, int.from_bytes(ping[8:], "big")).encode()
+            assert not events
+            await loop.sock_sendall(there, ping[:3] + bytes([Flag.ACK]) + ping[4:])
+            while not [one for one in events if isinstance(one, StreamOpened)]:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            assert isinstance(events[0], LinkUp)
+            there.close()
+            assert (await made.ended).met
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_a_peer_that_never_says_goodbye_does_not_keep_a_side_that_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answered every ping, so it was alive, and the failure was told only when somebody ended the peer."""
+    monkeypatch.setattr(session, "GOODBYE_TIMEOUT", 0.05)
+
+    async def case() -> None:
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        with there:
+            hole = Hole(here, "here", "there", b"", True, Role.TO, Trait(0), 0.0, Counts(), None, True)
+            made = Session(asyncio.get_running_loop(), hole, Plan(Role.STDIO, Stdio(None, None)), lambda _: None)
+            try:
+                made.start(hole.unread)
+                refusal = Header(Kind.WINDOW, Flag.RST, 1, Reason.REFUSED).encode()
+                await asyncio.get_running_loop().sock_sendall(there, refusal)
+                assert (await made.ended).status == Exit.TARGET
+            finally:
+                made.close()
+
+    asyncio.run(asyncio.wait_for(case(), LONG))

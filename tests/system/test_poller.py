@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -215,3 +217,18 @@ def test_a_poller_that_is_closed_by_what_it_tells_stops(chat: Chat) -> None:
     chat.warm_up()
     chat.on_told = chat.poller.close
     chat.message()
+
+
+def test_where_a_sandbox_refuses_to_let_others_run_nobody_spins(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process, with -k too."""
+
+    def refuse() -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "sched_yield", refuse)
+    chat.warm_up()
+    assert chat.message() < SHORT_WAIT
+    chat.poller.may_spin = False
+    told = chat.told
+    chat.message()
+    assert chat.told == told + 1, "what comes is still told"

@@ -76,7 +76,7 @@ def test_mypy_knows_each_text_and_checks_the_fields_that_it_is_given() -> None:
 
 REFUSED = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 SENTENCES = [
-    *(words.no_hole(["203.0.113.7"], 60.0, 40, cause, 7) for cause in words.NO_HOLE),
+    *(words.no_hole(["203.0.113.7"], ["IPv4"], 60.0, 40, cause, 7, "192.0.2.1") for cause in words.NO_HOLE),
     *(words.reset_reason(reason) for reason in Reason),
     words.all_ports_busy(20, "home"),
     words.unresolved("home", "Name or service not known"),

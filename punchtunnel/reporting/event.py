@@ -1,0 +1,81 @@
+"""What all events have in common; events.py has each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, dataclass_transform
+
+SCHEMA = 1
+
+
+class Level(IntEnum):
+    """The verbosity from which on an event is printed: -q is -1, -v is 1, -vv is 2."""
+
+    ERROR = -1
+    NOTE = 0
+    INFO = 1
+    DEBUG = 2
+
+
+@dataclass_transform(frozen_default=True)
+class Event:
+    """One thing that has happened; each subclass is a dataclass of its fields.
+
+    Type checkers take it for a frozen one.  At run time it only gets an
+    `__init__`, and the rest is here: thirty frozen dataclasses would cost every
+    start 13 ms, these cost 4 (measured).
+
+    Attributes:
+        name: Its name in JSON.
+        level: The verbosity from which on people read the sentence.
+        sentence: For people; the fields are filled in.  "": for programs only.
+        notice: For a service manager; the fields are filled in.  "": nothing.
+        repeats: The peer or a stranger can cause it as often as they like.
+        progress: Of an event that is repeated as long as a state lasts, the
+            field that changes even if nothing happens; "" of all others.
+    """
+
+    name: ClassVar[str]
+    level: ClassVar[Level]
+    sentence: ClassVar[str]
+    notice: ClassVar[str]
+    repeats: ClassVar[bool]
+    progress: ClassVar[str]
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str,
+        level: Level = Level.DEBUG,
+        sentence: str = "",
+        notice: str = "",
+        repeats: bool = False,
+        progress: str = "",
+    ) -> None:
+        cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
+        cls.repeats, cls.progress = repeats, progress
+        dataclass(eq=False, repr=False)(cls)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields by their names, in the order of docs/EVENTS.md."""
+        return vars(self)
+
+    def fill(self, text: str) -> str:
+        """Return a text with the fields in their places."""
+        return text.format_map(vars(self))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+Report = Callable[[Event], None]
+
+
+def unreported(_: Event) -> None:
+    """Drop an event: the report of a program that wants none."""
