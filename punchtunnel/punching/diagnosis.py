@@ -30,6 +30,7 @@ class Cause(StrEnum):
     NOBODY = "nobody"
     CHECKED = "checked"
     CHANNEL = "channel"
+    TOGETHER = "together"
     FOREIGN = "foreign"
     REWRITTEN = "rewritten"
     MUTE = "mute"
@@ -79,6 +80,8 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
         return Finding(Cause.NOBODY)
     if counts.other_channel:
         return Finding(Cause.CHANNEL, counts.other_channel)
+    if counts.myself:
+        return Finding(Cause.TOGETHER, counts.myself)
     if counts.foreign_punches.total():
         # It comes from the port that the schedule has: that is a punch, and no scanner.
         ((who, _),) = counts.foreign_punches.most_common(1)

@@ -23,6 +23,7 @@ class Counts:
         strangers: Of those with an address of the peer, on which something else than a hello came.
         mute: Of the same, on which nothing came.
         other_channel: Of the same, on which a hello of another channel came.
+        myself: Of the same, on which our own hello came.
         foreign: Connections from other addresses, which were closed at once, by address.
         foreign_punches: Of these, those that came from the very port that the schedule has, as only a punch does.
         rewritten: Connections from an address of the peer, but from another port than it dials from.
@@ -35,6 +36,7 @@ class Counts:
     strangers: int = 0
     mute: int = 0
     other_channel: int = 0
+    myself: int = 0
     foreign: Counter[str] = field(default_factory=Counter)
     foreign_punches: Counter[str] = field(default_factory=Counter)
     rewritten: int = 0

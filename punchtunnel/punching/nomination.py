@@ -180,6 +180,7 @@ class Nomination:
                     if self._callers.is_known(conn):
                         self._counts.strangers += why is Why.STRANGER
                         self._counts.other_channel += why is Why.OTHER_CHANNEL
+                        self._counts.myself += why is Why.MYSELF
                     self._report(events.Dropped(remote=connection.remote, reason=why.value))
                     self._close(conn, Fate.CAPTURED if why is Why.STRANGER else Fate.LOST)
                 case Reject(conn, version, hello, proved):

@@ -85,6 +85,8 @@ NO_HOLE = {
     "or give the address of the other machine",
     "checked": "; the peer has checked the path (-z), which works, and has not come again: start it without -z",
     "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
+    "together": ", {count} came back to this machine itself: {peer} is the address of its own router, so both sides "
+    "seem to be behind that; give each side the other's private address, which `ip addr` there shows",
     "foreign": ", and {count} connections came from {who}, which is not the peer's address: "
     "if that is the peer, give that address instead",
     "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "

@@ -404,6 +404,10 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
     # The first of the two meets silence: the second has no port left.
     taken = Fails(NO_HOLE, "no answer at all", "in use, most likely by another punchtunnel")
     yield replace(absent, name="two at once on one channel", channels=("lab", "lab"), channel_gap_s=1, fails=taken)
+    together = Fails(NO_HOLE, "came back to this machine itself: 198.51.100.10 is the address of its own router")
+    yield replace(
+        absent, name="both behind one router", left="full cone, hairpins", peer="198.51.100.10", fails=together
+    )
     forbidden = Fails(NO_HOLE, "forbidden by this machine's own firewall")
     yield replace(absent, name="own firewall", extra=Extra.FORBIDDEN, fails=forbidden)
     no_route = Fails(NO_HOLE, "there is no route")

@@ -90,7 +90,7 @@ def _path(raw: dict[str, Any]) -> wire.Path:
 
 def _nat(raw: dict[str, str | bool]) -> usernat.UserNat:
     mapping, filtering = usernat.Depends(str(raw.pop("mapping"))), usernat.Depends(str(raw.pop("filtering")))
-    flags = {key: bool(raw[key]) for key in ("drops_bare_syn", "dies_by_rst", "dies_by_icmp")}
+    flags = {key: bool(raw[key]) for key in ("drops_bare_syn", "dies_by_rst", "dies_by_icmp", "hairpins")}
     return usernat.UserNat(mapping, filtering, usernat.Ports(str(raw["ports"])), **flags)
 
 
@@ -149,7 +149,10 @@ class Internet:
                 return
             packet = packets.parse(translated) or packet
             packet = replace(packet, ttl=packet.ttl - 1)
-        if towards in ("?", origin):
+        if towards == origin and nat is not None and nat.hairpins:
+            self._note(origin, towards, packet, packetlog.DELIVERED)
+            self._put(now, origin, packet.data)
+        elif towards in ("?", origin):
             self._note(origin, towards, packet, NO_SUCH_SITE)
         elif self._by_address.get(packet.source) != origin:
             self._note(origin, towards, packet, FOREIGN_SOURCE)

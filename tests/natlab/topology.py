@@ -147,6 +147,7 @@ OTHER_ROWS = (
     router("stranger accepts", unsolicited=Unsolicited.DMZ_SERVICE),
     router("dmz drops", unsolicited=Unsolicited.DMZ_DROP),
     router("random reset", nat=Nat.RANDOM, unsolicited=Unsolicited.RESET),
+    userspace("full cone, hairpins", UserNat(Depends.NOTHING, Depends.NOTHING, hairpins=True)),
     userspace("sequential ports", UserNat(ports=Ports.SEQUENTIAL)),
     userspace("random per destination", UserNat(ports=Ports.RANDOM)),
     userspace("bare SYN dropped", UserNat(drops_bare_syn=True)),

@@ -56,6 +56,8 @@ class UserNat:
     drops_bare_syn: bool = False
     dies_by_rst: bool = False
     dies_by_icmp: bool = False
+    # What the inside sends to the outside address comes back in (RFC 4787 REQ-9).
+    hairpins: bool = False
 
 
 Place = tuple[str, int]
@@ -83,6 +85,7 @@ class Translator:
 
     def __init__(self, behaviour: UserNat, outside_address: str, rng: random.Random) -> None:
         self._behaviour = behaviour
+        self.hairpins = behaviour.hairpins
         self._outside_address = outside_address
         self._rng = rng
         self._next_port = FIRST_PORT

@@ -21,6 +21,7 @@ ELSEWHERE, SCANNER = "198.51.100.9", "192.0.2.66"
 EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a check": ({"checked": True}, {}, Cause.CHECKED),
     "another channel": ({"other_channel": 1}, {}, Cause.CHANNEL),
+    "our own hellos": ({"myself": 1}, {Fate.LOST: 1}, Cause.TOGETHER),
     "a punch from elsewhere": (
         {"foreign": Counter({ELSEWHERE: 49}), "foreign_punches": Counter({ELSEWHERE: 1})}, {}, Cause.FOREIGN
     ),
