@@ -118,6 +118,7 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket], status: 
         idle=options.idle,
         traffic_every=status.traffic_every,
         check=options.check,
+        again="" if options.keep else words.PUNCH_AGAIN,
     )
 
 
