@@ -24,4 +24,4 @@ def test_a_row_takes_its_sentence_and_no_other() -> None:
     (row,) = [row for row in ROWS if row.key == "no-name"]
     assert row.matches(words.unresolved("home", "it failed"))
     assert not row.matches(words.unresolved("home", "it failed") + "; now")
-    assert row.status == 3
+    assert row.statuses == (3,)

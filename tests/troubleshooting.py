@@ -22,12 +22,6 @@ class Row:
         """What a row is called."""
         return self.columns["key"]
 
-    @property
-    def status(self) -> int:
-        """The only exit status of its section."""
-        (status,) = self.statuses
-        return status
-
     def matches(self, sentence: str, column: str = "sentence") -> bool:
         """Tell whether a sentence is the one of this row; `{name}` stands for anything."""
         parts = re.split(r"\{\w+\}", self.columns[column])

@@ -34,8 +34,9 @@ TOOL_PATIENCE = 5.0
 TOOL_PLACES = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin"))
 # Ports that are tried before none is said to be free.
 PORT_TRIES = 20
-# A documentation address stands for the Internet (RFC 5737); it is only looked up in the routing table.
+# A documentation address stands for the Internet (RFC 5737, RFC 3849); it is only looked up in the routing table.
 SOMEWHERE = Address(socket.AF_INET, "192.0.2.1")
+SOMEWHERE6 = Address(socket.AF_INET6, "2001:db8::1")
 
 
 def clock() -> Clock:
@@ -51,13 +52,19 @@ def facts(rng: random.Random) -> Facts:
     return Facts(
         routes=_known(default_routes),
         address4=source_towards(SOMEWHERE) or "",
-        addresses6=_known(global_addresses6),
+        addresses6=_known(_addresses6),
         ephemeral=_known(proc.ephemeral_ports),
         taken=_known(lambda: proc.taken_ports(LOWEST_PORT, HIGHEST_PORT)) or 0,
         sharing=_why_not_shared(rng),
         tables=tables,
         tables_unread=reason,
     )
+
+
+def _addresses6() -> list[str] | None:
+    """Return the IPv6 addresses with global scope, the one that a dial leaves from first."""
+    addresses, used = global_addresses6(), source_towards(SOMEWHERE6)
+    return addresses and sorted(addresses, key=lambda one: one != used)
 
 
 def _known(look: Callable[[], Seen | None]) -> Seen | None:

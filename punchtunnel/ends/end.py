@@ -4,7 +4,8 @@
     write(data)      n > 0 bytes taken  0 no room now
 
 Rule 1: neither half ever blocks the loop.
-Rule 2: neither half keeps bytes: what `write` has taken has left this process.
+Rule 2: neither half keeps bytes: what `write` has taken has left this process,
+        or the end finishes late and tells when it has.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ class End(Protocol):
 
     Attributes:
         short_is_dry: A read of fewer bytes than asked for shows that none are left.
+        finishes_late: `finish_writing` may have to be called again.
     """
 
     short_is_dry: bool
+    finishes_late: bool
 
     @property
     def source_fd(self) -> int | None:
@@ -51,8 +54,11 @@ class End(Protocol):
             OSError: The sink is broken.
         """
 
-    def finish_writing(self) -> None:
+    def finish_writing(self) -> bool:
         """Pass EOF on: nothing more will be written.
+
+        Returns:
+            False: something is still to be written; call it again when `sink_fd` tells.
 
         Raises:
             OSError: What was written could not be kept (a full disk, NFS).

@@ -31,6 +31,8 @@ class SocketEnd:
         others: How many streams the link has already.
     """
 
+    finishes_late = False
+
     def __init__(self, sock: socket.socket, *, tuned: bool = False, others: int = 0) -> None:
         if sock.gettimeout() != 0:
             sock.setblocking(False)
@@ -59,11 +61,12 @@ class SocketEnd:
         except BlockingIOError:
             return 0
 
-    def finish_writing(self) -> None:
+    def finish_writing(self) -> bool:
         """See End."""
         # The program may be gone already; the next read tells.
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+        return True
 
     def failure(self) -> OSError | None:
         """See End."""

@@ -8,7 +8,8 @@ its status flags are never changed:
     /proc fails       PIPE_BUF
     socket            MSG_DONTWAIT
     file, /dev/null   always ready: epoll refuses them and uvloop aborts the
-                      process, so the loop never sees their descriptors
+                      process, so the loop never sees their descriptors; a
+                      thread writes to a file (filesink.py)
 
 A stdin that can never be read is an empty one, as for `ssh host cat file`:
 nohup leaves one that is open for writing only (EBADF), and a background job
@@ -29,8 +30,10 @@ import sys
 from collections.abc import Callable
 
 from punchtunnel import words
+from punchtunnel.ends.filesink import FileSink
 from punchtunnel.system import pipes
 from punchtunnel.system.descriptors import open_nowhere
+from punchtunnel.system.reopen import reopened
 
 # A pipe that polls as writable takes this many bytes without blocking (POSIX, pipe(7)).
 _PIPE_BUF = select.PIPE_BUF
@@ -61,7 +64,8 @@ class StdioEnd:
         unreadable: Callable[[OSError], None] | None = None,
     ) -> None:
         self._source = None if stdin is None else _Descriptor(stdin, os.O_RDONLY)
-        self._sink = None if stdout is None or discard else _Descriptor(stdout, os.O_WRONLY)
+        self._sink = None if stdout is None or discard else _sink_of(stdout)
+        self.finishes_late = isinstance(self._sink, FileSink)
         self._discard = discard
         self._keep_open = keep_open
         self._unreadable = unreadable
@@ -108,15 +112,18 @@ class StdioEnd:
             raise OSError(errno.EBADF, words.CLOSED_FROM_START)
         return self._sink.write(data)
 
-    def finish_writing(self) -> None:
+    def finish_writing(self) -> bool:
         """See End.
 
         The reader of a pipe sees EOF once its last writer is closed, so stdout
         itself is closed too; /dev/null keeps its number occupied.
         """
+        if isinstance(self._sink, FileSink):
+            return self._sink.finish(close=not self._keep_open)
         if self._sink is not None and not self._keep_open:
             self._sink.finish()
             self._sink = None
+        return True
 
     def failure(self) -> OSError | None:
         """See End; only a write tells that the reader of stdout is gone."""
@@ -146,10 +153,8 @@ class _Descriptor:
         self._private: int | None = None
         if stat.S_ISSOCK(kind):
             self._socket = socket.socket(fileno=os.dup(fd))
-        elif fits and (stat.S_ISFIFO(kind) or (os.isatty(fd) and not _is_master(fd))):
-            with contextlib.suppress(OSError):
-                flags = mode | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-                self._private = os.open(f"/proc/self/fd/{fd}", flags)
+        elif fits:
+            self._private = reopened(fd, mode)
         # One of the wrong direction fails at once, and need not be waited for.
         waits = fits and _can_wait(fd)
         self._polls = waits and self._socket is None and self._private is None
@@ -203,6 +208,13 @@ class _Descriptor:
             self._private = None
 
 
+def _sink_of(fd: int) -> _Descriptor | FileSink:
+    kind = os.fstat(fd).st_mode
+    if (stat.S_ISREG(kind) or stat.S_ISBLK(kind)) and sys.platform == "linux":
+        return FileSink(fd)
+    return _Descriptor(fd, os.O_WRONLY)
+
+
 def _can_wait(fd: int) -> bool:
     """Tell whether a descriptor can block, and can be waited for."""
     kind = os.fstat(fd).st_mode
@@ -217,12 +229,6 @@ def _can_wait(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_master(fd: int) -> bool:
-    """Tell whether a descriptor is the master of a pseudo-terminal: opening it again would make a new pair."""
-    device = os.fstat(fd).st_rdev
-    return sys.platform == "linux" and (os.major(device), os.minor(device)) == (5, 2)
 
 
 def _ready(fd: int, event: int) -> bool:

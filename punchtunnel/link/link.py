@@ -18,11 +18,10 @@ Rule 5: streams belong to the link, the hole to the carrier.  A link that
         waits for a carrier keeps its streams and what they have to send.
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
-edge-triggered (poller.py): a flag says that a source, a sink or the hole may
-be ready, and is cleared by the call that finds it is not.  All work is done
-in `_work`, in bounded turns: what was read in one piece may be handled in many.
-Only the halves of the carrier know whether the hole is sealed, and only
-splicing.py knows how long frames bypass this process.
+edge-triggered (poller.py): a flag says that a source, a sink or the hole may be
+ready, and the call that finds it is not clears it.  All work is done in `_work`,
+in bounded turns: what was read in one piece may be handled in many.  Only the
+carrier knows whether the hole is sealed, only splicing.py of bytes not copied.
 """
 
 from __future__ import annotations
@@ -288,9 +287,10 @@ class Link:
             if taken := sink.drain():
                 self.payload_at = time.monotonic()
                 self._mux.consumed(stream, taken, self.payload_at)
-            if not sink.ends or sink.waits:
+            if not sink.ends or sink.waits or not stream.finish_sink():
                 return
-            stream.finish_sink()
+            if stream.kept:
+                self._mux.release(stream)
         except OSError as error:
             self._on_broken_sink(stream, error)
         else:
@@ -352,7 +352,7 @@ class Link:
 
     def _on_sink(self, stream: Stream) -> None:
         stream.sink.ready = True
-        if stream.sink.waits:
+        if stream.sink.waits or stream.kept:
             self._drain(stream)
             self._work()
 

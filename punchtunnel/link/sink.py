@@ -22,6 +22,7 @@ from punchtunnel.link.splicing import SplicedSink, Splicing
 
 # Bytes of one piece of a backlog.
 PIECE = 256 * 1024
+NOTHING = memoryview(b"")
 
 
 class Backlog:
@@ -115,6 +116,9 @@ class Sink:
                 self._backlog.prepend(spliced.read())
             self.ready = not spliced.held
         if end is not None:
+            if end.finishes_late:
+                # It may have failed since it took the last byte.
+                end.write(NOTHING)
             while self._backlog.pieces and self.ready:
                 taken += self._backlog.write_to(lambda data: self._write(end, data))
         return taken

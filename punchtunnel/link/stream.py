@@ -58,7 +58,7 @@ class Stream(StreamState):
             on_sink: Called when the sink, which was not ready, can be written again.
             ready: The source may have something now; otherwise the poller will tell.
         """
-        self.end, self.poller = end, poller
+        self.end, self.poller, self.kept = end, poller, end.finishes_late
         self.sink.join(end)
         self.source.join(end, ready=ready)
         source_fd, sink_fd = end.source_fd, end.sink_fd
@@ -92,17 +92,20 @@ class Stream(StreamState):
         self.source.fail(error)
         return True
 
-    def finish_sink(self) -> None:
-        """Pass EOF on.
+    def finish_sink(self) -> bool:
+        """Pass EOF on; False: the end will tell when it has done so.
 
         Raises:
             OSError: What was written could not be kept.
         """
+        end = self.end
+        if end is not None:
+            if end.sink_fd != end.source_fd and not end.finishes_late:
+                self._unwatch(end.sink_fd)
+            if not end.finish_writing():
+                return False
         self.sink.is_over = True
-        if self.end is not None:
-            if self.end.sink_fd != self.end.source_fd:
-                self._unwatch(self.end.sink_fd)
-            self.end.finish_writing()
+        return True
 
     def finish_source(self) -> None:
         """Read no more."""

@@ -19,6 +19,7 @@ class StreamState(Windows):
         finished_here: Nothing more will be sent.
         finished_there: The peer will send no more.
         gone: The multiplexer knows it no longer: it is over, or was reset.
+        kept: It is not over before `Mux.release`: what was received is not safe yet.
     """
 
     number: int
@@ -27,6 +28,7 @@ class StreamState(Windows):
     finished_here: bool = False
     finished_there: bool = False
     gone: bool = False
+    kept: bool = False
 
 
 # What stands for a stream: its record, as a rule.

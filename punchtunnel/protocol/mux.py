@@ -173,6 +173,12 @@ class Mux(Generic[S]):
             credit = self._memory.give_back(stream, now, self.rtt, coming=self._decoder.missing)
             self._send(WINDOW, 0, stream.number, credit)
 
+    def release(self, stream: S) -> None:
+        """What a `kept` stream has received is safe."""
+        stream.kept = False
+        if not stream.gone:
+            self._forget_if_done(stream)
+
     def ping(self, now: float, size: int = 0) -> int:
         """Ask the peer for a sign of life; the answer is a Pong with the value returned here.
 
@@ -367,7 +373,7 @@ class Mux(Generic[S]):
         return stream
 
     def _forget_if_done(self, stream: S) -> None:
-        if stream.finished_here and stream.finished_there and not stream.unread:
+        if stream.finished_here and stream.finished_there and not stream.unread and not stream.kept:
             self._forget(stream)
 
     def _forget(self, stream: S) -> None:

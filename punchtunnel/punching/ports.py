@@ -96,4 +96,6 @@ def _new_socket(family: socket.AddressFamily) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # The peer was given that one, and its firewall expects what it was given.
+        tcp.prefer_lasting_source(sock)
     return sock

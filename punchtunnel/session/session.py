@@ -114,8 +114,8 @@ class Session:
         self.link.attach(self._carrier, unread)
         if self._is_certain:
             self._meet()
-        else:
-            self.timers.later("meeting", MEETING_TIMEOUT, self._judge_meeting)
+        elif not self._check:
+            self.timers.later("meeting", MEETING_TIMEOUT, self._finish_unmet)
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
         self.link.ping(FULL_PACKET if self._check else 0)
@@ -132,11 +132,8 @@ class Session:
         if self._plan.traffic_every:
             self._tell_traffic()
 
-    def _judge_meeting(self) -> None:
-        # An answer to a long packet may be missing where short ones come.
-        if self._carrier.heard_at > self._began:
-            self._meet()
-        elif not self._met:
+    def _finish_unmet(self) -> None:
+        if not self._met:
             self._finish()
 
     # ---- what its owner may ask for
@@ -315,6 +312,8 @@ class Session:
         self._say_goodbye()
 
     def _give_up_checking(self) -> None:
+        # A way that swallows long packets has been found, even if no other hole is.
+        self._met = True
         self._die(self._silence.why())
 
     def _cut_all(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from punchtunnel.address import is_literal
+from punchtunnel.system import tcp
 
 LOOPBACK = "127.0.0.1"
 # Scopes of an IPv6 address as the kernel numbers them (include/net/ipv6.h).
@@ -37,8 +38,9 @@ class Address(NamedTuple):
 
 
 def source_towards(address: Address) -> str | None:
-    """Return the own address that this machine talks to another address from; None if there is no route."""
+    """Return the own address that this machine dials another address from; None if there is no route."""
     with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+        tcp.prefer_lasting_source(probe)
         probe.connect(address.at(_SOME_PORT))
         return str(probe.getsockname()[0]).partition("%")[0]
     return None

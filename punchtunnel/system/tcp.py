@@ -18,6 +18,7 @@ from punchtunnel.address import join_host_port
 # linux/in.h; Python's socket module does not name it.
 _IP_MINTTL = 21
 _IPV6_MINHOPCOUNT = 73
+_IPV6_ADDR_PREFERENCES, _PREFER_SRC_PUBLIC = 72, 2
 _TCP_RTO_MAX_MS = 44
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 # linux/tcp.h: struct tcp_info begins with the state and has the smoothed round
@@ -107,6 +108,13 @@ def keep_urgent_bytes(sock: socket.socket) -> None:
     """Leave the byte that is marked as urgent in its place among the others (RFC 6093 §6)."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def prefer_lasting_source(sock: socket.socket) -> None:
+    """Send from an address that stays, where the system makes temporary ones too (RFC 5014, RFC 8981), on Linux."""
+    if sys.platform == "linux" and _family(sock) == socket.AF_INET6:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_SRC_PUBLIC)
 
 
 def limit_segments(sock: socket.socket, size: int) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 # Bytes of one write: room is made step by step.
-PIECE = 256 * 1024
+PIECE = 1024 * 1024
 # Seconds between two looks of `wait`.
 LOOK_EVERY = 0.001
 
@@ -67,12 +67,14 @@ class Writer:
         return self._size - self.held
 
     def put(self, data: memoryview) -> int:
-        """Take as much as there is room for, and return the bytes taken; 0: `told` will be called.
+        """Take as much as there is room for, and return the bytes taken; `told` will be called if that is not all.
 
         Raises:
             OSError: An earlier write has failed; told once.
         """
         self._raise_error()
+        if not data:
+            return 0
         if not self._starts():
             # The system allows no thread: better held up than lost.
             return os.write(self._fd, data)

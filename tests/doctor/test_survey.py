@@ -50,6 +50,14 @@ def test_what_the_system_tells_is_what_the_doctor_knows(proc: Path) -> None:
     assert facts.sharing == ""
 
 
+def test_the_address_that_dials_leave_from_comes_first(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor named a temporary address, or whichever the kernel listed first."""
+    hosts = ("20010db8000000000000000000000002", "20010db8000000000000000000000003")
+    (proc / "net/if_inet6").write_text("".join(f"{host} 02 40 00 80     eth0\n" for host in hosts))
+    monkeypatch.setattr(survey, "source_towards", lambda _: "2001:db8::3")
+    assert look().addresses6 == ["2001:db8::3", "2001:db8::2"]
+
+
 def test_nothing_is_known_where_there_is_no_proc(proc: Path) -> None:
     facts = look()
     assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)

@@ -3,6 +3,7 @@
     python -m tests.natlab.actors service PORT [BANNER]    accepts everybody
     python -m tests.natlab.actors scanner ADDRESS          connects to every port
     python -m tests.natlab.actors caller ADDRESS PORT...   connects to these
+    python -m tests.natlab.actors misfit ADDRESS CHANNEL PORT...   the same, and says a hello that does not fit
     python -m tests.natlab.actors hog SHARE                binds a share of all local ports
     python -m tests.natlab.actors take PORT...             binds these
     python -m tests.natlab.actors time PORT SECONDS        tells the time by NTP, so much off
@@ -22,6 +23,9 @@ import struct
 import sys
 import threading
 import time
+
+from punchtunnel.protocol import schedule
+from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Role
 
 # What the ends could use: the tool's range and the baseline's.
 USED_PORTS = range(10240, 61000)
@@ -69,16 +73,21 @@ def scanner(address: str) -> None:
             held[probe.fileno()] = probe
 
 
-def caller(address: str, ports: list[int]) -> None:
-    """Connect to these ports again and again, from whatever port comes, and talk HTTP."""
+def caller(address: str, ports: list[int], said: bytes = SCAN_GREETING) -> None:
+    """Connect to these ports again and again, from whatever port comes, and talk HTTP, or something else."""
     _ready()
     while True:
         for port in ports:
             with contextlib.suppress(OSError), socket.create_connection((address, port), CALL_PAUSE) as call:
                 call.settimeout(CALL_PAUSE)
-                call.sendall(SCAN_GREETING)
+                call.sendall(said)
                 call.recv(1)
         time.sleep(CALL_PAUSE)
+
+
+def misfit(channel: str) -> bytes:
+    """Return a hello without a role: 36 bytes that nobody can be linked to."""
+    return Hello(os.urandom(NONCE_SIZE), schedule.channel_tag(channel), Role(0)).encode()
 
 
 def _talk(poller: select.epoll, held: dict[int, socket.socket]) -> None:
@@ -155,6 +164,8 @@ def main(arguments: list[str]) -> None:
             scanner(address)
         case ["caller", address, *ports]:
             caller(address, [int(port) for port in ports])
+        case ["misfit", address, channel, *ports]:
+            caller(address, [int(port) for port in ports], misfit(channel))
         case ["hog", share]:
             hog(float(share))
         case ["time", port, offset_s]:

@@ -311,6 +311,17 @@ def add_addresses(scene: Scene, name: str, addresses: tuple[str, ...], *, accept
         scene.services.append(scene.hosts[name].namespace)
 
 
+def hide_behind_temporary_addresses(own6: str) -> list[str]:
+    """Return the shell lines that give a host behind a router an address of the day (RFC 8981), usually preferred."""
+    return [
+        "echo 2 > /proc/sys/net/ipv6/conf/eth0/use_tempaddr",
+        # Otherwise it would be tentative, and not used, for a second.
+        "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad",
+        f"ip addr del {own6}/128 dev eth0",
+        f"ip addr add {own6}/64 dev eth0 nodad mngtmpaddr valid_lft 9000 preferred_lft 9000",
+    ]
+
+
 def lose_route() -> str:
     """Return the shell lines that take a host's default route away once it has sent all first SYNs."""
     seen = f"nft list counter inet count {SYN_COUNTER} | grep -q 'packets [2-9][0-9]'"

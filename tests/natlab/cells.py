@@ -33,9 +33,11 @@ class Extra(StrEnum):
     BUSY_PORTS = "a third of the local ports are taken on both sides"
     REFUSER = "the decoys are a stranger, who refuses at once"
     ACCEPTER = "the decoys are a stranger, who accepts everything"
+    PRIVACY = "the left host has a temporary IPv6 address besides the one that the right one was given"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
+    MISFIT = "another program at the right address says hellos that do not fit to the left side"
     FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
     NO_ROUTE = "the left host has no default route"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
@@ -265,6 +267,7 @@ def _ipv6() -> Iterator[Cell]:
     yield Cell("ipv6", "openwrt x openwrt", "openwrt", "openwrt", family=6)
     for one in ("reset", "openwrt"):
         yield Cell("ipv6", f"{one} x {one}, 3 s apart", one, one, family=6, gap_s=3, wait_s=3 + PATIENCE)
+    yield Cell("ipv6", "temporary addresses, drop x drop", family=6, extra=Extra.PRIVACY, short=True)
     yield Cell("ipv6", "random ports on IPv4, both families dialled", "random", "random", family=46, short=True)
 
 
@@ -324,6 +327,10 @@ def _hosts() -> Iterator[Cell]:
     yield replace(scanned, name="port scanner, public x drop", left="public", gap_s=13)
     yield replace(scanned, name="port scanner, public x reset", left="public", right="reset", gap_s=3, short=True)
     yield replace(scanned, name="port scanner, full cone x drop", left="full cone", gap_s=3)
+    yield Cell(
+        block, "hellos that do not fit from the peer's address", left="public", right="public", extra=Extra.MISFIT,
+        left_first=True, gap_s=3, wait_s=30, short=True,
+    )  # fmt: skip
     decoys = tuple(f"198.51.100.{number}" for number in range(91, 98))
     for extra in (None, Extra.REFUSER, Extra.ACCEPTER):
         many = Cell(block, f"eight addresses, {extra or 'seven of nobody'}", "reset", "reset", decoys=decoys)

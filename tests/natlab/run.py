@@ -127,6 +127,9 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
             )  # fmt: skip
             if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
                 build.add_addresses(scene, "stranger", cell.decoys, accepts=cell.extra is Extra.ACCEPTER)
+            if cell.extra is Extra.PRIVACY:
+                left = scene.hosts["left"]
+                scene.configure(left.namespace, *build.hide_behind_temporary_addresses(left.dial6))
             if cell.extra is Extra.FORBIDDEN:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:
@@ -142,6 +145,10 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
     if cell.extra is Extra.SCANNER:
         actors.append((scene.hosts["stranger"].namespace, ["scanner", scene.hosts["left"].dial4]))
     fixed = schedule.bucket_ports(cell.channels[0], schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)
+    if cell.extra is Extra.MISFIT:
+        ports = fixed[: schedule.LISTENERS_PER_BUCKET]
+        arguments = ["misfit", scene.hosts["left"].dial4, cell.channels[0], *map(str, ports)]
+        actors.append((scene.hosts["right"].namespace, arguments))
     if cell.extra is Extra.CALLER:
         # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]

@@ -106,3 +106,14 @@ def test_what_is_no_tcp_tells_nothing() -> None:
     with ours, theirs:
         assert tcp.progress(ours) is None
         tcp.limit_rate(ours, 1000.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
+def test_a_dial_over_ipv6_leaves_from_the_address_that_stays() -> None:
+    """It left from a temporary one, which no firewall of a peer expected."""
+    with socket.socket(socket.AF_INET6) as sock, socket.socket(socket.AF_INET) as other:
+        before = sock.getsockopt(socket.IPPROTO_IPV6, tcp._IPV6_ADDR_PREFERENCES)
+        for one in (sock, other):
+            tcp.prefer_lasting_source(one)
+        after = sock.getsockopt(socket.IPPROTO_IPV6, tcp._IPV6_ADDR_PREFERENCES)
+        assert (before & tcp._PREFER_SRC_PUBLIC, after & tcp._PREFER_SRC_PUBLIC) == (0, tcp._PREFER_SRC_PUBLIC)
