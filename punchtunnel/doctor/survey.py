@@ -22,7 +22,7 @@ from punchtunnel.doctor.firewall import Table
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.punching import ports
 from punchtunnel.system import proc
-from punchtunnel.system.addresses import Address, global_addresses6, source_towards
+from punchtunnel.system.addresses import Address, global_addresses6, own_addresses, source_towards
 from punchtunnel.system.clock import error_bound_ms
 from punchtunnel.system.routes import default_routes
 from punchtunnel.words import doctor as words
@@ -51,7 +51,7 @@ def facts(rng: random.Random) -> Facts:
     tables, reason = _firewall()
     return Facts(
         routes=_known(default_routes),
-        address4=source_towards(SOMEWHERE) or "",
+        address4=source_towards(SOMEWHERE) or _local_address4(),
         addresses6=_known(_addresses6),
         ephemeral=_known(proc.ephemeral_ports),
         taken=_known(lambda: proc.taken_ports(LOWEST_PORT, HIGHEST_PORT)) or 0,
@@ -59,6 +59,11 @@ def facts(rng: random.Random) -> Facts:
         tables=tables,
         tables_unread=reason,
     )
+
+
+def _local_address4() -> str:
+    """Return an address of this machine in a network without a way out; "" if there is none."""
+    return next((one for one in own_addresses() if ":" not in one and not one.startswith("127.")), "")
 
 
 def _addresses6() -> list[str] | None:
