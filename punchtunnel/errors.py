@@ -41,6 +41,10 @@ class LinkError(PunchtunnelError):
     """The link was lost, or data was cut."""
 
 
+class LostError(LinkError):
+    """The hole was lost: another one may be punched."""
+
+
 class PeerError(LinkError):
     """The peer's bytes break the protocol; the connection must be closed."""
 

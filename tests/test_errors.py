@@ -12,6 +12,7 @@ from punchtunnel.errors import Exit, PunchtunnelError, SignalError
 STATUSES: dict[type[PunchtunnelError], int] = {
     errors.PunchtunnelError: 1,
     errors.LinkError: 1,
+    errors.LostError: 1,
     errors.PeerError: 1,
     errors.UsageError: 2,
     errors.NoHoleError: 3,

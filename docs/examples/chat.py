@@ -66,6 +66,9 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
+    except KeyboardInterrupt:
+        # As a shell reports it.
+        sys.exit(130)
     # ValueError: a line that is longer than a StreamReader's limit.
     except (punchtunnel.PunchtunnelError, ValueError) as error:
         sys.exit(f"no chat: {error}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import stat
+import sys
 
 from punchtunnel.protocol.frames import MAX_SIZE
 from punchtunnel.system.descriptors import open_nowhere
@@ -25,7 +27,11 @@ def occupy_closed() -> None:
             os.fstat(fd)
         except OSError:
             closed.add(fd)
-            open_nowhere()
+            # A page or a secret that is written to a closed stdout is lost, so that must fail.
+            open_nowhere(os.O_RDONLY if fd == 1 else os.O_RDWR)
+    if 1 in closed:
+        # Without a buffer, which would be written once more at exit.
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
 
 
 def allow_many() -> None:

@@ -118,6 +118,7 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket], status: 
         idle=options.idle,
         traffic_every=status.traffic_every,
         check=options.check,
+        again="" if options.keep else words.PUNCH_AGAIN,
     )
 
 
@@ -146,7 +147,7 @@ def _examine(options: Options) -> tuple[Exit, str]:
 
     if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
         raise UsageError(usage.DOCTOR_ALONE)
-    return doctor.examine(options.stun or [], options.ntp, options.as_json), ""
+    return doctor.examine(options.stun or [], options.ntp, options.as_json, quiet=options.quiet), ""
 
 
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:

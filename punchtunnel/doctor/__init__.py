@@ -24,13 +24,14 @@ from punchtunnel.reach import stun
 _STDOUT = 1
 
 
-def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool) -> Exit:
+def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool, *, quiet: bool = False) -> Exit:
     """Print all findings and the verdict on stdout.
 
     Args:
         stun_servers: HOST[:PORT] of each; nothing is sent if there is none.
         ntp_server: The same, or None.
         as_json: Print one JSON object a line.
+        quiet: Print only what is bad.
 
     Returns:
         OK, or LOST if something speaks against punching from here;
@@ -46,23 +47,25 @@ def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool) 
     try:
         rng = random.SystemRandom()
         clock = survey.clock() if ntp is None else asking.clock(ntp)
-        _print(found, [findings.of_clock(clock)], as_json)
+        _print(found, [findings.of_clock(clock)], as_json, quiet)
         facts = survey.facts(rng)
-        _print(found, findings.of_machine(facts), as_json)
+        _print(found, findings.of_machine(facts), as_json, quiet)
         if servers:
-            _print(found, findings.of_sights(asking.sights(servers, rng)), as_json)
+            _print(found, findings.of_sights(asking.sights(servers, rng)), as_json, quiet)
             if facts.address4:
-                _print(found, [findings.of_hops(facts.address4, asking.hops(servers[0]))], as_json)
+                _print(found, [findings.of_hops(facts.address4, asking.hops(servers[0]))], as_json, quiet)
         verdict = findings.verdict(found)
-        _print(found, [verdict], as_json)
+        _print(found, [verdict], as_json, quiet)
     except BrokenPipeError:
         return Exit.BROKEN_PIPE
     return Exit.LOST if verdict.level is Level.BAD else Exit.OK
 
 
-def _print(found: list[Finding], new: Sequence[Finding], as_json: bool) -> None:
+def _print(found: list[Finding], new: Sequence[Finding], as_json: bool, quiet: bool) -> None:
     found += new
     for finding in new:
+        if quiet and finding.level is not Level.BAD:
+            continue
         line = _json(finding) if as_json else "\n".join(_lines(finding))
         try:
             # Not through sys.stdout, which would repeat a failed write when the process ends.

@@ -99,6 +99,8 @@ def _of_routes(facts: Facts) -> Finding:
     if facts.routes is None:
         return Finding("route", Level.UNKNOWN, "unreadable")
     if not facts.routes:
+        if facts.address4 or facts.addresses6:
+            return Finding("route", Level.WARN, "route_local")
         return Finding("route", Level.BAD, "route_missing")
     routes = "; ".join(
         words.ROUTE.format(version=version, device=route.device)
@@ -269,6 +271,8 @@ def verdict(findings: Iterable[Finding]) -> Finding:
         if one.level is Level.BAD and one.check != "mapping":
             fields = {"check": one.check, "sentence": one.sentence, "remedy": one.remedy}
             return Finding("verdict", Level.BAD, "verdict_mend", fields)
+    if any(one.name == "route_local" for one in findings):
+        return Finding("verdict", Level.OK, "verdict_local")
     for one in findings:
         if one.name == "mapping_none":
             return Finding("verdict", Level.OK, "verdict_public", one.fields)

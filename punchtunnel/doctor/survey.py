@@ -22,7 +22,7 @@ from punchtunnel.doctor.firewall import Table
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.punching import ports
 from punchtunnel.system import proc
-from punchtunnel.system.addresses import SOMEWHERE, global_addresses6, interface_of, source_towards
+from punchtunnel.system.addresses import SOMEWHERE, global_addresses6, interface_of, own_addresses, source_towards
 from punchtunnel.system.clock import error_bound_ms
 from punchtunnel.system.routes import Route, default_routes
 from punchtunnel.words import doctor as words
@@ -48,7 +48,7 @@ def facts(rng: random.Random) -> Facts:
     tables, reason = _firewall()
     return Facts(
         routes=_known(_routes),
-        address4=source_towards(SOMEWHERE[0]) or "",
+        address4=source_towards(SOMEWHERE[0]) or _local_address4(),
         addresses6=_known(_addresses6),
         ephemeral=_known(proc.ephemeral_ports),
         taken=_known(lambda: proc.taken_ports(LOWEST_PORT, HIGHEST_PORT)) or 0,
@@ -67,6 +67,11 @@ def _routes() -> dict[int, Route] | None:
         if routes is not None and interface and (version not in routes or routes[version].device != interface):
             routes[version] = Route(interface)
     return routes
+
+
+def _local_address4() -> str:
+    """Return an address of this machine in a network without a way out; "" if there is none."""
+    return next((one for one in own_addresses() if ":" not in one and not one.startswith("127.")), "")
 
 
 def _addresses6() -> list[str] | None:

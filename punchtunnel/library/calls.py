@@ -206,7 +206,8 @@ def _settings(
 ) -> Settings:
     text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
     traits = (Trait.PLAIN if plain else NO_TRAITS) | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
-    shared = secrets.normal(text) if text else b""
+    # Another type is told of by settings_from.
+    shared = secrets.normal(text) if text and isinstance(text, str) else text or b""
     settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
     if shared and no_secret:
         raise UsageError(usage.NO_SECRET_WITH_SECRET)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from punchtunnel import words
-from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.errors import LostError, PeerError
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.link.source import Ending
@@ -88,7 +88,7 @@ class Spliced:
 def _broken(error: OSError) -> Iterator[Event[Stream] | Spliced]:
     """What is received of a hole that cannot be watched."""
     yield from ()
-    raise LinkError(words.broken_link(error)) from error
+    raise LostError(words.broken_link(error)) from error
 
 
 class Carrier:
@@ -186,7 +186,7 @@ class Carrier:
         if self.splicing is not None and self.splicing.is_bulk:
             self.splicing.has_read(mux.expected[1])
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
-            raise LinkError(words.LINK_CUT)
+            raise LostError(words.LINK_CUT)
 
     def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
         """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
@@ -208,7 +208,7 @@ class Carrier:
                 limit = splicing.read_limit(missing) if missing or splicing.is_bulk else 2 * BULK
             return self.incoming.receive(limit)
         except OSError as error:
-            raise LinkError(words.broken_link(error)) from error
+            raise LostError(words.broken_link(error)) from error
 
     def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
         """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
@@ -240,7 +240,7 @@ class Carrier:
             elif control:
                 outgoing.send(memoryview(control))
         except OSError as error:
-            raise LinkError(words.broken_link(error)) from error
+            raise LostError(words.broken_link(error)) from error
         return turn
 
     def _say_at_once(self, mux: Mux[Stream]) -> None:

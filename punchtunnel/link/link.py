@@ -357,8 +357,8 @@ class Link:
             self._work()
 
     def _fail(self, stream: Stream, broken: Broken) -> None:
-        """A stream's own end broke: the peer sees RST."""
-        self._remove(stream)
+        """A stream's own end broke: the peer sees RST, and why."""
+        self._remove(stream, broken.reason)
         self._owner.stream_ended(stream.number, broken)
         self._tell_if_settled()
 

@@ -8,6 +8,7 @@ there is no second table to be kept in step.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +18,7 @@ from punchtunnel.errors import LinkError
 from punchtunnel.link.sink import Sink
 from punchtunnel.link.source import Source
 from punchtunnel.protocol.events import GoneAway, Pong, Reset, Sized, StreamState
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.system.poller import ERROR, READ, WRITE, Poller
 
 
@@ -132,12 +134,28 @@ class Stream(StreamState):
             self.poller.unregister(fd)
 
 
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+
+
 @dataclass(frozen=True, slots=True)
 class Broken:
     """A stream's own end failed while it was read, or written."""
 
     error: OSError
     reading: bool
+
+    @property
+    def reason(self) -> Reason:
+        """What the peer is told: its own sentence must not blame the way."""
+        if isinstance(self.error, BrokenPipeError):
+            return Reason.NOT_TAKEN
+        # Of a socket: what its program did, or the network between.
+        if isinstance(self.error, ConnectionError | TimeoutError) or self.error.errno in _UNREACHABLE:
+            return Reason.RESET
+        if self.reading:
+            return Reason.NOT_READ
+        return Reason.DISK_FULL if self.error.errno in _DISK_FULL else Reason.NOT_WRITTEN
 
 
 class Owner(Protocol):

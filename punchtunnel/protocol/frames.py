@@ -66,6 +66,11 @@ class Reason(IntEnum):
     NOT_EXPECTED = 6
     MEMORY = 7
     CLOSING = 8
+    # Why the sender's own end broke, where it knows more than that.
+    DISK_FULL = 9
+    NOT_TAKEN = 10
+    NOT_WRITTEN = 11
+    NOT_READ = 12
 
 
 class Goodbye(IntEnum):

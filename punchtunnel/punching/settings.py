@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 
 from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
@@ -111,6 +112,18 @@ def settings_from(
     Raises:
         UsageError: One of them is wrong, or contradicts another one.
     """
+    given: list[tuple[str, object, type | tuple[type, ...]]] = [
+        ("channel", channel, str),
+        ("wait", wait, (int, float)),
+        ("bind", bind, (str, NoneType)),
+        ("family", family, int),
+        ("clock_offset", clock_offset, (int, float)),
+        ("secret", secret, bytes),
+        *(("a peer", peer, str) for peer in peers),
+    ]
+    for name, value, kind in given:
+        if not isinstance(value, kind):
+            raise UsageError(usage.WRONG_TYPE.format(name=name, kind=type(value).__name__))
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
     interface = ""

@@ -23,7 +23,7 @@ import time
 
 from punchtunnel import words
 from punchtunnel.ends.end import End
-from punchtunnel.errors import Exit, LinkError, PeerError, PunchtunnelError, TargetError
+from punchtunnel.errors import Exit, LinkError, LostError, PeerError, PunchtunnelError, TargetError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
 from punchtunnel.link.stream import Broken
@@ -300,7 +300,7 @@ class Session:
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
         if unsaid or isinstance(error, PeerError):
-            self._fail(self._silence.why(error or LinkError(words.LINK_CUT)))
+            self._fail(self._silence.why(error or LostError(words.LINK_CUT)))
         self._finish()
 
     @property
@@ -350,7 +350,8 @@ class Session:
         failure = self._failure if self._met else LinkError(words.NEVER_MET)
         status, reason = self._stopped or self._quiet_status or Exit.OK, ""
         if status is Exit.OK and failure is not None:
-            status, reason = failure.status, str(failure)
+            again = f"; {self._plan.again}" if self._plan.again and isinstance(failure, LostError) else ""
+            status, reason = failure.status, f"{failure}{again}"
         elapsed = time.monotonic() - self._began
         self.report(events.LinkEnded(reason, elapsed, self.link.bytes_in, self.link.bytes_out))
         found = None if self._check is None else self._check.found

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from punchtunnel import words
-from punchtunnel.errors import LinkError
+from punchtunnel.errors import LinkError, LostError
 from punchtunnel.system import clock
 from punchtunnel.system.tcp import Delivery
 
@@ -134,4 +134,4 @@ class Silence:
         is_deaf = self._acknowledged and seconds >= LONG_SILENCE
         if error is not None and not is_deaf and not isinstance(error.__cause__, TimeoutError):
             return error
-        return LinkError(words.deaf_link(seconds) if self._acknowledged else words.dead_link(seconds))
+        return LostError(words.deaf_link(seconds) if self._acknowledged else words.dead_link(seconds))

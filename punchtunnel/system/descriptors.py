@@ -6,9 +6,9 @@ import contextlib
 import os
 
 
-def open_nowhere() -> int:
-    """Open what takes every byte and gives none: /dev/null; in a container without it, the root directory."""
+def open_nowhere(mode: int = os.O_RDWR) -> int:
+    """Open what takes every byte, unless `mode` is O_RDONLY, and gives none: /dev/null, or where that lacks, "/"."""
     with contextlib.suppress(OSError):
-        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(os.devnull, mode | os.O_CLOEXEC)
     # Reads and writes fail, but the number is taken.
     return os.open("/", os.O_RDONLY | os.O_CLOEXEC)

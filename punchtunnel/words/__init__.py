@@ -26,10 +26,10 @@ NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides t
 DIAL_ANEW = "dialling every port anew"
 PROBE_LINK = "asking the peer for a sign of life"
 NO_ADDRESS = "no PEER has an address of the family that -4, -6 or --bind asks for"
+# What follows the sentence of a lost link, unless the run punches again by itself (-k).
 PUNCH_AGAIN = "start both sides again, or give both -k"
 LINK_CUT = (
-    "link lost: it was cut without a goodbye: the peer's process or its machine ended, or a router has forgotten it; "
-    f"{PUNCH_AGAIN}"
+    "link lost: it was cut without a goodbye: the peer's process or its machine ended, or a router has forgotten it"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
@@ -168,6 +168,10 @@ RESET_REASONS = {
     6: "the far side did not expect another stream",
     7: "the far side held 64 MiB that nobody read",
     8: PEER_QUIT,
+    9: "the far side's disk is full: not everything was written there",
+    10: "the program at the far side has ended, or takes no more",
+    11: "the far side could not write what came: its own message says why",
+    12: "the far side could not read what it was to send: its own message says why",
 }
 
 
@@ -179,14 +183,14 @@ def reset_reason(reason: int) -> str:
 def dead_link(seconds: float) -> str:
     """Say that the peer was silent for too long."""
     silence = f"nothing heard from the peer for {seconds:.0f} s"
-    return f"link lost: {silence}: its machine or the way there is gone; {PUNCH_AGAIN}"
+    return f"link lost: {silence}: its machine or the way there is gone"
 
 
 def deaf_link(seconds: float) -> str:
     """Say that the peer's kernel answers, and its process does not."""
     return (
         f"link lost: nothing heard from the peer for {seconds:.0f} s, although its machine acknowledges what is sent: "
-        f"its process stands still, or long packets are lost on the way here (MTU); {PUNCH_AGAIN}"
+        f"its process stands still, or long packets are lost on the way here (MTU)"
     )
 
 
@@ -203,7 +207,7 @@ def broken_link(error: OSError) -> str:
     """Say that the operating system ended the link."""
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return LINK_CUT
-    return f"link lost: {error.strerror or error}; {PUNCH_AGAIN}"
+    return f"link lost: {error.strerror or error}"
 
 
 def unread_rest(seconds: float) -> str:

@@ -25,6 +25,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "clock_unanswered": ("it is {utc} UTC here; {source} does not tell the time: {reason}", "ask another server"),
     "route": ("{routes}", ""),
+    "route_local": (
+        "no default route: only machines in this machine's own networks can be reached",
+        "for others, connect this machine to the Internet",
+    ),
     "route_missing": ("neither IPv4 nor IPv6 has a default route", "connect this machine to a network"),
     "unreadable": ("the system does not say", ""),
     "address_public": ("{address} is a public address: no router should translate it", ""),
@@ -107,6 +111,11 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "nat_single": ("no second NAT among the first routers ({hops})", ""),
     "nat_silent": ("the first routers do not answer", ""),
     "verdict_mend": ("{sentence}: {remedy}", "next: mend this, and run `punchtunnel --doctor` again"),
+    "verdict_local": (
+        "punching should work towards machines in this machine's own networks, which need no router; "
+        "others cannot be reached",
+        _NEXT_STEP,
+    ),
     "verdict_public": ("your address {address} is public: punching should work", _NEXT_STEP),
     "verdict_kept": ("your router keeps ports: punching should work", _NEXT_STEP),
     "verdict_rewritten": (

@@ -49,6 +49,8 @@ FOR_DOCTOR: Final = "--stun and --ntp are for --doctor"
 
 # ---- numbers
 
+WRONG_TYPE: Final = "{name} cannot be of type {kind}"
+
 NOT_SECONDS: Final = "{option} needs a number of seconds, not {seconds:g}"
 NOT_A_FAMILY: Final = "family is 0, 4 or 6, not {family}"
 CANNOT_WAIT: Final = "cannot wait for {seconds} seconds"

@@ -219,3 +219,21 @@ def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], 
         assert_one_sentence(done.stderr)
         file.seek(0)
         assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
+
+
+@pytest.mark.parametrize("page", ["--version", "--help", "--new-secret", "--show"])
+@pytest.mark.parametrize(("out", "reason"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
+def test_a_page_that_cannot_be_written_is_one_sentence(page: str, out: str, reason: str) -> None:
+    """With stdout closed they ended with 0, and a script took nothing for a secret."""
+    command = [sys.executable, "-m", "punchtunnel", page]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {out}', "sh", *command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=Path(punchtunnel.__file__).parent.parent,
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, f"punchtunnel: cannot write: {reason}\n")

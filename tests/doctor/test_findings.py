@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_the_offset_to_give_has_the_sign_that_the_option_takes() -> None:
 MACHINES: list[tuple[Facts, str, str, Level, str]] = [
     (Facts(), "route", "unreadable", Level.UNKNOWN, ""),
     (Facts({}), "route", "route_missing", Level.BAD, ""),
+    (Facts({}, address4="192.168.1.7"), "route", "route_local", Level.WARN, "own networks"),
+    (Facts({}, addresses6=["fd00::2"]), "route", "route_local", Level.WARN, "own networks"),
     (Facts(ROUTES), "route", "route", Level.OK, "for IPv4 by eth0 through 192.168.1.1"),
     (Facts({6: Route("wan"), 4: Route("ppp0")}), "route", "route", Level.OK, "for IPv4 by ppp0; for IPv6 by wan"),
     (Facts(), "address", "address_missing", Level.WARN, ""),
@@ -177,6 +180,12 @@ def test_without_anything_bad_the_verdict_is_open_until_a_server_is_asked() -> N
     verdict = findings.verdict(findings.of_machine(WHOLE))
     assert (verdict.name, verdict.level) == ("verdict_open", Level.OK)
     assert "next: " in verdict.remedy
+
+
+def test_a_lan_without_a_way_out_is_enough_for_its_own_machines() -> None:
+    """It was "no IPv4 address to punch from", and status 1."""
+    verdict = findings.verdict(findings.of_machine(replace(WHOLE, routes={})))
+    assert (verdict.name, verdict.level) == ("verdict_local", Level.OK)
 
 
 def test_what_is_bad_comes_before_what_the_router_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -148,3 +149,12 @@ def test_chat_without_a_secret_shows_both_the_same_verifier(lab: Lab) -> None:
     verifiers = [[line(end) for _ in range(3)][2] for end in ends]
     assert verifiers[0] == verifiers[1]
     assert verifiers[0].startswith("verifier: ")
+
+
+def test_ctrl_c_ends_a_chat_without_a_traceback(lab: Lab) -> None:
+    chat = start(lab, "chat.py", "left", "{peer}")
+    assert chat.stdout is not None
+    assert chat.stdout.readline().startswith(b"punching towards")
+    chat.send_signal(signal.SIGINT)
+    _, err = chat.communicate(timeout=WAIT)
+    assert (chat.returncode, err) == (130, b"")

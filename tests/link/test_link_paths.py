@@ -198,7 +198,7 @@ def test_sink_that_breaks_with_a_full_pipe_and_a_backlog_ends_its_stream_only_on
                 await received(right, goal)
             os.close(read_end)
             assert isinstance((await asyncio.wait_for(right.ended.get(), LONG))[1], Broken)
-            assert await asyncio.wait_for(left.ended.get(), LONG) == (number, Reset(Reason.RESET, True))
+            assert await asyncio.wait_for(left.ended.get(), LONG) == (number, Reset(Reason.NOT_TAKEN, True))
             near.close()
             os.close(write_end)
 

@@ -43,6 +43,7 @@ iptables -P INPUT DROP
 iptables -A INPUT -i lo -j ACCEPT
 iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 iptables -A INPUT -p tcp -m tcp --dport 22 -m comment --comment "let me in" -j ACCEPT"""
+_NO_WAY_OUT = "ip route del default\nip -6 route del default"
 _STATELESS = """\
 nft -f - <<'END'
 table inet own {
@@ -82,7 +83,8 @@ CONSULTATIONS = (
     Consultation("own firewall drops every SYN", PUBLIC, script=_STATELESS),
     Consultation("own firewall drops all that comes", PUBLIC, script=build.forbid("input")),
     Consultation("own firewall drops what is sent", script=build.forbid("output")),
-    Consultation("no route", script="ip route del default\nip -6 route del default"),
+    Consultation("no route", script=f"{_NO_WAY_OUT}\nip addr flush dev eth0"),
+    Consultation("own network only", script=_NO_WAY_OUT),
     Consultation("few ports", script="echo 1024 60999 > /proc/sys/net/ipv4/ip_local_port_range"),
     Consultation("clock a little wrong", options=("--ntp", SERVER), fast_s=0.25),
     Consultation("clock far too slow", options=("--ntp", SERVER), fast_s=30.0),

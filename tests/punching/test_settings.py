@@ -76,6 +76,21 @@ def test_the_family_is_what_is_asked_for_or_what_is_bound(
 
 
 @pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *(("a peer", {"peers": ["home", peer]}) for peer in (None, ["x"], 5)),
+        *((name, {name: [5]}) for name in ("channel", "wait", "bind", "family", "clock_offset", "secret")),
+        *((name, {name: None}) for name in ("channel", "wait", "family", "clock_offset")),
+        ("wait", {"wait": "5"}),
+    ],
+)
+def test_a_wrong_type_is_a_usage_error_that_names_no_value(name: str, changes: dict[str, Any]) -> None:
+    """They raised AttributeError and TypeError; a value may be a secret."""
+    with pytest.raises(UsageError, match=f"^{name} cannot be of type (NoneType|list|int|str)$"):
+        settings_from(**GIVEN | changes)
+
+
+@pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"family": 5}, "family is 0, 4 or 6"),
