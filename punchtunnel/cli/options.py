@@ -96,7 +96,10 @@ class Options:
     bind: Annotated[
         str | None,
         typer.Option(
-            "--bind", metavar="ADDR", help="Address of this machine to punch from.", autocompletion=_own_addresses
+            "--bind",
+            metavar="ADDR",
+            help="Address or interface of this machine to punch from.",
+            autocompletion=_own_addresses,
         ),
     ] = None
     clock_offset: Annotated[

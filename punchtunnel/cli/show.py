@@ -19,7 +19,7 @@ from punchtunnel.protocol import schedule, secret
 from punchtunnel.punching.rota import MOST
 from punchtunnel.reporting import line
 from punchtunnel.system import clock
-from punchtunnel.system.addresses import Address, source_towards
+from punchtunnel.system.addresses import Address, is_interface, source_towards
 from punchtunnel.words import show as words
 from punchtunnel.words import usage
 
@@ -34,7 +34,8 @@ class Side:
 
     Attributes:
         peers: The PEERs, checked.
-        bind: --bind.
+        bind: --bind, if that is an address.
+        interface: --bind, if that is an interface.
         channel: --channel.
         listens: Whether there is a -L.
         target: Where --to leads.
@@ -51,6 +52,7 @@ class Side:
     flags: Sequence[str] = ()
     secret: bool = False
     wants_none: bool = False
+    interface: str = ""
 
 
 def side_of(options: Options) -> Side:
@@ -64,7 +66,8 @@ def side_of(options: Options) -> Side:
     }
     return Side(
         peers=[parse_peer(peer) for peer in options.peers or []],
-        bind=None if options.bind is None else parse_bind(options.bind),
+        bind=None if options.bind is None or is_interface(options.bind) else parse_bind(options.bind),
+        interface=options.bind if options.bind is not None and is_interface(options.bind) else "",
         channel=options.channel,
         listens=bool(options.listen),
         target=None if options.to is None else parse_target(options.to),
@@ -142,7 +145,7 @@ def _own_addresses(side: Side) -> list[str]:
         if side.bind is not None and (":" in side.bind) == (":" in peer):
             own: str | None = side.bind
         else:
-            own = source_towards(Address(family, peer.partition("%")[0]))
+            own = source_towards(Address(family, peer.partition("%")[0]), side.interface)
         if own is None:
             continue
         address = ipaddress.ip_address(own)

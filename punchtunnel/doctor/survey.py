@@ -22,9 +22,9 @@ from punchtunnel.doctor.firewall import Table
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.punching import ports
 from punchtunnel.system import proc
-from punchtunnel.system.addresses import Address, global_addresses6, own_addresses, source_towards
+from punchtunnel.system.addresses import SOMEWHERE, global_addresses6, interface_of, own_addresses, source_towards
 from punchtunnel.system.clock import error_bound_ms
-from punchtunnel.system.routes import default_routes
+from punchtunnel.system.routes import Route, default_routes
 from punchtunnel.words import doctor as words
 
 Seen = TypeVar("Seen")
@@ -34,9 +34,6 @@ TOOL_PATIENCE = 5.0
 TOOL_PLACES = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin"))
 # Ports that are tried before none is said to be free.
 PORT_TRIES = 20
-# A documentation address stands for the Internet (RFC 5737, RFC 3849); it is only looked up in the routing table.
-SOMEWHERE = Address(socket.AF_INET, "192.0.2.1")
-SOMEWHERE6 = Address(socket.AF_INET6, "2001:db8::1")
 
 
 def clock() -> Clock:
@@ -50,8 +47,8 @@ def facts(rng: random.Random) -> Facts:
     """Return what this machine tells about itself."""
     tables, reason = _firewall()
     return Facts(
-        routes=_known(default_routes),
-        address4=source_towards(SOMEWHERE) or _local_address4(),
+        routes=_known(_routes),
+        address4=source_towards(SOMEWHERE[0]) or _local_address4(),
         addresses6=_known(_addresses6),
         ephemeral=_known(proc.ephemeral_ports),
         taken=_known(lambda: proc.taken_ports(LOWEST_PORT, HIGHEST_PORT)) or 0,
@@ -66,9 +63,20 @@ def _local_address4() -> str:
     return next((one for one in own_addresses() if ":" not in one and not one.startswith("127.")), "")
 
 
+def _routes() -> dict[int, Route] | None:
+    """Return the default routes that the kernel really takes: a VPN has rules, or tables, of its own."""
+    routes = default_routes()
+    for version, somewhere in zip((4, 6), SOMEWHERE, strict=True):
+        source = source_towards(somewhere)
+        interface = interface_of(source) if source else ""
+        if routes is not None and interface and (version not in routes or routes[version].device != interface):
+            routes[version] = Route(interface)
+    return routes
+
+
 def _addresses6() -> list[str] | None:
     """Return the IPv6 addresses with global scope, the one that a dial leaves from first."""
-    addresses, used = global_addresses6(), source_towards(SOMEWHERE6)
+    addresses, used = global_addresses6(), source_towards(SOMEWHERE[1])
     return addresses and sorted(addresses, key=lambda one: one != used)
 
 

@@ -67,7 +67,7 @@ async def connect(
             address is let in.  Without it a call without a secret warns, if
             the peer is another machine.
         wait: Seconds to keep punching; 0 waits for ever.
-        bind: Literal address of this machine to punch from.
+        bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds to add to a clock that is known to be wrong.
         plain: Do not seal; must be given on both sides.

@@ -24,7 +24,7 @@ def punch(
         channel: Keeps links between the same two machines apart; equal on
             both sides.
         wait: Seconds to keep trying; 0 waits for ever.
-        bind: Literal address of this machine to punch from.
+        bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds to add to a clock that is known to be wrong.
 

@@ -242,7 +242,7 @@ class Dialler:
     def _listen(self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool) -> bool:
         """Make sure that a port is listened on, and tell whether it is."""
         try:
-            self._listeners.open(family, host, port, pair=pair)
+            self._listeners.open(family, host, port, pair=pair, interface="" if pair else self._settings.interface)
         except OSError as error:
             # That the other end of a pair has the port is as it should be.
             self._on_bind_error(error, (family, port), tell=not pair)
@@ -285,7 +285,9 @@ class Dialler:
                 return
         own_port = family, candidate.own_port
         try:
-            sock = ports.dialling_socket(family, host, candidate.own_port, local=candidate.kind is Kind.PAIR)
+            local = candidate.kind is Kind.PAIR
+            interface = "" if local else self._settings.interface
+            sock = ports.dialling_socket(family, host, candidate.own_port, local=local, interface=interface)
         except OSError as error:
             self._on_bind_error(error, own_port, tell=True)
             self._busy.add(own_port)

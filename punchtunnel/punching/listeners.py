@@ -71,7 +71,9 @@ class Listeners:
         """Return what is listened on."""
         return list(self._listeners)
 
-    def open(self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool) -> None:
+    def open(
+        self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool, interface: str = ""
+    ) -> None:
         """Make sure that this process, and no other user of the machine, listens on a port.
 
         Args:
@@ -79,13 +81,14 @@ class Listeners:
             host: Literal address of this machine, or None for any.
             port: Its number.
             pair: It is the far port of a pair: no dial has it, and every connection to it is the other end's.
+            interface: The only one that is listened on; "" is any.
 
         Raises:
             OSError: The port is taken, or cannot be bound or watched.
         """
         if (family, port) in self._listeners:
             return
-        sock = ports.listening_socket(family, host, port, shared=not pair)
+        sock = ports.listening_socket(family, host, port, shared=not pair, interface=interface)
         listener = _Listener(sock, port, pair)
         try:
             self._watch(listener)

@@ -22,7 +22,9 @@ BACKLOG = 16
 LONGEST_SEGMENT = 1220
 
 
-def listening_socket(family: socket.AddressFamily, host: str | None, port: int, *, shared: bool) -> socket.socket:
+def listening_socket(
+    family: socket.AddressFamily, host: str | None, port: int, *, shared: bool, interface: str = ""
+) -> socket.socket:
     """Return a socket that listens on a port of ours.
 
     Args:
@@ -30,12 +32,15 @@ def listening_socket(family: socket.AddressFamily, host: str | None, port: int, 
         host: Literal address of this machine, or None for any.
         port: Its number.
         shared: Dials of this process may have the port too.
+        interface: The only one that is listened on; "" is any.
 
     Raises:
         OSError: The port is taken, or `host` is not an address of this machine.
     """
     sock = _new_socket(family)
     try:
+        if interface:
+            tcp.use_interface(sock, interface)
         if shared:
             tcp.limit_segments(sock, LONGEST_SEGMENT)
         sock.bind(sockaddr(family, host, port))
@@ -49,7 +54,9 @@ def listening_socket(family: socket.AddressFamily, host: str | None, port: int, 
     return sock
 
 
-def dialling_socket(family: socket.AddressFamily, host: str | None, port: int, *, local: bool = False) -> socket.socket:
+def dialling_socket(
+    family: socket.AddressFamily, host: str | None, port: int, *, local: bool = False, interface: str = ""
+) -> socket.socket:
     """Return a socket that dials from a port of ours, which other sockets of this user may have too.
 
     Args:
@@ -57,12 +64,15 @@ def dialling_socket(family: socket.AddressFamily, host: str | None, port: int, *
         host: Literal address of this machine, or None for any.
         port: Its number.
         local: It dials this machine: no router is on the way.
+        interface: The only one that it leaves by; "" is any.
 
     Raises:
         OSError: As `listening_socket`.
     """
     sock = _new_socket(family)
     try:
+        if interface:
+            tcp.use_interface(sock, interface)
         tcp.share_port(sock)
         if not local:
             tcp.limit_segments(sock, LONGEST_SEGMENT)

@@ -12,7 +12,7 @@ from punchtunnel import words
 from punchtunnel.address import is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.system.addresses import is_own_literal
+from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
 from punchtunnel.words import usage
 
 DEFAULT_WAIT = 120.0
@@ -34,6 +34,7 @@ class Settings:
         channel: Its name; can be encoded in UTF-8.
         wait: Seconds to keep trying; 0 is for ever.
         bind: Literal address to punch from, or None for any.
+        interface: The only one to punch by, or "" for any.
         family: The only one to use, or AF_UNSPEC for both.
         clock_offset: Seconds to add to this machine's clock.
         role: Ours.
@@ -56,6 +57,7 @@ class Settings:
     keep: bool = False
     spent: float = 0.0
     checked: bool = False
+    interface: str = ""
 
     @property
     def sealed(self) -> bool:
@@ -100,7 +102,7 @@ def settings_from(
         peers: As people write them; may be empty where nothing is to be sent.
         channel: Any text.
         wait: Seconds.
-        bind: Literal address, or None.
+        bind: Literal address, or the name of an interface, or None.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds.
         role: Of this side.
@@ -124,8 +126,12 @@ def settings_from(
             raise UsageError(usage.WRONG_TYPE.format(name=name, kind=type(value).__name__))
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
-    if bind is not None:
+    interface = ""
+    if bind is not None and is_interface(bind):
+        interface, bind = bind, None
+    elif bind is not None:
         bind = parse_bind(bind)
+        interface = _way_of(bind)
         bound = 6 if ":" in bind else 4
         if family not in (0, bound):
             raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
@@ -141,7 +147,20 @@ def settings_from(
         raise UsageError(usage.NOT_A_CHANNEL) from error
     if secret and Trait.PLAIN in traits:
         raise UsageError(usage.PLAIN_WITH_SECRET)
-    return Settings(peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret)
+    return Settings(
+        peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret, interface=interface
+    )
+
+
+def _way_of(bind: str) -> str:
+    """Return the interface of an own address if it leads anywhere, or "".
+
+    The address alone decides the source of what is sent, and the routes the way: beside a
+    VPN that has taken the default route, that would be the VPN's.  Addresses of interfaces
+    that lead nowhere (loopback, dummy) are meant for the source alone.
+    """
+    interface = interface_of(bind)
+    return interface if interface and source_towards(SOMEWHERE[":" in bind], interface) is not None else ""
 
 
 def has_fast_aes() -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +20,10 @@ LOOPBACK = "127.0.0.1"
 _GLOBAL_SCOPE = 0x00
 # Means nothing without its interface.
 _LINK_SCOPE = 0x20
+# linux/sockios.h, linux/if.h: struct ifreq has a name and a union, whose size is that of the largest member.
+_SIOCGIFCONF = 0x8912
+_IFREQ_SIZE = 40 if struct.calcsize("P") == 8 else 32
+_MOST_ADDRESSES = 256
 # The routing table does not look at the port; 9 is "discard".
 _SOME_PORT = 9
 
@@ -37,10 +43,22 @@ class Address(NamedTuple):
         return (self.host, port)
 
 
-def source_towards(address: Address) -> str | None:
-    """Return the own address that this machine dials another address from; None if there is no route."""
+# Documentation addresses stand for the Internet (RFC 5737, RFC 3849), IPv4 and IPv6; they are only looked up in the
+# routing table.
+SOMEWHERE = Address(socket.AF_INET, "192.0.2.1"), Address(socket.AF_INET6, "2001:db8::1")
+
+
+def source_towards(address: Address, interface: str = "") -> str | None:
+    """Return the own address that this machine dials another address from; None if there is no route.
+
+    Args:
+        address: The other one.
+        interface: The only one to leave by; "" is any.
+    """
     with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         tcp.prefer_lasting_source(probe)
+        if interface:
+            tcp.use_interface(probe, interface)
         probe.connect(address.at(_SOME_PORT))
         return str(probe.getsockname()[0]).partition("%")[0]
     return None
@@ -87,6 +105,41 @@ def global_addresses6() -> list[str] | None:
         # A kernel without IPv6 has no such file; one without networks has neither.
         return [] if proc.read("net/route") is not None else None
     return [host for host, scope, device in _interfaces6(table) if scope == _GLOBAL_SCOPE and device != "lo"]
+
+
+def is_interface(name: str) -> bool:
+    """Tell whether this machine has an interface of that name."""
+    return any(name == one for _, one in socket.if_nameindex())
+
+
+def interface_of(host: str) -> str:
+    """Return the interface that has an address of this machine; "" where the system does not tell."""
+    from punchtunnel.system import proc
+
+    host = host.partition("%")[0]
+    with contextlib.suppress(OSError, ValueError):
+        pairs = _interfaces4() if ":" not in host else (
+            (one, device) for one, _, device in _interfaces6(proc.read("net/if_inet6") or "")
+        )  # fmt: skip
+        return next((device for one, device in pairs if one == host), "")
+    return ""
+
+
+def _interfaces4() -> Iterator[tuple[str, str]]:
+    """Yield each IPv4 address and its interface (netdevice(7), SIOCGIFCONF)."""
+    if sys.platform != "linux":
+        return
+    import fcntl
+    from array import array
+
+    room = array("B", bytes(_MOST_ADDRESSES * _IFREQ_SIZE))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        asked = struct.pack("iL", len(room), room.buffer_info()[0])
+        (size,) = struct.unpack_from("i", fcntl.ioctl(probe, _SIOCGIFCONF, asked))
+    for at in range(0, size, _IFREQ_SIZE):
+        label, host = struct.unpack_from("16s4x4s", room, at)
+        # A second address may have a label like eth0:1.
+        yield socket.inet_ntoa(host), label.partition(b"\0")[0].decode().partition(":")[0]
 
 
 def _hosts4(tries: str) -> Iterator[str]:

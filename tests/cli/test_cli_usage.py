@@ -54,7 +54,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "--to", "nas"], "does not end in a port number"),
     ([PEER, "--to", "nas:"], "does not end in a port number"),
     ([PEER, "--to", ""], "does not end in a port number"),
-    ([PEER, "--bind", "eth0"], "--bind"),
+    ([PEER, "--bind", "nosuch0"], "--bind"),
     ([PEER, "--bind", "::1", "-4"], "not of the family"),
     ([PEER, "--bind", "198.51.100.1", "-6"], "not of the family"),
     ([PEER, "-4", "-6"], "contradict"),

@@ -25,7 +25,7 @@ GLOBAL = {"1.2.3.4": "5.6.7.8", "2600::1": "2600::2"}
 def routes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the routing table that the tests believe in: peer, own address."""
     table = GLOBAL | {"203.0.113.9": "192.168.1.7", "127.0.0.1": "127.0.0.1"}
-    monkeypatch.setattr(show, "source_towards", lambda address: table.get(address.host))
+    monkeypatch.setattr(show, "source_towards", lambda address, _: table.get(address.host))
     return table
 
 

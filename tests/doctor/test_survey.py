@@ -25,6 +25,8 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(proc_module, "ROOT", tmp_path)
     monkeypatch.setattr(survey, "TOOL_PLACES", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
+    # Files that are written here do not agree with this machine's routes.
+    monkeypatch.setattr(survey, "source_towards", lambda _: None)
     return tmp_path
 
 
@@ -56,6 +58,18 @@ def test_the_address_that_dials_leave_from_comes_first(proc: Path, monkeypatch: 
     (proc / "net/if_inet6").write_text("".join(f"{host} 02 40 00 80     eth0\n" for host in hosts))
     monkeypatch.setattr(survey, "source_towards", lambda _: "2001:db8::3")
     assert look().addresses6 == ["2001:db8::3", "2001:db8::2"]
+
+
+def test_the_route_that_the_kernel_takes_counts_and_not_the_default_route(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a VPN the doctor said "by wlan0", while SYNs left by tun0."""
+    (proc / "net/route").write_text("Iface\nwlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n")
+    monkeypatch.setattr(survey, "source_towards", lambda somewhere: None if ":" in somewhere.host else "10.8.0.2")
+    monkeypatch.setattr(survey, "interface_of", {"10.8.0.2": "tun0"}.get)
+    assert look().routes == {4: Route("tun0")}
+    monkeypatch.setattr(survey, "interface_of", {"10.8.0.2": "wlan0"}.get)
+    assert look().routes == {4: Route("wlan0", "192.168.1.1")}
 
 
 def test_nothing_is_known_where_there_is_no_proc(proc: Path) -> None:

@@ -65,7 +65,7 @@ def test_show_needs_no_peer_asks_for_nothing_and_tells_of_the_secret() -> None:
     assert "the same secret" in shown("--ask-secret")[2]
 
 
-@pytest.mark.parametrize("mistake", [["-L", "x"], ["--to", "0"], ["--bind", "eth0"], ["-k"], ["256.1.1.1"]])
+@pytest.mark.parametrize("mistake", [["-L", "x"], ["--to", "0"], ["--bind", "nosuch0"], ["-k"], ["256.1.1.1"]])
 def test_show_finds_the_mistakes_of_a_run(mistake: list[str]) -> None:
     done = subprocess.run(
         [*COMMAND, *mistake, "--show"], capture_output=True, env=environment(), stdin=DEVNULL, timeout=30, check=False

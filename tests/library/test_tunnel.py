@@ -377,7 +377,7 @@ def test_plain_on_both_sides_has_no_verifier(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"family": 5}, {"wait": -1.0}, {"secret": "a\nb"}, {"bind": "eth0"}, {"secret": "hush", "plain": True}],
+    [{"family": 5}, {"wait": -1.0}, {"secret": "a\nb"}, {"bind": "nosuch0"}, {"secret": "hush", "plain": True}],
 )
 def test_mistake_is_a_usage_error(run: Run, arguments: dict[str, Any]) -> None:
     async def test() -> None:

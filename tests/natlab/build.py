@@ -322,6 +322,18 @@ def hide_behind_temporary_addresses(own6: str) -> list[str]:
     ]
 
 
+def route_through_vpn() -> list[str]:
+    """Return the shell lines that give a host a VPN that has taken all routes, and leads nowhere."""
+    return [
+        "ip link add vpn0 type veth peer name vpn1",
+        "ip addr add 10.8.0.2/24 dev vpn0",
+        "ip link set vpn0 up",
+        "ip link set vpn1 up",
+        "ip route add 0.0.0.0/1 dev vpn0",
+        "ip route add 128.0.0.0/1 dev vpn0",
+    ]
+
+
 def lose_route() -> str:
     """Return the shell lines that take a host's default route away once it has sent all first SYNs."""
     seen = f"nft list counter inet count {SYN_COUNTER} | grep -q 'packets [2-9][0-9]'"

@@ -34,6 +34,7 @@ class Extra(StrEnum):
     REFUSER = "the decoys are a stranger, who refuses at once"
     ACCEPTER = "the decoys are a stranger, who accepts everything"
     PRIVACY = "the left host has a temporary IPv6 address besides the one that the right one was given"
+    VPN = "the left host has a VPN as its default route, behind which nobody is"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
@@ -338,6 +339,9 @@ def _hosts() -> Iterator[Cell]:
     # A router that takes ports has all those that eight addresses share, in one turn.
     many = replace(many, name="eight addresses, stranger accepts x reset", left="stranger accepts", extra=None)
     yield replace(many, wait_s=30, most_runs=5)
+    for bind in ("192.168.1.2", "eth0"):
+        beside = Cell(block, f"beside a VPN, --bind {bind}", extra=Extra.VPN, options=(("--bind", bind), ()))
+        yield replace(beside, short=bind == "192.168.1.2")
     yield Cell(block, "same LAN", layout=Layout.LAN, short=True)
     yield Cell(block, "same LAN, IPv6", layout=Layout.LAN, family=6)
     yield Cell(block, "same host, loopback", layout=Layout.LOOPBACK, short=True)

@@ -130,6 +130,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
             if cell.extra is Extra.PRIVACY:
                 left = scene.hosts["left"]
                 scene.configure(left.namespace, *build.hide_behind_temporary_addresses(left.dial6))
+            if cell.extra is Extra.VPN:
+                scene.configure(scene.hosts["left"].namespace, *build.route_through_vpn())
             if cell.extra is Extra.FORBIDDEN:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:

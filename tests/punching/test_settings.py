@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 import pytest
 
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.punching import settings as settings_module
 from punchtunnel.punching.settings import LAST_WAIT, LONGEST_EXTENSION, SHORTEST_WAIT, Settings, settings_from
 
 GIVEN: dict[str, Any] = {
@@ -92,7 +94,7 @@ def test_a_wrong_type_is_a_usage_error_that_names_no_value(name: str, changes: d
     ("changes", "why"),
     [
         ({"family": 5}, "family is 0, 4 or 6"),
-        ({"bind": "eth0"}, "not an IPv4 or IPv6 address"),
+        ({"bind": "nosuch0"}, "neither an IPv4 or IPv6 address nor an interface"),
         ({"bind": "::1", "family": 4}, "not of the family"),
         ({"bind": "198.51.100.1", "family": 6}, "not of the family"),
         ({"peers": ["home", "256.1.1.1"]}, "neither an address nor a host name"),
@@ -134,3 +136,20 @@ def test_a_plain_link_is_not_sealed_and_without_a_secret_nothing_is_proved() -> 
 def test_a_check_takes_nothing_from_the_wait_but_time(wait: float, spent: float, left: float) -> None:
     """A peer that came with -z again and again kept a side punching beyond its -w."""
     assert Settings(["home"], wait=wait).after(spent).wait == left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds to interfaces")
+def test_bind_takes_an_interface_of_which_any_address_may_be_used() -> None:
+    settings = settings_from(**GIVEN | {"bind": "lo"})
+    assert (settings.interface, settings.bind, settings.family) == ("lo", None, socket.AF_UNSPEC)
+
+
+@pytest.mark.parametrize(("leads", "interface"), [(True, "eth7"), (False, "")])
+def test_an_address_is_bound_with_its_interface_if_that_leads_anywhere(
+    leads: bool, interface: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a VPN that had the default route, SYNs left by the VPN with the other address."""
+    monkeypatch.setattr(settings_module, "interface_of", {"192.0.2.7": "eth7"}.get)
+    monkeypatch.setattr(settings_module, "source_towards", lambda *_: "192.0.2.7" if leads else None)
+    settings = settings_from(**GIVEN | {"bind": "192.0.2.7"})
+    assert (settings.interface, settings.bind, settings.family) == (interface, "192.0.2.7", socket.AF_INET)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
-from punchtunnel.system.addresses import Address, global_addresses6, is_own, own_addresses, source_towards
+from punchtunnel.system.addresses import (
+    Address,
+    global_addresses6,
+    interface_of,
+    is_interface,
+    is_own,
+    own_addresses,
+    source_towards,
+)
 
 from .conftest import Write
 
@@ -72,3 +81,19 @@ def test_a_list_that_is_missing_or_of_another_form_is_told_from_an_empty_one(wri
     assert own_addresses() == []
     with pytest.raises(ValueError, match="unpack"):
         global_addresses6()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_the_interface_of_an_address_is_known(write_proc: Write) -> None:
+    write_proc("net/if_inet6", IF_INET6)
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("2001:db8::2") == interface_of("fe80::216:3eff:fe00:1%eth0") == "eth0"
+    assert interface_of("198.51.100.99") == interface_of("2001:db8::9") == ""
+    assert is_interface("lo")
+    assert not is_interface("nosuch0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds to interfaces")
+def test_what_leaves_by_an_interface_that_leads_nowhere_has_no_source() -> None:
+    assert source_towards(Address(V4, "127.0.0.2"), "lo") == "127.0.0.1"
+    assert source_towards(Address(V4, "198.51.100.7"), "nosuch0") is None
