@@ -112,7 +112,7 @@ def settings_from(
     Raises:
         UsageError: One of them is wrong, or contradicts another one.
     """
-    given: list[tuple[str, object, type | tuple[type, ...]]] = [
+    _check_types(
         ("channel", channel, str),
         ("wait", wait, (int, float)),
         ("bind", bind, (str, NoneType)),
@@ -120,10 +120,7 @@ def settings_from(
         ("clock_offset", clock_offset, (int, float)),
         ("secret", secret, bytes),
         *(("a peer", peer, str) for peer in peers),
-    ]
-    for name, value, kind in given:
-        if not isinstance(value, kind):
-            raise UsageError(usage.WRONG_TYPE.format(name=name, kind=type(value).__name__))
+    )
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
     interface = ""
@@ -161,6 +158,13 @@ def _way_of(bind: str) -> str:
     """
     interface = interface_of(bind)
     return interface if interface and source_towards(SOMEWHERE[":" in bind], interface) is not None else ""
+
+
+def _check_types(*given: tuple[str, object, type | tuple[type, ...]]) -> None:
+    """Check what a program without a type checker may give: names, values and types."""
+    for name, value, kind in given:
+        if not isinstance(value, kind):
+            raise UsageError(usage.WRONG_TYPE.format(name=name, kind=type(value).__name__))
 
 
 def has_fast_aes() -> bool:

@@ -101,9 +101,12 @@ def test_what_a_side_says_has_the_bytes_of_the_protocol_document() -> None:
 
 
 def test_reasons_and_codes_are_numbered_as_in_the_protocol_document() -> None:
-    names = "RESET REFUSED TIMED_OUT UNREACHABLE NO_SUCH_NAME NO_RESOURCES NOT_EXPECTED MEMORY CLOSING"
+    names = (
+        "RESET REFUSED TIMED_OUT UNREACHABLE NO_SUCH_NAME NO_RESOURCES NOT_EXPECTED MEMORY CLOSING "
+        "DISK_FULL NOT_TAKEN NOT_WRITTEN NOT_READ"
+    )
     assert " ".join(reason.name for reason in Reason) == names
-    assert [int(reason) for reason in Reason] == list(range(9))
+    assert [int(reason) for reason in Reason] == list(range(13))
     assert {code.name: code.value for code in Goodbye} == {
         "NORMAL": 0,
         "PROTOCOL_ERROR": 1,
