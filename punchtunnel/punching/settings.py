@@ -123,16 +123,7 @@ def settings_from(
     )
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
-    interface = ""
-    if bind is not None and is_interface(bind):
-        interface, bind = bind, None
-    elif bind is not None:
-        bind = parse_bind(bind)
-        interface = _way_of(bind)
-        bound = 6 if ":" in bind else 4
-        if family not in (0, bound):
-            raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
-        family = bound
+    bind, interface, family = _bound(bind, family)
     peers = [parse_peer(peer) for peer in peers]
     if family and peers and all(is_literal(peer) and (":" in peer) != (family == 6) for peer in peers):
         raise UsageError(words.NO_ADDRESS)
@@ -147,6 +138,23 @@ def settings_from(
     return Settings(
         peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret, interface=interface
     )
+
+
+def _bound(bind: str | None, family: int) -> tuple[str | None, str, int]:
+    """Return the address to punch from, its interface, and the family that is left; each as in Settings.
+
+    Raises:
+        UsageError: It is of the other family, or neither an address nor an interface.
+    """
+    if bind is None:
+        return None, "", family
+    if is_interface(bind):
+        return None, bind, family
+    bind = parse_bind(bind)
+    bound = 6 if ":" in bind else 4
+    if family not in (0, bound):
+        raise UsageError(usage.OTHER_FAMILY.format(bind=bind))
+    return bind, _way_of(bind), bound
 
 
 def _way_of(bind: str) -> str:
