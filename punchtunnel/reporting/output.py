@@ -83,6 +83,14 @@ class Output:
         else:
             self.lost += 1
 
+    def finish(self) -> None:
+        """Wait for what was written before, no longer than for the last line: a thread may still have it.
+
+        Raises:
+            OSError, ValueError: As `write`.
+        """
+        self.write("", LAST_PATIENCE)
+
 
 def _way_to(fd: int) -> _Way:
     info = os.fstat(fd)
@@ -154,6 +162,8 @@ class _Threaded:
     def write(self, data: bytes, patience: float) -> bool:
         """See _Way; the last line of a run is waited for."""
         if self._writer is None:
+            if not data:
+                return True
             # Imported late: most runs write to a terminal or a pipe, or nothing.
             from punchtunnel.system.writer import Writer
 

@@ -73,6 +73,10 @@ class Status:
             # A log that cannot be written must not end a transfer.
             with contextlib.suppress(OSError, ValueError):
                 self._tell_people(event, text)
+        if isinstance(event, Exited) and self._output is not None:
+            # It may say nothing, and lines before it may still be on their way.
+            with contextlib.suppress(OSError, ValueError):
+                self._output.finish()
         if self._manager is not None:
             self._manager(event)
 

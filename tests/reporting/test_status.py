@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from punchtunnel.reporting.events import Exited, Listening, RoundTrip, TargetRefused
 from punchtunnel.reporting.jsonlines import PERIOD, JsonLines, open_jsonlines
 from punchtunnel.reporting.limit import BURST, RateLimit
-from punchtunnel.reporting.output import Output, open_output
+from punchtunnel.reporting.output import LAST_PATIENCE, Output, open_output
 from punchtunnel.reporting.status import Status, status_of_a_mistake
 
 from .pipe import Pipe
@@ -142,3 +145,24 @@ def test_a_command_line_that_says_nothing_useful_is_told_on_stderr(
 ) -> None:
     status_of_a_mistake(given.split())(Exited(2, "why"))
     assert capsys.readouterr().err == "punchtunnel: why\n"
+
+
+def test_a_run_that_ends_without_a_word_leaves_no_line_of_its_log_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes a log died with the process, and the last lines of --progress with it."""
+    real, may_write = os.write, threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        may_write.wait(30)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with (tmp_path / "log").open("w") as log:
+        status = Status(0, Output(log))
+        status(Listening("127.0.0.1:2222"))
+        disk = threading.Timer(LAST_PATIENCE / 5, may_write.set)
+        disk.start()
+        status(Exited(0, ""))
+        assert (tmp_path / "log").read_text() == "punchtunnel: listening on 127.0.0.1:2222\n"
+        disk.join()
