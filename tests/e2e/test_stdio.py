@@ -157,6 +157,7 @@ def test_a_stdin_that_a_parent_keeps_open_is_named_and_never_cut(lab: Lab) -> No
     assert not left.find("warning")
 
 
+@pytest.mark.exhaustive
 def test_a_stdin_that_has_spoken_is_waited_for_without_a_word(lab: Lab) -> None:
     left, right = lab.pair()
     right.send(b"a question")

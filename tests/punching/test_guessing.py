@@ -83,6 +83,7 @@ def test_a_guesser_gets_five_answers_and_then_one_every_ten_seconds(channel: str
     assert event.remote.startswith(f"{B}:")
 
 
+@pytest.mark.exhaustive
 def test_punches_with_the_same_rations_answer_no_more_than_one(channel: str) -> None:
     """Each punch of a service gave five fresh tries."""
     # The clock stands still: not one try is added, however long it takes.
