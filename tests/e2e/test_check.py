@@ -130,11 +130,13 @@ def test_nobody_there_is_exit_3(lab: Lab) -> None:
     assert lab.start_right("-z", "-w", "1").status() == 3
 
 
+@pytest.mark.exhaustive
 def test_another_secret_is_exit_4(lab: Lab) -> None:
     lab.start_left(shell=knowing("one")).wait_for("waiting")
     assert lab.start_right("-z", "-w", "3", shell=knowing("other")).status() == 4
 
 
+@pytest.mark.exhaustive
 def test_the_library_is_told_that_it_cannot_be_checked(lab: Lab) -> None:
     code = f"import punchtunnel; punchtunnel.punch({lab.right!r}, bind={lab.left!r}, channel={lab.channel!r}, wait=3)"
     library = lab.program(

@@ -246,6 +246,7 @@ def test_tunnel_serves_the_clients_of_the_command_line(lab: Lab) -> None:
         run(test(number))
 
 
+@pytest.mark.exhaustive
 def test_tunnel_and_stdio_do_not_fit(lab: Lab) -> None:
     right = lab.start_right("-w", "3")
 

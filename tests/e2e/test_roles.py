@@ -43,6 +43,7 @@ def test_roles_that_do_not_fit_are_told_at_once_and_end_both_sides_with_4_and_a_
         assert "\n" not in end.reason
 
 
+@pytest.mark.exhaustive
 def test_roles_that_do_not_fit_on_one_host(lab: Lab) -> None:
     ends = [lab.start("127.0.0.1", "--channel", lab.channel, "-w", "3", *LISTEN) for _ in range(2)]
     assert [end.status() for end in ends] == [4, 4]

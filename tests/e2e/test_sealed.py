@@ -216,6 +216,7 @@ def test_plain_against_sealed_is_refused_on_both_sides(lab: Lab, plain: str) -> 
         assert_refused(end, "--plain is given ")
 
 
+@pytest.mark.exhaustive
 def test_plain_against_a_secret_is_refused_on_both_sides(lab: Lab) -> None:
     left = lab.start_left("--plain", "-w", "3")
     right = lab.start_right("-w", "3", shell=knowing(SECRET))

@@ -401,6 +401,7 @@ def test_hole_knows_how_long_the_agreement_took(
     assert all(isinstance(rtt, float) and 0 < rtt < LONG for rtt in found)
 
 
+@pytest.mark.exhaustive
 def test_seventy_silent_strangers_do_not_keep_the_peer_out(two: ThreadPoolExecutor, channel: str) -> None:
     """There is room for 64 connections that are not decided."""
     end = two.submit(open_hole, settings(B, A, channel))
