@@ -54,10 +54,16 @@ class Side:
         self.lost.put_nowait(error)
 
 
-def make_side(sock: socket.socket, leads: bool) -> Side:
+def make_waiting_side(leads: bool) -> Side:
+    """Return a side whose link has no carrier yet."""
     loop = asyncio.get_running_loop()
     side = Side(Poller(loop))
     side.link = Link(loop, side.poller, leads, side)
+    return side
+
+
+def make_side(sock: socket.socket, leads: bool) -> Side:
+    side = make_waiting_side(leads)
     side.link.attach(Carrier(sock))
     return side
 

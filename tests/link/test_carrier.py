@@ -11,11 +11,9 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, State
-from punchtunnel.link.link import Link
 from punchtunnel.protocol.frames import Flag, Header, Kind
-from punchtunnel.system.poller import Poller
 
-from .links import LONG, Case, Side, connect, two_sides
+from .links import LONG, Case, Side, connect, make_waiting_side, two_sides
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -37,9 +35,7 @@ def test_what_has_ended_is_never_carried_again() -> None:
 @contextlib.asynccontextmanager
 async def waiting_side() -> AsyncIterator[Side]:
     """A link without a carrier."""
-    loop = asyncio.get_running_loop()
-    side = Side(Poller(loop))
-    side.link = Link(loop, side.poller, True, side)
+    side = make_waiting_side(True)
     try:
         yield side
     finally:

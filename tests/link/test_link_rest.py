@@ -12,13 +12,11 @@ from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import PeerError
 from punchtunnel.link import link
 from punchtunnel.link.carrier import Carrier
-from punchtunnel.link.link import Link
 from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind, Reason
 from punchtunnel.protocol.records import MAX_PLAINTEXT, OVERHEAD, Opener, Sealer
-from punchtunnel.system.poller import Poller
 
-from .links import LONG, Case, Side, receive_all
+from .links import LONG, Case, Side, make_waiting_side, receive_all
 
 KEYS = bytes(range(32)), bytes(range(32, 64))
 PAIRS = 1000
@@ -46,9 +44,7 @@ def make(sealed: bool) -> tuple[Side, socket.socket, Callable[[bytes], bytes]]:
         record = memoryview(bytearray(MAX_PLAINTEXT + OVERHEAD))
         return bytes(record[: sealer.seal_into(memoryview(plaintext), record)])
 
-    loop = asyncio.get_running_loop()
-    side = Side(Poller(loop))
-    side.link = Link(loop, side.poller, True, side)
+    side = make_waiting_side(True)
     seals = (Sealer(KEYS[1], True), Opener(KEYS[0], True)) if sealed else None
     side.link.attach(Carrier(here, seals))
     return side, there, seal if sealed else bytes

@@ -15,14 +15,13 @@ from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.errors import PeerError
 from punchtunnel.link import link, turns
 from punchtunnel.link.carrier import Carrier
-from punchtunnel.link.link import Link
 from punchtunnel.link.outgoing import BULK
 from punchtunnel.link.source import SPARSE
 from punchtunnel.link.tempo import FIRST_FRAME
 from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
-from punchtunnel.system.poller import READ, Poller
+from punchtunnel.system.poller import READ
 
-from .links import LONG, Case, Side, connect, opened_by_hand, received, two_sides
+from .links import LONG, Case, Side, connect, make_waiting_side, opened_by_hand, received, two_sides
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -130,9 +129,7 @@ def test_a_protocol_error_while_a_stream_waits_to_send_ends_the_link(run: Callab
 
     async def case() -> None:
         here, there = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        side = Side(Poller(loop))
-        side.link = Link(loop, side.poller, True, side)
+        side = make_waiting_side(True)
         near, near_end = socket.socketpair()
         with there, near:
             near.send(b"something to send")
@@ -152,8 +149,7 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
     async def case() -> None:
         here, there = socket.socketpair()
         loop = asyncio.get_running_loop()
-        side = Side(Poller(loop))
-        side.link = Link(loop, side.poller, True, side)
+        side = make_waiting_side(True)
         with there:
             there.setblocking(False)
             side.link.attach(carrier := Carrier(here))

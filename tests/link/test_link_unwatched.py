@@ -12,11 +12,10 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.carrier import Carrier
-from punchtunnel.link.link import Link
 from punchtunnel.link.stream import Broken
 from punchtunnel.system.poller import Poller
 
-from .links import LONG, Case, Side, connect, two_sides
+from .links import LONG, Case, connect, make_waiting_side, two_sides
 
 SENTENCE = "cannot watch a connection: No space left on device"
 
@@ -55,9 +54,7 @@ def test_an_end_that_cannot_be_watched_costs_its_stream_alone(
 def test_a_hole_that_cannot_be_watched_is_lost(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def case() -> None:
         here, there = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        side = Side(Poller(loop))
-        side.link = Link(loop, side.poller, True, side)
+        side = make_waiting_side(True)
         with there:
             refuse(side.poller, monkeypatch)
             side.link.attach(Carrier(here))

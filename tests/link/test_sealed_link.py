@@ -15,11 +15,9 @@ import pytest
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
 from punchtunnel.link.carrier import Carrier
-from punchtunnel.link.link import Link
 from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
-from punchtunnel.system.poller import Poller
 
-from .links import LONG, Case, Side, connect, receive_all, send
+from .links import LONG, Case, Side, connect, make_waiting_side, receive_all, send
 
 KEYS = bytes(range(32)), bytes(range(32, 64))
 CIPHERS = pytest.mark.parametrize("hardware_aes", [True, False], ids=["AES", "ChaCha20"])
@@ -125,11 +123,9 @@ async def relay(source: socket.socket, sink: socket.socket, middle: Middle) -> N
 
 
 def make_sealed_side(sock: socket.socket, leads: bool, hardware_aes: bool) -> Side:
-    loop = asyncio.get_running_loop()
-    side = Side(Poller(loop))
+    side = make_waiting_side(leads)
     send_key, receive_key = KEYS if leads else KEYS[::-1]
     seals = Sealer(send_key, hardware_aes), Opener(receive_key, hardware_aes)
-    side.link = Link(loop, side.poller, leads, side)
     side.link.attach(Carrier(sock, seals))
     return side
 
@@ -372,9 +368,8 @@ def test_records_that_came_with_the_handshake_are_opened_first(run: Callable[[Ca
             early = b""
             while b"\x01" not in early or left.link.bytes_out < len(b"early bytes"):
                 early += await asyncio.wait_for(loop.sock_recv(far_hole, 5), LONG)
-            right = Side(Poller(loop))
+            right = make_waiting_side(False)
             seals = Sealer(KEYS[1], True), Opener(KEYS[0], True)
-            right.link = Link(loop, right.poller, False, right)
             right.link.attach(Carrier(far_hole, seals), early)
             far, far_end = socket.socketpair()
             far.setblocking(False)

@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import tracemalloc
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,17 +13,6 @@ from hypothesis import strategies as st
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.sink import PIECE, Backlog, Sink
-
-
-@pytest.fixture
-def end() -> Iterator[tuple[SocketEnd, socket.socket]]:
-    """An end, and where what was written to it comes out."""
-    ours, theirs = socket.socketpair()
-    end = SocketEnd(ours)
-    theirs.setblocking(False)
-    with theirs:
-        yield end, theirs
-    end.close()
 
 
 def came(theirs: socket.socket) -> bytes:

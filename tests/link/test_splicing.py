@@ -34,17 +34,6 @@ def splicing(tcp_pair: Pair) -> Iterator[Splicing]:
     splicing.close()
 
 
-@pytest.fixture
-def end() -> Iterator[tuple[SocketEnd, socket.socket]]:
-    """An end, and where what was written to it comes out."""
-    ours, theirs = socket.socketpair()
-    end = SocketEnd(ours)
-    theirs.setblocking(False)
-    with theirs:
-        yield end, theirs
-    end.close()
-
-
 def joined(end: SocketEnd, splicing: Splicing) -> tuple[Sink, SplicedSink]:
     sink = Sink()
     sink.join(end)
