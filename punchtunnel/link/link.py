@@ -82,16 +82,15 @@ class Link:
         self._receive(carrier, unread)
         self._schedule()
 
-    def detach(self) -> Carrier:
-        """Give the hole away as it is.  The streams stay, and what they have to send waits for the next one."""
-        carrier = self._carrier
-        while carrier is not None and carrier.rest is not None:
-            # What has been read already is this link's.
+    def detach(self) -> Carrier | None:
+        """Give the hole away as it is, and keep the streams for the next one; None if the link has ended meanwhile."""
+        after = TRANSITIONS[self._state, Input.DETACH]
+        while (carrier := self._carrier) is not None and carrier.rest is not None:
+            # What has been read already is this link's, and may end it.
             self._receive(carrier)
-        self._state = TRANSITIONS[self._state, Input.DETACH]
-        assert carrier is not None
-        self._carrier = None
-        carrier.unwatch()
+        if carrier is not None:
+            self._state, self._carrier = after, None
+            carrier.unwatch()
         return carrier
 
     # ---- what the owner may ask for

@@ -148,6 +148,7 @@ def test_streams_go_on_over_another_carrier(run: Callable[[Case], None]) -> None
                     await asyncio.sleep(0)
                 assert [side.link.stream_count for side in (left, right)] == [1, 1]
                 for carrier in old:
+                    assert carrier is not None
                     carrier.close(reset=True)
                 for side, hole in zip((left, right), socket.socketpair(), strict=True):
                     side.link.attach(Carrier(hole))

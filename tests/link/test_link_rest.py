@@ -158,3 +158,27 @@ def test_a_stream_that_was_reset_before_its_first_byte_was_given_up(run: Callabl
             side.poller.close()
 
     run(case)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff" * HEADER.size], ids=["well", "with a protocol error"])
+def test_a_link_that_gives_its_hole_away_handles_what_is_left_first(run: Callable[[Case], None], tail: bytes) -> None:
+    """It may end the link: then there is no hole to give away, and giving it was a KeyError."""
+
+    async def case() -> None:
+        side, raw, _ = make(sealed=False)
+        with raw:
+            raw.send(b"".join(pair(2 * number) for number in range(1, PAIRS + 1)) + tail)
+            while not side.opened.qsize():  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0)
+            assert side.opened.qsize() < PAIRS
+            carrier = side.link.detach()
+            assert side.opened.qsize() == PAIRS
+            assert (carrier is None) == bool(tail)
+            assert side.link.is_open == (not tail)
+            assert side.lost.qsize() == bool(tail)
+            if carrier is not None:
+                carrier.close(reset=True)
+            side.link.close(reset=True)
+            side.poller.close()
+
+    run(case)
