@@ -12,6 +12,7 @@ another test, shows the same behaviour in `make test`.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import struct
@@ -36,6 +37,9 @@ SO_MAX_PACING_RATE = 47
 # A machine that is busy with something else makes no test fail.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+# Programs that tests start have stdout as users have it: what stays in its buffer fails at exit.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 # A shell starts what it has put behind `&` with SIGINT ignored, nohup with SIGHUP;
 # the tool respects that, and every process of a test would inherit it.

@@ -53,6 +53,12 @@ def main() -> NoReturn:
         code = _tell_mistake(error)
     except typer.Abort:
         code = Exit.INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Otherwise Python writes the rest once more at exit, complains in two lines, and exits with 120.
+        sys.stdout = None
+        code = code or _tell_unwritable(error)
     sys.exit(code)
 
 
