@@ -69,14 +69,10 @@ class Status:
         text = event.fill(event.sentence) if shown else ""
         if text and (left_out := self._limit.take_left_out(type(event))):
             text += words.left_out(left_out)
-        if text or self._display is not None:
+        if text or self._display is not None or isinstance(event, Exited):
             # A log that cannot be written must not end a transfer.
             with contextlib.suppress(OSError, ValueError):
                 self._tell_people(event, text)
-        if isinstance(event, Exited) and self._output is not None:
-            # It may say nothing, and lines before it may still be on their way.
-            with contextlib.suppress(OSError, ValueError):
-                self._output.finish()
         if self._manager is not None:
             self._manager(event)
 
@@ -88,6 +84,9 @@ class Status:
             self.close()
         if text:
             self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if is_last else PATIENCE)
+        elif is_last and self._output is not None:
+            # It says nothing, and lines before it may still be on their way.
+            self._output.finish()
 
     @property
     def traffic_every(self) -> float:
