@@ -58,7 +58,8 @@ PYTHONS = pythons()
 def environment() -> dict[str, str]:
     """Return an environment in which only what is installed is found."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return kept | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "LC_ALL": "C.UTF-8"}
+    # uv brings certificates of its own, which do not know a proxy between this machine and the index.
+    return kept | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_SYSTEM_CERTS": "1", "LC_ALL": "C.UTF-8"}
 
 
 def run(command: Sequence[str | Path], **extra: str) -> str:
