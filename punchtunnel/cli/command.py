@@ -68,6 +68,11 @@ def _parse() -> Options | int:
         given = app(prog_name="punchtunnel", standalone_mode=False)
     except OSError as error:
         return _tell_unwritable(error)
+    except SystemExit as ending:
+        # typer takes a reader that has gone for an error, and ends by itself.
+        if isinstance(ending.__context__, BrokenPipeError):
+            return Exit.BROKEN_PIPE
+        raise
     return given if isinstance(given, Options) else int(given or 0)
 
 
@@ -92,7 +97,9 @@ def _tell_mistake(error: typer.TyperException) -> int:
 
 
 def _tell_unwritable(error: OSError) -> int:
-    """Report that help, or another page, cannot be written."""
+    """Report that help, or another page, cannot be written; who has closed the pipe has read enough."""
+    if isinstance(error, BrokenPipeError):
+        return Exit.BROKEN_PIPE
     from punchtunnel import words
     from punchtunnel.reporting.events import Exited
     from punchtunnel.reporting.output import open_output

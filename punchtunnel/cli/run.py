@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -196,9 +197,11 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
 
 
 def _print(text: str) -> None:
-    """Print a page; only errors of this are told as "cannot write"."""
+    """Print a page; only errors of this are told as "cannot write", and a reader that has gone is none."""
     try:
         typer.echo(text)
+    except BrokenPipeError as error:
+        raise SignalError(signal.SIGPIPE) from error
     except OSError as error:
         raise PunchtunnelError(words.cannot(words.WRITE, error)) from error
 

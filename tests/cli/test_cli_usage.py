@@ -221,7 +221,10 @@ def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], 
         assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
 
 
-@pytest.mark.parametrize("page", ["--version", "--help", "--new-secret", "--show"])
+PAGES = ["--version", "--help", "--new-secret", "--show", "--doctor"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize(("out", "reason"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
 def test_a_page_that_cannot_be_written_is_one_sentence(page: str, out: str, reason: str) -> None:
     """With stdout closed they ended with 0, and a script took nothing for a secret."""
@@ -237,3 +240,25 @@ def test_a_page_that_cannot_be_written_is_one_sentence(page: str, out: str, reas
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"punchtunnel: cannot write: {reason}\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_page_whose_reader_has_gone_ends_as_by_sigpipe_and_without_words(page: str, unbuffered: str) -> None:
+    """They ended with 1, and --show said that it cannot write, where --doctor ended with 141."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "punchtunnel", page],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=Path(punchtunnel.__file__).parent.parent,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
