@@ -72,7 +72,7 @@ man: $(VENV)/ready
 	$(BIN)/python docs/man.py > docs/punchtunnel.1
 
 completions: $(VENV)/ready
-	_PUNCHTUNNEL_COMPLETE=source_fish $(BIN)/punchtunnel | sed '/./,$$!d' > completions/punchtunnel.fish
+	_PUNCHTUNNEL_COMPLETE=source_fish $(BIN)/punchtunnel | sed '/./,$$!d' > punchtunnel/cli/completions/punchtunnel.fish
 
 # The published algorithm first: its failures are the point of the comparison.
 lab: $(VENV)/ready

@@ -31,9 +31,9 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 # What a package must leave below its prefix.
 SHARED = {
     "share/man/man1/punchtunnel.1": "docs/punchtunnel.1",
-    "share/bash-completion/completions/punchtunnel": "completions/punchtunnel.bash",
-    "share/zsh/site-functions/_punchtunnel": "completions/punchtunnel.zsh",
-    "share/fish/vendor_completions.d/punchtunnel.fish": "completions/punchtunnel.fish",
+    "share/bash-completion/completions/punchtunnel": "punchtunnel/cli/completions/punchtunnel.bash",
+    "share/zsh/site-functions/_punchtunnel": "punchtunnel/cli/completions/punchtunnel.zsh",
+    "share/fish/vendor_completions.d/punchtunnel.fish": "punchtunnel/cli/completions/punchtunnel.fish",
 }
 
 
@@ -108,6 +108,9 @@ def check_installation(command: Path, prefix: Path) -> None:
     assert run([command, "--version"]) == f"punchtunnel {punchtunnel.__version__}\n"
     for place, source in SHARED.items():
         assert (prefix / place).read_bytes() == (ROOT / source).read_bytes()
+    # The name makes typer take the shell from the command line.
+    shown = run([command, "--show-completion", "bash"], _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert shown == (ROOT / "punchtunnel/cli/completions/punchtunnel.bash").read_text()
     (licence,) = prefix.glob("lib/python3*/site-packages/punchtunnel-*.dist-info/licenses/LICENSE")
     assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
     program = "import punchtunnel; print(punchtunnel.__file__, punchtunnel.connect.__name__)"

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import typer
 
+from punchtunnel.cli import completion
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import Exit
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EPILOG)(Options)
+completion.use_own_scripts()
 
 
 def main() -> NoReturn:

@@ -17,7 +17,7 @@ from punchtunnel.address import parse_bind, parse_listen
 from punchtunnel.system.addresses import own_addresses
 
 ROOT = Path(__file__).parents[2]
-FILES = ROOT / "completions"
+FILES = ROOT / "punchtunnel" / "cli" / "completions"
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -63,6 +63,45 @@ def test_fishs_file_is_what_the_tool_prints() -> None:
     """Those for bash and zsh do more than typer's own: no space behind a colon, and IPv6 in bash."""
     printed = tool(_PUNCHTUNNEL_COMPLETE="source_fish")
     assert (FILES / "punchtunnel.fish").read_text() == printed.lstrip("\n"), "run `make completions`"
+
+
+# Lets a test name the shell, which is otherwise found among the parents of the process.
+NAMED = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+# Where --install-completion puts the script, below a user's home.
+INSTALLED = {
+    "bash": ".bash_completions/punchtunnel.sh",
+    "zsh": ".zfunc/_punchtunnel",
+    "fish": ".config/fish/completions/punchtunnel.fish",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_that_is_shown_is_the_file(shell: str) -> None:
+    """It was typer's own, which puts a space between an address and its port."""
+    assert tool("--show-completion", shell, **NAMED) == (FILES / f"punchtunnel.{shell}").read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_that_is_installed_is_the_file(shell: str, tmp_path: Path) -> None:
+    said = tool("--install-completion", shell, **NAMED, HOME=str(tmp_path))
+    installed = tmp_path / INSTALLED[shell]
+    assert str(installed) in said.replace("\n", "")
+    assert installed.read_text().rstrip() == (FILES / f"punchtunnel.{shell}").read_text().rstrip()
+
+
+def test_the_shell_that_asks_is_found(shell_environment: dict[str, str]) -> None:
+    # The last command would replace the shell.
+    shown = run_shell("bash", "punchtunnel --show-completion; true", shell_environment)
+    assert shown == (FILES / "punchtunnel.bash").read_text()
+
+
+def test_bash_completes_once_the_script_is_installed(shell_environment: dict[str, str]) -> None:
+    script = """
+        punchtunnel --install-completion >/dev/null
+        source ~/.bashrc
+        complete -p punchtunnel
+    """
+    assert "-F _punchtunnel_completion" in run_shell("bash", script, shell_environment)
 
 
 def test_bash_completes_options(shell_environment: dict[str, str]) -> None:
