@@ -82,6 +82,8 @@ class Fate(Enum):
     FORBIDDEN = "forbidden"
     # The own port could not be used.
     UNUSABLE = "unusable"
+    # The system had no descriptor, or no memory, for a socket on it.
+    STARVED = "starved"
     # It opened, and no hello of ours came: a router, or another program, has taken the port.
     CAPTURED = "captured"
     # It opened, a hello of ours came, and it was closed all the same.
@@ -100,6 +102,8 @@ _TELLING = (
     Fate.EXPIRED,
     Fate.SILENT,
     Fate.PENDING,
+    # A port that got a socket after all has met more.
+    Fate.STARVED,
     Fate.UNTRIED,
 )
 

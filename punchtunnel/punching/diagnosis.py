@@ -24,7 +24,7 @@ from punchtunnel.words import peer as peer_words
 
 
 class Cause(StrEnum):
-    """Why there is no hole; the values are the keys of words.NO_HOLE."""
+    """Why there is no hole; the values are the keys of words.NO_HOLE, but for STARVED: words.no_resources tells it."""
 
     # All addresses are this machine's own, nothing was dialled, and nobody came.
     NOBODY = "nobody"
@@ -35,6 +35,8 @@ class Cause(StrEnum):
     REWRITTEN = "rewritten"
     MUTE = "mute"
     REFUSED = "refused"
+    # This process had too few descriptors, or the system too little memory.
+    STARVED = "starved"
     FORBIDDEN = "forbidden"
     UNUSABLE = "unusable"
     ABSENT = "absent"
@@ -54,6 +56,7 @@ class Finding(NamedTuple):
 _SHOWN_BY = {
     Cause.MUTE: (Fate.CAPTURED, Fate.LOST),
     Cause.REFUSED: (Fate.REFUSED,),
+    Cause.STARVED: (Fate.STARVED,),
     Cause.FORBIDDEN: (Fate.FORBIDDEN,),
     Cause.UNUSABLE: (Fate.UNUSABLE,),
     Cause.SILENT: (Fate.PENDING, Fate.SILENT, Fate.EXPIRED, Fate.UNTRIED),
@@ -77,7 +80,9 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
     if checked:
         return Finding(Cause.CHECKED)
     if not counts.dials:
-        return Finding(Cause.NOBODY)
+        # Who has no descriptors left to listen with, or to accept with, does not see who comes.
+        starved = counts.untaken or _shown_by_ports(fates) is Cause.STARVED
+        return Finding(Cause.STARVED, _share(fates, _SHOWN_BY[Cause.STARVED])) if starved else Finding(Cause.NOBODY)
     if counts.other_channel:
         return Finding(Cause.CHANNEL, counts.other_channel)
     if counts.myself:
@@ -86,6 +91,9 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
         # It comes from the port that the schedule has: that is a punch, and no scanner.
         ((who, _),) = counts.foreign_punches.most_common(1)
         return Finding(Cause.FOREIGN, counts.foreign[who], who)
+    if counts.untaken:
+        # Somebody is at the door, and it may be the peer.
+        return Finding(Cause.STARVED, counts.untaken)
     # What our dials met; the others came to our listeners.
     answered = max(0, counts.strangers + counts.mute - counts.rewritten)
     if counts.rewritten > answered:

@@ -163,6 +163,8 @@ class Dialler:
         # What was busy in an earlier bucket, or in a family that is missing here, says nothing of the rest.
         if used and used <= self._busy:
             if self._unbindable is not None:
+                if self._unbindable.errno in NO_RESOURCES:
+                    raise LocalError(words.no_resources(os.strerror(self._unbindable.errno)))
                 raise LocalError(words.cannot(words.BIND, self._unbindable))
             raise LocalError(words.all_ports_busy(len(self.ports), self._settings.channel))
 
@@ -264,8 +266,10 @@ class Dialler:
     def _on_bind_error(self, error: OSError, port: FamilyPort, *, tell: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._settings.bind:
             raise LocalError(words.not_our_address(self._settings.bind))
-        if error.errno in NO_RESOURCES and not self._listeners and not self.fates()[Fate.PENDING]:
-            raise LocalError(words.no_resources(os.strerror(error.errno)))
+        if error.errno in NO_RESOURCES:
+            self._counts.shortage = error.errno
+            if not self._listeners and not self.fates()[Fate.PENDING]:
+                raise LocalError(words.no_resources(os.strerror(error.errno)))
         if error.errno != errno.EADDRINUSE:
             self._unbindable = error
         if tell and port not in self._told_busy:
@@ -291,7 +295,7 @@ class Dialler:
         except OSError as error:
             self._on_bind_error(error, own_port, tell=True)
             self._busy.add(own_port)
-            self.ended(candidate, Fate.UNUSABLE)
+            self.ended(candidate, Fate.STARVED if error.errno in NO_RESOURCES else Fate.UNUSABLE)
             return
         self._busy.discard(own_port)
         self._unbindable = None

@@ -27,6 +27,8 @@ class Counts:
         foreign: Connections from other addresses, which were closed at once, by address.
         foreign_punches: Of these, those that came from the very port that the schedule has, as only a punch does.
         rewritten: Connections from an address of the peer, but from another port than it dials from.
+        untaken: Listeners with a connection that waits until this process has a descriptor for it.
+        shortage: The errno of the last socket that this process got no descriptor or memory for; 0: there was none.
     """
 
     dials: int = 0
@@ -40,6 +42,8 @@ class Counts:
     foreign: Counter[str] = field(default_factory=Counter)
     foreign_punches: Counter[str] = field(default_factory=Counter)
     rewritten: int = 0
+    untaken: int = 0
+    shortage: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Listeners:
             except OSError:
                 return
             self._paused.pop()
+            self._counts.untaken -= 1
 
     def keep(self, ports: Container[FamilyPort]) -> None:
         """Close the listeners on all other ports."""
@@ -112,6 +113,7 @@ class Listeners:
             listener = self._listeners.pop(port)
             if listener in self._paused:
                 self._paused.remove(listener)
+                self._counts.untaken -= 1
             else:
                 self._selector.unregister(listener.sock)
             listener.sock.close()
@@ -127,6 +129,8 @@ class Listeners:
                 # The connection stays in the queue, and the selector would tell of it again at once.
                 self._selector.unregister(listener.sock)
                 self._paused.append(listener)
+                self._counts.untaken += 1
+                self._counts.shortage = error.errno
             return
         sock.setblocking(False)
         name, host = tcp.name_of(remote), str(remote[0]).partition("%")[0]

@@ -82,7 +82,7 @@ def open_hole(
         UsageError: No peer, or one that is no address and has none.
         NoHoleError: The time to wait has passed.
         RejectedError: The peer cannot be linked to.
-        LocalError: No port of this machine could be used.
+        LocalError: No port of this machine could be used, or too few because of a limit of this process.
         SignalError: A signal has come.
     """
     if not settings.peers:
@@ -205,13 +205,15 @@ class Puncher:
         if self._resolver.has_names:
             self._look_up()
 
-    def _no_hole(self) -> NoHoleError | RejectedError:
+    def _no_hole(self) -> NoHoleError | RejectedError | LocalError:
         if self._nomination.rejection is not None:
             return self._nomination.rejection
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         settings = self._settings
         finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.checked)
+        if finding.cause is diagnosis.Cause.STARVED:
+            return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
         families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
         wait = round(settings.wait + settings.spent, 1)
         return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))

@@ -66,6 +66,12 @@ def ports_busy(lab: Lab) -> End:
     return lab.start_left()
 
 
+def descriptors(lab: Lab) -> End:
+    """It can listen on some of its ports, and then on no more; it said that nobody came."""
+    limit = "ulimit -n 12"
+    return lab.start(lab.left, "--channel", lab.channel, "-w", "1", *lab.options, shell=limit)
+
+
 def alone(lab: Lab) -> End:
     return lab.start(lab.left, "--channel", lab.channel, "-w", "1", *lab.options)
 
@@ -78,7 +84,7 @@ def checked(lab: Lab) -> End:
 
 PLAYS: dict[str, Callable[[Lab], End]] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
-    "checked": checked,
+    "descriptors": descriptors, "checked": checked,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 

@@ -25,9 +25,11 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a punch from elsewhere": (
         {"foreign": Counter({ELSEWHERE: 49}), "foreign_punches": Counter({ELSEWHERE: 1})}, {}, Cause.FOREIGN
     ),
+    "a connection that waits for a descriptor": ({"untaken": 1}, {}, Cause.STARVED),
     "calls from other ports": ({"rewritten": 30, "strangers": 30}, {}, Cause.REWRITTEN),
     "answers": ({"mute": 5}, {Fate.CAPTURED: 5}, Cause.MUTE),
     "refusals": ({"failed": Counter({Fate.REFUSED: 90})}, {Fate.REFUSED: 5}, Cause.REFUSED),
+    "no descriptors": ({}, {Fate.STARVED: 5}, Cause.STARVED),
     "a firewall here": ({}, {Fate.FORBIDDEN: 5}, Cause.FORBIDDEN),
     "ports in use": ({}, {Fate.UNUSABLE: 5}, Cause.UNUSABLE),
     "silence": ({}, {Fate.PENDING: 5}, Cause.SILENT),
@@ -63,8 +65,15 @@ def test_the_strongest_piece_of_any_combination_is_the_cause() -> None:
 
 def test_nothing_was_dialled_means_this_machine_whatever_else_is_counted() -> None:
     """Listening for the other terminal of one machine ended with "0 answered but not by a punchtunnel"."""
-    for fate in Fate:
+    for fate in set(Fate) - {Fate.STARVED}:
         assert cause_of(Counts(), {fate: 10}) == Finding(Cause.NOBODY)
+
+
+def test_nobody_comes_to_who_cannot_listen_or_accept() -> None:
+    """With 12 descriptors, the other terminal of one machine was waited for until the end, and then blamed."""
+    assert cause_of(Counts(), {Fate.UNTRIED: 5, Fate.STARVED: 15}) == Finding(Cause.STARVED, 15)
+    assert cause_of(Counts(untaken=1), {Fate.UNTRIED: 20}).cause is Cause.STARVED
+    assert cause_of(Counts(), {Fate.UNTRIED: 18, Fate.STARVED: 2}) == Finding(Cause.NOBODY)
 
 
 @pytest.mark.parametrize("fate", Fate)
@@ -72,7 +81,7 @@ def test_each_fate_alone_has_a_cause_and_is_counted(fate: Fate) -> None:
     assert cause_of(Counts(dials=1), {fate: 3}).times == 3
 
 
-@pytest.mark.parametrize("fate", [Fate.CAPTURED, Fate.REFUSED, Fate.FORBIDDEN, Fate.UNUSABLE])
+@pytest.mark.parametrize("fate", [Fate.CAPTURED, Fate.REFUSED, Fate.STARVED, Fate.FORBIDDEN, Fate.UNUSABLE])
 def test_one_or_two_ports_of_twenty_are_chance(fate: Fate) -> None:
     for odd in (1, 2):
         assert cause_of(Counts(dials=40), {Fate.PENDING: 20 - odd, fate: odd}) == Finding(Cause.SILENT, 20 - odd)
@@ -108,7 +117,7 @@ def test_more_answers_than_calls_are_answers() -> None:
     assert cause_of(counts, {Fate.CAPTURED: 20}) == Finding(Cause.MUTE, 20)
 
 
-@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.STARVED}))
 def test_a_sentence_has_what_was_counted_and_given(cause: Cause) -> None:
     counts = Counts(dials=40)
     text = why_no_hole(["192.0.2.1", "home"], ["IPv4", "IPv6"], 120.0, counts, Finding(cause, 23, ELSEWHERE))
@@ -118,7 +127,8 @@ def test_a_sentence_has_what_was_counted_and_given(cause: Cause) -> None:
 
 
 def test_every_cause_has_its_sentence() -> None:
-    assert set(Cause) == words.NO_HOLE.keys()
+    # What the system says has the same sentence at the start of a punch and at its end.
+    assert set(Cause) - {Cause.STARVED} == words.NO_HOLE.keys()
 
 
 # ---- why the peer was rejected

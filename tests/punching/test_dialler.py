@@ -251,6 +251,40 @@ def test_another_error_than_a_port_in_use_is_told_as_it_is(monkeypatch: pytest.M
             dialler.start_due()
 
 
+class Descriptors:
+    """Has `left` sockets for dials, and then no descriptor more."""
+
+    def __init__(self, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = left
+        self._open = ports.dialling_socket
+        monkeypatch.setattr(ports, "dialling_socket", self.dialling_socket)
+
+    def dialling_socket(self, *args: Any, **options: Any) -> socket.socket:
+        if self.left <= 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.left -= 1
+        return self._open(*args, **options)
+
+
+def test_a_dial_without_a_descriptor_is_no_port_in_use(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = Descriptors(5, monkeypatch)
+    table.begin()
+    assert table.dialler.fates()[Fate.STARVED] == len(PORTS) - 5
+    assert table.dialler.evidence()[Fate.UNUSABLE] == 0
+    assert table.counts.shortage == errno.EMFILE
+    descriptors.left = 1000
+    table.dialler.start_over()
+    table.begin()
+    assert table.dialler.evidence()[Fate.STARVED] == 0
+
+
+def test_no_descriptor_for_any_dial_is_told_as_that(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are listeners, so it was "cannot bind a port", without what to do."""
+    Descriptors(0, monkeypatch)
+    with pytest.raises(LocalError, match="Too many open files; raise `ulimit -n`"):
+        table.begin()
+
+
 class Full(selectors.DefaultSelector):
     """Watches `room` more sockets, as where a user may watch only so many."""
 
