@@ -40,6 +40,9 @@ class End(Protocol):
     def spliced_sink(self) -> int | None:
         """The descriptor to splice to without blocking; None: copy."""
 
+    def is_at_hand(self, limit: int) -> bool:
+        """Tell whether `limit` bytes can be spliced from `spliced_source` without blocking, now."""
+
     def read_into(self, view: memoryview) -> int | None:
         """Read into `view` and return the number of bytes; 0 is EOF, None is nothing there yet.
 

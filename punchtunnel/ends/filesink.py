@@ -8,9 +8,9 @@ in a ring, and an eventfd tells of room, of an error, and of the end.
 from __future__ import annotations
 
 import os
-import sys
 from functools import partial
 
+from punchtunnel.system import wakeup
 from punchtunnel.system.descriptors import open_nowhere
 from punchtunnel.system.writer import Writer
 
@@ -35,8 +35,8 @@ class FileSink:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.wait_fd = _make_event()
-        self._writer = Writer(fd, ROOM, partial(_tell, self.wait_fd))
+        self.wait_fd = wakeup.make_event()
+        self._writer = Writer(fd, ROOM, partial(wakeup.tell, self.wait_fd))
 
     def write(self, data: memoryview) -> int:
         """Take what there is room for.
@@ -67,23 +67,6 @@ class FileSink:
         finally:
             os.dup2(null, self._fd)
             os.close(null)
-
-
-if sys.platform == "linux":
-
-    def _make_event() -> int:
-        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def _tell(event: int) -> None:
-        os.eventfd_write(event, 1)
-
-else:
-
-    def _make_event() -> int:
-        raise NotImplementedError
-
-    def _tell(event: int) -> None:
-        raise NotImplementedError
 
 
 def _leave_open() -> None:

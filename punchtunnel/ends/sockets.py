@@ -47,6 +47,10 @@ class SocketEnd:
         # Plain attributes, not properties: the link reads them all the time. They stay valid only until `close`.
         self.source_fd = self.sink_fd = self.spliced_source = self.spliced_sink = sock.fileno()
 
+    def is_at_hand(self, limit: int) -> bool:
+        """See End; nothing of a socket blocks."""
+        return True
+
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
         try:

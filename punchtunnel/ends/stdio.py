@@ -9,7 +9,8 @@ its status flags are never changed:
     socket            MSG_DONTWAIT
     file, /dev/null   always ready: epoll refuses them and uvloop aborts the
                       process, so the loop never sees their descriptors; a
-                      thread writes to a file (filesink.py)
+                      thread reads from a file what is not in memory, and
+                      writes to one (filesource.py, filesink.py)
 
 A stdin that can never be read is an empty one, as for `ssh host cat file`:
 nohup leaves one that is open for writing only (EBADF), and a background job
@@ -31,6 +32,7 @@ from collections.abc import Callable
 
 from punchtunnel import words
 from punchtunnel.ends.filesink import FileSink
+from punchtunnel.ends.filesource import FileSource
 from punchtunnel.system import pipes
 from punchtunnel.system.descriptors import open_nowhere
 from punchtunnel.system.reopen import reopened
@@ -63,7 +65,7 @@ class StdioEnd:
         keep_open: bool = False,
         unreadable: Callable[[OSError], None] | None = None,
     ) -> None:
-        self._source = None if stdin is None else _Descriptor(stdin, os.O_RDONLY)
+        self._source = None if stdin is None else _source_of(stdin)
         self._sink = None if stdout is None or discard else _sink_of(stdout)
         self.finishes_late = isinstance(self._sink, FileSink)
         self._discard = discard
@@ -90,6 +92,10 @@ class StdioEnd:
     def spliced_sink(self) -> int | None:
         """See End; splicing into a file would gain nothing."""
         return None if self._sink is None or self._sink.wait_fd is None else self._sink.spliced_fd
+
+    def is_at_hand(self, limit: int) -> bool:
+        """See End."""
+        return not isinstance(self._source, FileSource) or self._source.is_at_hand(limit)
 
     def read_into(self, view: memoryview) -> int | None:
         """See End."""
@@ -147,7 +153,7 @@ class _Descriptor:
     def __init__(self, fd: int, mode: int) -> None:
         kind = os.fstat(fd).st_mode
         # Opened again through /proc, a pipe's other half would rob its reader.
-        fits = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in (mode, os.O_RDWR)
+        fits = _fits(fd, mode)
         self._fd = fd
         self._socket: socket.socket | None = None
         self._private: int | None = None
@@ -208,11 +214,23 @@ class _Descriptor:
             self._private = None
 
 
+def _source_of(fd: int) -> _Descriptor | FileSource:
+    # One of the wrong direction, and a folder, fail at once.
+    if sys.platform == "linux" and _fits(fd, os.O_RDONLY) and not (_can_wait(fd) or os.path.isdir(fd)):
+        return FileSource(fd)
+    return _Descriptor(fd, os.O_RDONLY)
+
+
 def _sink_of(fd: int) -> _Descriptor | FileSink:
     kind = os.fstat(fd).st_mode
     if (stat.S_ISREG(kind) or stat.S_ISBLK(kind)) and sys.platform == "linux":
         return FileSink(fd)
     return _Descriptor(fd, os.O_WRONLY)
+
+
+def _fits(fd: int, mode: int) -> bool:
+    """Tell whether a descriptor is open for what `mode` says."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in (mode, os.O_RDWR)
 
 
 def _can_wait(fd: int) -> bool:

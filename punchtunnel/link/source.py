@@ -98,8 +98,9 @@ class Source:
         """
         assert self._end is not None
         limit = min(credit, outgoing.tempo.frame_limit)
-        if self._bulk and splicing is not None and self._spliced_fd is not None and not self._urgent:
-            count, ending = self._splice(splicing, self._spliced_fd, limit)
+        fd = self._spliced_fd if self._bulk and not self._urgent else None
+        if fd is not None and splicing is not None and self._end.is_at_hand(limit):
+            count, ending = self._splice(splicing, fd, limit)
         else:
             count, ending = self._copy(self._end, outgoing.room, min(limit, LONGEST_FRAME))
         if count:

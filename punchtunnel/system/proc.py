@@ -7,6 +7,7 @@ containers imitate a few of them) raises ValueError.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def read(name: str) -> str | None:
     """Return the text of one file, named as "net/route"; None if it cannot be read."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return (ROOT / name).read_text("utf-8")
+    return None
+
+
+def file_system(device: int) -> str | None:
+    """Return the type of the file system that is mounted from a device (st_dev), as "ext4"; None if it is unknown."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in (read("self/mountinfo") or "").splitlines():
+        mount, _, mounted = line.partition(" - ")
+        if mount.split()[2:3] == [wanted] and mounted:
+            return mounted.split()[0]
     return None
 
 

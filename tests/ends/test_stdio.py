@@ -132,12 +132,11 @@ def test_terminal_is_read_line_by_line() -> None:
         os.close(slave)
 
 
-def test_regular_file_and_null_need_no_waiting(tmp_path: Path) -> None:
+def test_regular_file_and_null_are_read_and_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     with path.open("rb") as source, open(os.devnull, "wb") as sink:
         end = StdioEnd(source.fileno(), sink.fileno())
-        assert end.source_fd is None
         assert end.sink_fd is None
         assert read(end, 4) == b"cont"
         assert read(end) == b"ent"
@@ -223,6 +222,7 @@ def test_eio_ends_a_terminal_and_is_an_error_of_a_file(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "readv", fail)
+    monkeypatch.setattr(os, "preadv", fail)
     path = tmp_path / "file"
     path.touch()
     master, slave = pty.openpty()

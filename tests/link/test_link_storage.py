@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.link.stream import Broken
 from punchtunnel.protocol.frames import Goodbye
 
+from ..ends.storage import Storage
 from .links import LONG, Case, Side, connect, receive_all, received, send, two_sides
 
 # More than the ring and a pipe take, less than a window that has not grown.
@@ -139,5 +141,89 @@ def test_an_error_of_the_storage_breaks_the_stream_though_no_more_bytes_come(
                     assert ended == number
                     assert isinstance(failure, Broken)
                     assert not failure.reading
+
+    run(case)
+
+
+# ---- a stdin
+
+
+@pytest.fixture(params=[errno.EAGAIN, errno.EOPNOTSUPP], ids=["cold", "cannot tell"])
+def still(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """Storage that gives nothing until it `goes`."""
+    storage = Storage(request.param, monkeypatch)
+    yield storage
+    storage.goes.set()
+    storage.join()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    path = tmp_path / "source"
+    path.write_bytes(bytes(range(250)) * (SIZE // 250))
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+async def from_storage(left: Side, right: Side, fd: int) -> tuple[int, socket.socket]:
+    """Open a stream from stdin here, and return the socket that it leads to."""
+    number = left.link.open(StdioEnd(fd, None, discard=True))
+    assert await asyncio.wait_for(right.opened.get(), LONG) == number
+    far, far_end = socket.socketpair()
+    far.setblocking(False)
+    right.link.join(number, SocketEnd(far_end))
+    return number, far
+
+
+def test_other_streams_go_on_while_a_read_stands_still(
+    run: Callable[[Case], None], still: Storage, file: int, data_path: str
+) -> None:
+    """The loop stood still with it, so that the peer heard nothing and gave the link up after 40 s."""
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            number, stalled = await from_storage(left, right, file)
+            await asyncio.to_thread(still.wait_for_reads, 1)
+            near, far = await connect(left, right)
+            with near, far, stalled:
+                _, got = await asyncio.gather(send(near, b"alive"), receive_all(far))
+                assert got == b"alive"
+                still.goes.set()
+                assert await receive_all(stalled) == bytes(range(250)) * (SIZE // 250)
+                stalled.close()
+                far.close()
+                ended = {await asyncio.wait_for(left.ended.get(), LONG) for _ in range(2)}
+            assert (number, None) in ended
+
+    run(case)
+
+
+def test_a_read_that_fails_late_breaks_its_stream(run: Callable[[Case], None], still: Storage, file: int) -> None:
+    still.breaks_at = 0
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            number, far = await from_storage(left, right, file)
+            with far:
+                await asyncio.to_thread(still.wait_for_reads, 1)
+                still.goes.set()
+                ended, failure = await asyncio.wait_for(left.ended.get(), LONG)
+            assert ended == number
+            assert isinstance(failure, Broken)
+            assert failure.reading
+            assert failure.error.errno == errno.EIO
+
+    run(case)
+
+
+def test_a_link_ends_at_once_while_a_read_stands_still(run: Callable[[Case], None], still: Storage, file: int) -> None:
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            _, far = await from_storage(left, right, file)
+            with far:
+                await asyncio.to_thread(still.wait_for_reads, 1)
+                left.link.close(reset=True)
+                assert not left.link.is_open
 
     run(case)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from punchtunnel.system import proc
@@ -16,6 +18,19 @@ TCP = """\
    3: 0100007F:8000 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
    4: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
 """
+
+
+MOUNTS = """\
+24 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+25 24 0:22 / /dev/shm rw,nosuid,nodev shared:3 master:7 - tmpfs tmpfs rw,size=10%
+26 24 0:220 / /mnt rw - nfs4 server:/export rw
+"""
+
+
+@pytest.mark.parametrize(("minor", "name"), [(22, "tmpfs"), (220, "nfs4"), (2, None)])
+def test_a_file_system_is_found_by_its_device(write_proc: Write, minor: int, name: str | None) -> None:
+    write_proc("self/mountinfo", MOUNTS)
+    assert proc.file_system(os.makedev(0, minor)) == name
 
 
 def test_a_port_that_several_sockets_have_counts_once(write_proc: Write) -> None:
