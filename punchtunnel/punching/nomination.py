@@ -29,9 +29,14 @@ from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.words import peer
 
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
+# Seconds and round trips for which narrow connections are closed, so that another one may
+# come: both sides are there, and a dial of theirs takes one and a half round trips.
+NARROW_PATIENCE = 1.0
+NARROW_ROUND_TRIPS = 4
 
 
 class Winner(NamedTuple):
@@ -98,6 +103,8 @@ class Nomination:
         self._report = report
         self.winner: Winner | None = None
         self.rejection: RejectedError | None = None
+        # Until when a narrow connection is closed; None before there was one.
+        self._patient_until: float | None = None
         # Kinds of rejections that were told, and of whom.
         self._told: set[tuple[str, str]] = set()
 
@@ -156,6 +163,10 @@ class Nomination:
         if not data:
             self._drop(conn)
             return
+        if not connection.taken and self._is_narrow(conn, connection):
+            self._close(conn, Fate.LOST)
+            self._perform(self._election.lost(conn))
+            return
         connection.taken += len(data)
         connection.answered = max(self._monotonic() - connection.picked, 0.0)
         actions = self._election.received(conn, data)
@@ -213,6 +224,22 @@ class Nomination:
             fate = Fate.CAPTURED
         self._close(conn, fate)
         self._perform(self._election.lost(conn))
+
+    def _is_narrow(self, conn: int, connection: Connection) -> bool:
+        """Tell whether a connection on which the peer is first heard carries so little that another one is waited for.
+
+        It must be closed for that: the leader, who may not know, has one PICK.
+        """
+        if not self._callers.is_known(conn) or not (window := tcp.narrow_window(connection.sock)):
+            return False
+        now = self._monotonic()
+        if self._patient_until is None:
+            round_trips = NARROW_ROUND_TRIPS * tcp.round_trip(connection.sock)
+            self._patient_until = now + NARROW_PATIENCE + round_trips
+        if now >= self._patient_until:
+            return False
+        self._report(events.Dropped(remote=connection.remote, reason=peer.NARROW.format(window=window)))
+        return True
 
     def _note_rejection(self, conn: int, connection: Connection, error: RejectedError) -> None:
         """Drop a peer that may be a stranger, and go on; it is the verdict only if no other one comes."""

@@ -40,6 +40,7 @@ from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
 from punchtunnel.reporting import events
+from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
@@ -324,6 +325,8 @@ class Puncher:
                 dials=self._counts.dials,
             )
         )
+        if window := tcp.narrow_window(hole.sock):
+            self._report(events.Warned(reason=words.narrow_hole(window)))
         if hole.keys is None:
             self._report(events.Unsealed())
             return

@@ -161,7 +161,7 @@ class Dropped(
     repeats=True,
     strange=True,
 ):
-    """The other side of a connection was not the peer."""
+    """The other side of a connection was not the peer, or the connection would carry next to nothing."""
 
     remote: str
     reason: str

@@ -35,6 +35,7 @@ _TCP_INFO_OPTIONS = 5
 _TCP_INFO_SND_MSS = 16
 _TCP_INFO_LAST_ACK_RECV = 56
 _TIMESTAMPS = 1
+_WINDOW_SCALING = 4
 _TIMESTAMPS_SIZE = 12
 # Of IP and TCP, without options.
 _IPV4_HEADERS, _IPV6_HEADERS = 40, 60
@@ -45,6 +46,12 @@ _TCP_INFO_BYTES_ACKED = 120
 _TCP_INFO_SEGMENTS_IN = 140
 _TCP_INFO_DATA_SEGMENTS_OUT = 156
 _TCP_INFO_DELIVERY_RATE = 160
+# In the same structure since Linux 5.4: the peer's receive window.
+_TCP_INFO_WINDOW_SIZE = 232
+_TCP_INFO_SND_WND = 228
+# Bytes.  Without scaling every fresh connection has a larger window: as much as fits into
+# the 16 bits of the header, or half of the smallest buffer that anybody gives a socket.
+_NARROW = 4096
 # asm-generic/socket.h; Python's socket module does not name it.
 _SO_MAX_PACING_RATE = 47
 # All bits set: no limit.
@@ -262,6 +269,26 @@ def round_trip(sock: socket.socket) -> float:
         (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
         return float(microseconds) / 1e6
     return 0.0
+
+
+def narrow_window(sock: socket.socket) -> int:
+    """Return the peer's receive window in bytes if that peer does not know how small it is, 0 otherwise.
+
+    A Linux that offers to scale windows, and gets in SYN_SENT a bare SYN that
+    does not, answers without a look at that (tcp_rcv_synsent_state_process):
+    from then on it announces its window divided by 128 or 1024, and this side,
+    which does not multiply, may send 502 or 63 bytes at a time.  Each of them
+    waits 0.2 s for a window that is worth a segment, and never comes.
+
+    Known as soon as anything of the peer has come after its SYN.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_WINDOW_SIZE)
+            if len(info) == _TCP_INFO_WINDOW_SIZE and not info[_TCP_INFO_OPTIONS] & _WINDOW_SCALING:
+                (window,) = struct.unpack_from("=I", info, _TCP_INFO_SND_WND)
+                return int(window) if window < _NARROW else 0
+    return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,14 @@ def reset_reason(reason: int) -> str:
     return RESET_REASONS.get(reason, RESET_REASONS[0])
 
 
+def narrow_hole(window: int) -> str:
+    """Say why a hole is so slow."""
+    return (
+        f"the hole is slow: only {window} bytes at a time may be on their way to the peer, because this machine does "
+        f"not scale TCP windows (sysctl net.ipv4.tcp_window_scaling), or a router on the way removes that option"
+    )
+
+
 def dead_link(seconds: float) -> str:
     """Say that the peer was silent for too long."""
     silence = f"nothing heard from the peer for {seconds:.0f} s"

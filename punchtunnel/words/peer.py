@@ -15,6 +15,8 @@ MYSELF: Final = "was connected to this process itself"
 OTHER_CHANNEL: Final = "belongs to another channel"
 OTHER_SECRET: Final = "is with somebody who has another secret, or none"  # noqa: S105
 
+NARROW: Final = "would take {window} bytes at a time"
+
 HELLO_LENGTH: Final = "a hello has {size} bytes, not {length}"
 NO_HELLO: Final = "no hello of version {version}"
 

@@ -340,6 +340,11 @@ def lose_route() -> str:
     return f"(until {seen}; do sleep 0.05; done; ip route del default) >/dev/null 2>&1 &"
 
 
+def scale_no_windows() -> str:
+    """Return the shell line that makes a host neither offer nor take the scaling of windows (RFC 7323 §2)."""
+    return "echo 0 > /proc/sys/net/ipv4/tcp_window_scaling"
+
+
 def forbid(hook: str) -> str:
     """Return the shell lines that make a host drop all TCP at one of its own hooks."""
     return _nft(

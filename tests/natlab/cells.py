@@ -43,6 +43,7 @@ class Extra(StrEnum):
     NO_ROUTE = "the left host has no default route"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
     NO_FIXED_PORTS = "the ports that need no clock are taken on the right host"
+    UNSCALED = "the left host's TCP does not scale windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +295,8 @@ def _distance() -> Iterator[Cell]:
     yield replace(narrow, name="MTU black hole, 1000, IPv6", family=6, fails=either)
     both = (("-z",), ("-z",))
     yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
+    # Where a bare SYN comes to a dial of the side that scales, the window there is read as a 128th or less.
+    yield from _axis(block, "one side does not scale windows", True, extra=Extra.UNSCALED)
     lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=2)
     yield replace(lost, name="outage of 39 s", path=Path(outage_s=(6, 45)))
     silence = Fails(LOST, "nothing heard from the peer for \\d+ s: its machine or the way there is gone")

@@ -132,6 +132,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 scene.configure(left.namespace, *build.hide_behind_temporary_addresses(left.dial6))
             if cell.extra is Extra.VPN:
                 scene.configure(scene.hosts["left"].namespace, *build.route_through_vpn())
+            if cell.extra is Extra.UNSCALED:
+                scene.configure(scene.hosts["left"].namespace, build.scale_no_windows())
             if cell.extra is Extra.FORBIDDEN:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:

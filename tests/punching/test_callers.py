@@ -48,6 +48,11 @@ class Heard:
             if isinstance(event, kinds):
                 return event.name, str(event.fields["remote"]).rpartition(":")[0]
 
+    def any(self, kind: type[Event]) -> list[Event]:
+        """Return the events of this kind that are there now, and forget the others."""
+        events = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        return [event for event in events if isinstance(event, kind)]
+
 
 def clock_until(over: threading.Event) -> Callable[[], float]:
     """Return steady time in which every wait ends with the event."""

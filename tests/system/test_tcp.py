@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,10 +103,57 @@ def test_a_limit_of_the_rate_is_the_kernels(listener: socket.socket, rate: float
         assert rate_limit(sock) == kernels
 
 
+class Informed:
+    """Stands for a socket of which the kernel tells this; TCP_INFO of Linux 5.4 and later has 232 bytes at least."""
+
+    def __init__(self, options: int, window: int, size: int = 280) -> None:
+        self._info = bytearray(size)
+        self._info[5] = options
+        struct.pack_into("=I", self._info, 228, window)
+
+    def getsockopt(self, _level: int, _option: int, size: int) -> bytes:
+        return bytes(self._info[:size])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell less of a connection")
+@pytest.mark.parametrize(
+    ("options", "window", "narrow"),
+    [
+        # What Linux 6.18 told at the side that does not scale: 1 timestamps, 2 SACK, 4 scaling.
+        (3, 63, 63),
+        (3, 502, 502),
+        (0, 502, 502),
+        (3, 64204, 0),
+        # A buffer that is small, or full, and known to be.
+        (7, 1024, 0),
+        (7, 63, 0),
+    ],
+)
+def test_a_window_is_narrow_that_its_side_takes_for_a_large_one(options: int, window: int, narrow: int) -> None:
+    sock: Any = Informed(options, window)
+    assert tcp.narrow_window(sock) == narrow
+
+
+def test_an_older_kernel_tells_no_window() -> None:
+    old: Any = Informed(3, 63)
+    old.getsockopt = lambda *_: bytes(224)
+    assert tcp.narrow_window(old) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell less of a connection")
+def test_no_connection_over_loopback_is_narrow(listener: socket.socket) -> None:
+    sock, other = connect(listener)
+    with sock, other:
+        other.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        assert tcp.narrow_window(sock) == 0
+
+
 def test_what_is_no_tcp_tells_nothing() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert tcp.progress(ours) is None
+        assert tcp.narrow_window(ours) == 0
         tcp.limit_rate(ours, 1000.0)
 
 

@@ -83,6 +83,7 @@ SENTENCES = [
     words.not_our_address("192.0.2.1"),
     words.no_resources("Too many open files"),
     words.target_failed("nas:22", "Connection refused"),
+    words.narrow_hole(63),
     words.dead_link(40.0),
     words.deaf_link(80.0),
     words.black_hole(1260),
