@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from punchtunnel.protocol.hello import Hello
 
 
+# What makes a PICK or an ACCEPT fill a packet: it cannot be read where the way swallows full ones.  All segments
+# of a hole are shorter than this (punching/ports.py).  A receiver looks at the first four bytes alone.
+PADDING = b"PADD" + bytes(1216)
+_PADDING_MARK = PADDING[:4]
+
+
 class State(Enum):
     """How far a connection has come."""
 
@@ -71,6 +77,8 @@ class Contender:
     Attributes:
         buffer: What has come and is not read yet.
         raw_hello: The peer's hello as it came, with bits that only a later version knows.
+        pads: This side has padding in front of its PICK, or will have it in front of its ACCEPT.
+        padded: That of the other side has come.
     """
 
     state: State = State.OPENED
@@ -79,6 +87,22 @@ class Contender:
     raw_hello: bytes = b""
     agreement: Agreement | None = None
     keys: Keys | None = None
+    pads: bool = False
+    padded: bool = False
+
+    def skip_padding(self, leads: bool) -> bool:
+        """Take padding from the front of the buffer if it may be there now; return False while it is not whole."""
+        state = State.PICKED if leads else State.GREETED
+        if self.padded or not self.buffer or self.state is not state or (leads and not self.pads):
+            return True
+        mark = self.buffer[: len(_PADDING_MARK)]
+        if not _PADDING_MARK.startswith(mark):
+            return True
+        if len(self.buffer) < len(PADDING):
+            return False
+        del self.buffer[: len(PADDING)]
+        self.pads = self.padded = True
+        return True
 
     def move(self, word: Input) -> None:
         """Go on to the next state."""

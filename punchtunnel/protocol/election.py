@@ -36,6 +36,8 @@ Rule 6: nothing that a stranger can say ends the punch.  A party that cannot be
 Rule 7: with a secret the peer may come from any address.  One that is not
         known to be the peer's hears nothing, not even that we are here, before
         it has said a hello with the tag of our channel.
+Rule 8: where several ways lead to the peer, PICK and ACCEPT fill a packet, so
+        that one which swallows those does not win over one which does not.
 
 No sockets and no clock: nomination.py owns both and performs the actions.
 """
@@ -50,7 +52,7 @@ from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
-from punchtunnel.protocol.contender import Contender, Input, State
+from punchtunnel.protocol.contender import PADDING, Contender, Input, State
 from punchtunnel.protocol.hello import (
     HELLO_SIZE,
     MAGIC,
@@ -143,6 +145,9 @@ class Election:
         strict: There is a secret (rule 6).
         limits: Say which connection may begin a key agreement now; `retry`
             asks again.
+
+    Attributes:
+        pads: A PICK is padded where the peer takes that, and the ACCEPT is then too (rule 8).
     """
 
     def __init__(
@@ -159,6 +164,7 @@ class Election:
         self._connections: dict[int, Contender] = {}
         # The connection that we picked, or whose PICK we accepted.
         self.picked: int | None = None
+        self.pads = False
         self._failed_nonces: deque[bytes] = deque(maxlen=FAILURES_REMEMBERED)
 
     def opened(self, conn: int, *, known: bool = True) -> list[Action]:
@@ -212,6 +218,11 @@ class Election:
         connection = self._connections.get(conn)
         return connection is not None and connection.state in (State.PICKED, State.PROVING, State.WON)
 
+    def waits_padded(self, conn: int) -> bool:
+        """Tell whether a padded PICK of ours is outstanding on `conn`."""
+        connection = self._connections.get(conn)
+        return connection is not None and connection.state is State.PICKED and connection.pads
+
     def _close(self, conn: int, connection: Contender) -> None:
         if connection.keys is None:
             self._limits.showed_nothing(conn)
@@ -257,6 +268,8 @@ class Election:
         leads = self._leads(hello.nonce)
         if connection.state is State.PROVING:
             return self._read_proof(conn, connection, hello, b"")
+        if self._takes_padding(hello) and not connection.skip_padding(leads):
+            return []
         expected, size = (ACCEPT, TAG_SIZE) if leads else (PICK, 0)
         size = len(expected) + (size + MESSAGE_SIZE if self._agree else 0)
         message = bytes(connection.buffer[:size])
@@ -277,6 +290,9 @@ class Election:
             actions += self._drop(conn, Why.STRANGER)
         return actions
 
+    def _takes_padding(self, hello: Hello) -> bool:
+        return Trait.PADS in self.mine.traits & hello.traits
+
     def _leads(self, nonce: bytes) -> bool:
         """Tell whether it is on this side to pick, where the other one has this nonce."""
         return self.mine.nonce > nonce
@@ -293,7 +309,7 @@ class Election:
         if self._agree is None:
             connection.move(Input.AGREE)
             won = Won(conn, bytes(connection.buffer), leads, hello)
-            return [won] if leads else [Send(conn, ACCEPT), won]
+            return [won] if leads else [Send(conn, PADDING * connection.pads + ACCEPT), won]
         try:
             reply = self._derive(connection, leads)
         except PeerError:
@@ -309,7 +325,9 @@ class Election:
         connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos)
         connection.move(Input.KEYS)
         del connection.buffer[:MESSAGE_SIZE]
-        return connection.keys.my_tag if leads else ACCEPT + agreement.message + connection.keys.my_tag
+        if leads:
+            return connection.keys.my_tag
+        return PADDING * connection.pads + ACCEPT + agreement.message + connection.keys.my_tag
 
     def _read_proof(self, conn: int, connection: Contender, hello: Hello, reply: bytes) -> list[Action]:
         """Check the peer's tag once it is whole; ours is sent whatever it says, so that both sides know."""
@@ -342,6 +360,7 @@ class Election:
             if connection.state is State.ASKED:
                 actions += self._answer(conn, connection, connection.hello)
             else:
+                connection.pads = self.pads and self._takes_padding(connection.hello)
                 actions.append(self._pick(conn, connection, connection.hello.nonce))
         return actions
 
@@ -371,7 +390,7 @@ class Election:
             self._limits.began(conn, nonce)
             connection.agreement = self._agree()
             message = connection.agreement.message
-        return Send(conn, PICK + message)
+        return Send(conn, PADDING * connection.pads + PICK + message)
 
     def _drop(self, conn: int, why: Why) -> list[Action]:
         return [Drop(conn, why), *self.lost(conn)]

@@ -44,6 +44,8 @@ class Trait(IntFlag):
     FAST_AES = 4
     # It only checks the path (-z): no stream is opened, and every role fits.
     CHECK = 8
+    # It takes padding in front of PICK and ACCEPT.
+    PADS = 16
 
 
 NO_TRAITS = Trait(0)
@@ -75,7 +77,7 @@ def decode_hello(data: bytes) -> Hello:
     magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
     if magic != MAGIC or version != VERSION:
         raise PeerError(words.NO_HELLO.format(version=VERSION))
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 15))
+    return Hello(nonce, tag, Role(role & 15), Trait(traits & 31))
 
 
 def roles_fit(mine: Role, theirs: Role) -> bool:

@@ -31,8 +31,8 @@ DECISION_TIMEOUT = 5.0
 PICK_TIMEOUT = 3.0
 # Connections at one time.
 MAX_CONNECTIONS = 64
-# Bytes that are taken from a connection before the election: ten times what it needs.
-MOST_UNPROVED = 1024
+# Bytes that are taken from a connection before the election: what it needs with padding, and a half more.
+MOST_UNPROVED = 2048
 # Seconds that both sides may compute between two messages of the agreement.
 COMPUTING = 0.01
 # What strangers have in common.
@@ -68,6 +68,7 @@ class Connection:
         hello_due: When the peer's hello must have come.
         greeted: It has come.
         picked: When this side has last said what the peer must answer at once; NEVER before that.
+        patience: Seconds from then until it is closed, or looked at.
         answered: Seconds from then to the answer; 0 before that.
         taken: Bytes that have come.
     """
@@ -81,6 +82,7 @@ class Connection:
     hello_due: float = NEVER
     greeted: bool = False
     picked: float = NEVER
+    patience: float = PICK_TIMEOUT
     answered: float = 0.0
     taken: int = 0
 
@@ -88,7 +90,7 @@ class Connection:
     def expiry(self) -> float:
         """When it is closed if nothing changes (rule 1)."""
         if self.picked < NEVER:
-            return self.picked + PICK_TIMEOUT
+            return self.picked + self.patience
         return self.opened + DECISION_TIMEOUT if self.greeted else self.hello_due
 
     @property

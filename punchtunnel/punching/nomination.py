@@ -19,16 +19,26 @@ from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.errors import RejectedError
+from punchtunnel.protocol.contender import PADDING
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
 from punchtunnel.protocol.hello import NONCE_SIZE, Trait
 from punchtunnel.punching import diagnosis
-from punchtunnel.punching.callers import EVERYBODY_ELSE, MOST_UNPROVED, Callers, Connection
+from punchtunnel.punching.callers import (
+    EVERYBODY_ELSE,
+    HELLO_ROUND_TRIPS,
+    HELLO_TIMEOUT,
+    MOST_UNPROVED,
+    PICK_TIMEOUT,
+    Callers,
+    Connection,
+)
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
+from punchtunnel.system.addresses import Address
 from punchtunnel.words import peer
 
 # Seconds for which a refused peer may still read why.
@@ -105,6 +115,8 @@ class Nomination:
         self.rejection: RejectedError | None = None
         # Until when a narrow connection is closed; None before there was one.
         self._patient_until: float | None = None
+        # A way was found to swallow full packets; the next PICK is as short as it can be.
+        self._swallowed = False
         # Kinds of rejections that were told, and of whom.
         self._told: set[tuple[str, str]] = set()
 
@@ -136,7 +148,14 @@ class Nomination:
             RejectedError: As `retry`.
         """
         while self.winner is None and (conn := self._callers.expired(now)) is not None:
-            self._drop(conn)
+            if self._election.waits_padded(conn):
+                self._judge_way(conn, now)
+            else:
+                self._drop(conn)
+
+    def compare(self, addresses: Sequence[Address]) -> None:
+        """Choose a way by what it carries, if these addresses of the peer are ways of two kinds."""
+        self._election.pads = len({address.family for address in addresses}) > 1 and not self._swallowed
 
     def retry(self) -> None:
         """Go on with what had to wait for its turn.
@@ -212,6 +231,11 @@ class Nomination:
             sent = 0
         if self._election.engaged(conn):
             connection.picked = self._monotonic()
+            connection.patience = PICK_TIMEOUT
+            if self._election.waits_padded(conn):
+                # The peer's kernel acknowledges at once, however slow its process is.
+                kernel = HELLO_TIMEOUT + HELLO_ROUND_TRIPS * tcp.round_trip(connection.sock)
+                connection.patience = min(PICK_TIMEOUT, kernel)
         # A fresh connection takes a handshake whole; one that does not is dying.
         if sent != len(data):
             self._drop(conn)
@@ -224,6 +248,23 @@ class Nomination:
             fate = Fate.CAPTURED
         self._close(conn, fate)
         self._perform(self._election.lost(conn))
+
+    def _judge_way(self, conn: int, now: float) -> None:
+        """A padded PICK was not answered in time: close its way if that has swallowed it, and give it more time if not.
+
+        The other way may be no better, so what follows is not padded.
+        """
+        connection = self._callers.connections[conn]
+        delivery = tcp.delivery(connection.sock)
+        is_slow = delivery is None or delivery.acknowledged > len(PADDING)
+        if is_slow and now < connection.picked + PICK_TIMEOUT:
+            connection.patience = PICK_TIMEOUT
+            return
+        self._swallowed, self._election.pads = True, False
+        # The one that was picked comes last: then another one is.
+        same = [other for other, one in self._callers.connections.items() if one.host == connection.host]
+        for other in sorted(same, key=lambda one: one == conn):
+            self._drop(other)
 
     def _is_narrow(self, conn: int, connection: Connection) -> bool:
         """Tell whether a connection on which the peer is first heard carries so little that another one is waited for.

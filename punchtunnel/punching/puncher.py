@@ -132,7 +132,12 @@ class Puncher:
         # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
         self._election = Election(
-            Hello(nonce or bytes(NONCE_SIZE), schedule.channel_tag(settings.channel), settings.role, settings.traits),
+            Hello(
+                nonce or bytes(NONCE_SIZE),
+                schedule.channel_tag(settings.channel),
+                settings.role,
+                settings.traits | Trait.PADS,
+            ),
             agree=self._warmup.agreement if settings.sealed else None,
             strict=settings.proves,
             limits=Tries(callers.who, rations, rng) if settings.sealed else None,
@@ -272,6 +277,7 @@ class Puncher:
             self._left_out = len(found)
             self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
         self._addresses = self._callers.addresses = self._listeners.addresses = found[:MAX_ADDRESSES]
+        self._nomination.compare(self._addresses)
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:

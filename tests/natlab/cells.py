@@ -111,7 +111,7 @@ class Cell:
     left: str = "drop"
     right: str = "drop"
     layout: Layout = Layout.INTERNET
-    # 4, 6, or 46 for both at once.
+    # 4, 6, or both at once: 46, or 64 where IPv6 is dialled first.
     family: int = 4
     path: Path = PLAIN_PATH
     # The way back, from right to left, where it differs.
@@ -283,7 +283,7 @@ def _distance() -> Iterator[Cell]:
         yield from _axis(block, f"loss {percent} %", percent == 10, path=Path(loss=percent / 100), wait_s=40)
     yield from _axis(block, "RTT 300 ms, loss 10 %", path=Path(0.15, loss=0.1), wait_s=40)
     yield from _axis(block, "no ICMP when the TTL runs out", answers_expired=False)
-    for family, mtu in ((4, 1400), (4, 1492), (6, 1400), (46, 1400)):
+    for family, mtu in ((4, 1400), (4, 1492), (6, 1400), (46, 1400), (64, 1400)):
         black = Cell(block, f"MTU black hole, {mtu}, IPv{family}", family=family, path=Path(mtu=mtu))
         yield replace(black, short=mtu == 1400, secrets=("one", "one"))
     # Below what segments are limited to: only fragments get through, or nothing at all.
@@ -293,6 +293,7 @@ def _distance() -> Iterator[Cell]:
     # The side that sends knows more than the one that hears nothing.
     either = Fails(LOST, f"{vanish.words}|long packets are lost on the way here")
     yield replace(narrow, name="MTU black hole, 1000, IPv6", family=6, fails=either)
+    yield replace(narrow, name="MTU black hole, 1000 in IPv6 alone", family=64, path=Path(mtu6=1000), short=True)
     both = (("-z",), ("-z",))
     yield replace(narrow, name="MTU black hole, 1000, IPv6, -z", family=6, options=both, fails=vanish, short=True)
     # Where a bare SYN comes to a dial of the side that scales, the window there is read as a 128th or less.

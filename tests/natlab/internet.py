@@ -161,8 +161,10 @@ class Internet:
 
     def _carry(self, origin: str, towards: str, packet: packets.Packet, now: float) -> None:
         wire_there = self._wires[origin, towards]
-        if len(packet.data) > wire_there.path.mtu:
-            pieces = packets.fragments(packet, wire_there.path.mtu)
+        path = wire_there.path
+        mtu = path.mtu if packet.version == 4 else min(path.mtu, path.mtu6)
+        if len(packet.data) > mtu:
+            pieces = packets.fragments(packet, mtu)
             if not pieces:
                 self._note(origin, towards, packet, TOO_LARGE)
             for piece in pieces:

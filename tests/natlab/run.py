@@ -245,7 +245,9 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
 
 def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float) -> Call:
     own, peer = scene.hosts[side], scene.hosts["right" if side == "left" else "left"]
-    peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6)}[cell.family]
+    peers = {4: (peer.dial4,), 6: (peer.dial6,), 46: (peer.dial4, peer.dial6), 64: (peer.dial6, peer.dial4)}[
+        cell.family
+    ]
     if cell.peer and side == "left":
         peers = (cell.peer,)
     if side == "left":

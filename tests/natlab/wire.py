@@ -28,6 +28,8 @@ class Path:
     hops: int = 10
     # Larger packets disappear without an ICMP error; IPv4 without DF is cut into fragments.
     mtu: int = 1500
+    # The same of IPv6, where it is less.
+    mtu6: int = 1500
     # Nothing arrives between these seconds after the first packet.
     outage_s: tuple[float, float] = (0.0, 0.0)
 

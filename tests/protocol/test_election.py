@@ -45,10 +45,16 @@ def test_a_hello_is_36_bytes_as_the_protocol_document_has_them() -> None:
 def test_words_and_bits_are_those_of_the_protocol_document() -> None:
     assert (PICK, ACCEPT) == (b"PICK", b"ACPT")
     assert {role.name: role.value for role in Role} == {"STDIO": 1, "LISTEN": 2, "TO": 4, "RAW": 8}
-    assert {trait.name: trait.value for trait in Trait} == {"NO_RECEIVE": 1, "PLAIN": 2, "FAST_AES": 4, "CHECK": 8}
+    assert {trait.name: trait.value for trait in Trait} == {
+        "NO_RECEIVE": 1,
+        "PLAIN": 2,
+        "FAST_AES": 4,
+        "CHECK": 8,
+        "PADS": 16,
+    }
 
 
-@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 15))
+@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 31))
 def test_a_hello_is_decoded_from_its_own_bytes(nonce: bytes, role: int, traits: int) -> None:
     hello = Hello(nonce, TAG, Role(role), Trait(traits))
     assert decode_hello(hello.encode()) == hello
@@ -56,7 +62,7 @@ def test_a_hello_is_decoded_from_its_own_bytes(nonce: bytes, role: int, traits: 
 
 def test_role_and_trait_bits_of_later_versions_are_ignored() -> None:
     data = bytearray(LOW.encode())
-    data[9], data[10], data[11] = 0xF1, 0xF0, 0xFF
+    data[9], data[10], data[11] = 0xF1, 0xE0, 0xFF
     assert decode_hello(bytes(data)) == LOW
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Won
-from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role
+from punchtunnel.protocol.hello import HELLO_SIZE, NO_TRAITS, Hello, Role, Trait
 
 TAG = bytes(8)
 
@@ -31,9 +31,13 @@ class Net:
 
     def __init__(self, rng: random.Random, parties: int, connections: int) -> None:
         nonces = rng.sample(range(256), parties)
-        hellos = [Hello(bytes([nonce] * 16), TAG, Role.STDIO) for nonce in nonces]
+        # Some come from before there was padding, and some do not want it.
+        traits = [rng.choice([NO_TRAITS, Trait.PADS]) for _ in nonces]
+        hellos = [Hello(bytes([nonce] * 16), TAG, Role.STDIO, one) for nonce, one in zip(nonces, traits, strict=True)]
         self.rng = rng
         self.parties = [Party(Election(hello)) for hello in hellos]
+        for party in self.parties:
+            party.election.pads = rng.choice([False, True])
         self.wires: dict[tuple[int, int], bytearray] = {}
         self.partner: dict[tuple[int, int], int] = {}
         self.unopened: list[tuple[int, int]] = []

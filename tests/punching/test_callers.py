@@ -184,7 +184,7 @@ def test_a_try_that_the_end_of_the_punch_cuts_short_is_given_back(two: ThreadPoo
     assert rations.has(B, FREE_TRIES - 1, expected=False)
 
 
-def test_no_more_than_1_kib_of_anybody_is_taken_before_the_election(two: ThreadPoolExecutor, channel: str) -> None:
+def test_no_more_than_2_kib_of_anybody_is_taken_before_the_election(two: ThreadPoolExecutor, channel: str) -> None:
     """It was 4 KiB at a time."""
     plain = replace(settings(B, A, channel), traits=Trait.PLAIN)
     end = two.submit(open_hole, plain)
@@ -196,6 +196,6 @@ def test_no_more_than_1_kib_of_anybody_is_taken_before_the_election(two: ThreadP
         peer.sendall(ACCEPT + data)
         hole = end.result(LONG)
         with hole.sock:
-            assert HELLO_SIZE + len(ACCEPT) + len(hole.unread) <= MOST_UNPROVED == 1024
+            assert HELLO_SIZE + len(ACCEPT) + len(hole.unread) <= MOST_UNPROVED == 2048
             rest = take(hole.sock, len(data) - len(hole.unread))
             assert hole.unread + rest == data, "what is not taken then comes later"
