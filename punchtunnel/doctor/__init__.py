@@ -51,7 +51,11 @@ def examine(stun_servers: Sequence[str], ntp_server: str | None, as_json: bool, 
         facts = survey.facts(rng)
         _print(found, findings.of_machine(facts), as_json, quiet)
         if servers:
-            _print(found, findings.of_sights(asking.sights(servers, rng)), as_json, quiet)
+            prefix = None
+            if findings.has_ipv6_only(facts):
+                prefix = asking.nat64()
+                _print(found, [findings.of_nat64(str(prefix or ""))], as_json, quiet)
+            _print(found, findings.of_sights(asking.sights(servers, rng, prefix)), as_json, quiet)
             if facts.address4:
                 _print(found, [findings.of_hops(facts.address4, asking.hops(servers[0]))], as_json, quiet)
         verdict = findings.verdict(found)

@@ -20,12 +20,14 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from ipaddress import IPv6Network
 
 from punchtunnel.address import Place
 from punchtunnel.doctor import sntp, survey
 from punchtunnel.doctor.facts import Clock, Sight
 from punchtunnel.errors import PeerError
 from punchtunnel.punching import ports
+from punchtunnel.punching.nat64 import ONLY_IPV4, embedded, prefix_in
 from punchtunnel.reach import stun
 from punchtunnel.system import tcp
 from punchtunnel.words import NO_ANSWER
@@ -77,21 +79,30 @@ def _asked_once(family: socket.AddressFamily, address: tuple[object, ...]) -> sn
         return sntp.read_answer(sock.recv(RECEIVE_SIZE), cookie, sent, time.time())
 
 
-def sights(servers: Sequence[Place], rng: random.Random) -> list[Sight]:
+def nat64() -> IPv6Network | None:
+    """Return the prefix of the network's NAT64; None if the name server knows of none."""
+    with contextlib.suppress(OSError):
+        answers = socket.getaddrinfo(ONLY_IPV4, None, socket.AF_INET6, socket.SOCK_STREAM)
+        return prefix_in(str(address[0]) for _, _, _, _, address in answers)
+    return None
+
+
+def sights(servers: Sequence[Place], rng: random.Random, prefix: IPv6Network | None = None) -> list[Sight]:
     """Ask STUN servers how they see a port of ours, and a second port if the first one is rewritten.
 
-    A single server is asked at its other address as well, if it has one.
+    A single server is asked at its other address as well, if it has one.  With the
+    prefix of a NAT64, an IPv4 server is asked through it, as a peer is dialled.
     """
     found: list[Sight] = []
     for _ in range(PORTS_TRIED):
-        latest = _sights_of_one_port(servers, rng)
+        latest = _sights_of_one_port(servers, rng, prefix)
         found += latest
         if any(sight.seen is None or sight.seen.port == sight.own.port for sight in latest):
             break
     return found
 
 
-def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Sight]:
+def _sights_of_one_port(servers: Sequence[Place], rng: random.Random, prefix: IPv6Network | None) -> list[Sight]:
     sights: list[Sight] = []
     own: Place | None = None
     asked: set[tuple[object, ...]] = set()
@@ -99,7 +110,7 @@ def _sights_of_one_port(servers: Sequence[Place], rng: random.Random) -> list[Si
         waiting = list(servers)
         for server in waiting:
             try:
-                family, address = _resolve(server, socket.SOCK_STREAM)
+                family, address = _resolve(server, socket.SOCK_STREAM, prefix)
                 if address in asked:
                     continue
                 asked.add(address)
@@ -189,10 +200,14 @@ def _offender(sock: socket.socket) -> str:
     return ""
 
 
-def _resolve(server: Place, kind: socket.SocketKind) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+def _resolve(
+    server: Place, kind: socket.SocketKind, prefix: IPv6Network | None = None
+) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     """Return a server's family and address: IPv4 if it has one, because only IPv4 is translated."""
     answers = socket.getaddrinfo(server.host, server.port, type=kind)
     family, _, _, _, address = min(answers, key=lambda one: one[0] != socket.AF_INET)
+    if prefix is not None and family == socket.AF_INET and (host := embedded(str(address[0]), prefix)) is not None:
+        return socket.AF_INET6, (host, server.port)
     return family, address
 
 

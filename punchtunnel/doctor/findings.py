@@ -210,6 +210,18 @@ def _fate(facts: Facts, hook: str, state: str, flags: frozenset[str]) -> tuple[s
 # ---- what STUN servers and routers tell
 
 
+def has_ipv6_only(facts: Facts) -> bool:
+    """Tell whether IPv4 may need a NAT64: only IPv6 leads out of this network."""
+    return facts.routes is not None and set(facts.routes) == {6}
+
+
+def of_nat64(prefix: str) -> Finding:
+    """Judge what the name server knows of a NAT64; "" is nothing."""
+    if not prefix:
+        return Finding("nat64", Level.WARN, "nat64_missing")
+    return Finding("nat64", Level.OK, "nat64", {"prefix": prefix})
+
+
 def of_sights(sights: Sequence[Sight]) -> list[Finding]:
     """Judge what became of our ports on the way to the STUN servers; [] if none was asked."""
     findings = [

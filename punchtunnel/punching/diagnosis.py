@@ -41,6 +41,8 @@ class Cause(StrEnum):
     UNUSABLE = "unusable"
     ABSENT = "absent"
     UNREACHABLE = "unreachable"
+    # The same, and IPv4 has no route here, and the network no NAT64.
+    NO_NAT64 = "no_nat64"
     SILENT = "silent"
 
 
@@ -69,13 +71,14 @@ _NOT_REACHED = {Cause.ABSENT: (Fate.ABSENT,), Cause.UNREACHABLE: (Fate.UNREACHAB
 _CHANCE = 0.1
 
 
-def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False) -> Finding:
+def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False, no_nat64: bool = False) -> Finding:
     """Return why there is no hole.
 
     Args:
         counts: What happened in all.
         fates: How many candidates there are by the most telling fate of their dials.
         checked: The peer was met within this wait, but has only checked the path (-z).
+        no_nat64: IPv4 has no route here, IPv6 has one, and no NAT64 was found that joins them.
     """
     if checked:
         return Finding(Cause.CHECKED)
@@ -105,7 +108,8 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
     met = {Cause.MUTE: answered, Cause.REFUSED: counts.failed[Fate.REFUSED]}
     shown_by = _SHOWN_BY | _NOT_REACHED
     # A dial that this machine refuses is made again and again, so that its ports say more.
-    return Finding(cause, met.get(cause) or _share(fates, shown_by[cause]))
+    times = met.get(cause) or _share(fates, shown_by[cause])
+    return Finding(Cause.NO_NAT64 if no_nat64 and cause is Cause.UNREACHABLE else cause, times)
 
 
 def _shown_by_ports(fates: Mapping[Fate, int]) -> Cause:
@@ -120,10 +124,12 @@ def _share(fates: Mapping[Fate, int], shown_by: Sequence[Fate]) -> int:
     return sum(fates.get(fate, 0) for fate in shown_by)
 
 
-def why_no_hole(peers: Sequence[str], families: Sequence[str], wait: float, counts: Counts, finding: Finding) -> str:
-    """Say why there is no hole after `wait` seconds, and what to try; see `cause_of`."""
+def why_no_hole(
+    peers: Sequence[str], families: Sequence[str], wait: float, counts: Counts, finding: Finding, *, nat64: str = ""
+) -> str:
+    """Say why there is no hole after `wait` seconds, and what to try; see `cause_of` and `words.no_hole`."""
     cause, times, who = finding
-    return words.no_hole(peers, families, wait, counts.dials, cause, times, who)
+    return words.no_hole(peers, families, wait, counts.dials, cause, times, who, nat64)
 
 
 # ---- hellos that do not fit

@@ -19,6 +19,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
@@ -123,6 +124,9 @@ class Puncher:
         self._addresses: tuple[Address, ...] = ()
         # Why names have none.
         self._failed: tuple[str, ...] = ()
+        # Through which NAT64 IPv4 is dialled, and whether one was missed.
+        self._nat64: IPv6Network | None = None
+        self._no_nat64 = False
         self._closed = False
 
         counts = self._counts = Counts()
@@ -150,7 +154,7 @@ class Puncher:
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
-        self._resolver = Resolver(settings.peers, settings.family, settings.bind)
+        self._resolver = Resolver(settings.peers, settings.family, settings.bind, interface=settings.interface)
         self._look_ups = LookUps()
         self._rota = Rota()
         # Of how many addresses it was told that some are left out.
@@ -166,7 +170,7 @@ class Puncher:
         self._employ(self._resolver, self._on_resolved)
         literals = self._resolver.literals()
         self._use(literals)
-        if self._resolver.has_names:
+        if self._resolver.has_names or self._resolver.wants_nat64(literals.addresses):
             self._look_up()
         elif literals.failed:
             # With -k: their interface may come.
@@ -208,7 +212,7 @@ class Puncher:
             return
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
-        if self._resolver.has_names:
+        if self._resolver.has_names or self._resolver.wants_nat64(self._addresses):
             self._look_up()
 
     def _no_hole(self) -> NoHoleError | RejectedError | LocalError:
@@ -217,12 +221,20 @@ class Puncher:
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         settings = self._settings
-        finding = diagnosis.cause_of(self._counts, self._dialler.evidence(), checked=settings.checked)
+        finding = diagnosis.cause_of(
+            self._counts, self._dialler.evidence(), checked=settings.checked, no_nat64=self._no_nat64
+        )
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
-        families = sorted({"IPv6" if address.family == socket.AF_INET6 else "IPv4" for address in self._addresses})
+        families = sorted(set(map(self._family_name, self._addresses)))
         wait = round(settings.wait + settings.spent, 1)
-        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding))
+        nat64 = str(self._nat64 or "")
+        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding, nat64=nat64))
+
+    def _family_name(self, address: Address) -> str:
+        """Return the family in which the peer is to punch; behind a NAT64 that is the other one."""
+        is_mapped = self._nat64 is not None and ":" in address.host and IPv6Address(address.host) in self._nat64
+        return "IPv6" if address.family == socket.AF_INET6 and not is_mapped else "IPv4"
 
     def close(self) -> None:
         """Close everything but the winner."""
@@ -272,6 +284,9 @@ class Puncher:
                 self._report(events.LookingUpAgain(reason=reason))
         if not answer.addresses:
             return
+        if answer.nat64 not in (None, self._nat64):
+            self._report(events.ThroughNat64(prefix=str(answer.nat64)))
+        self._nat64, self._no_nat64 = answer.nat64, answer.no_nat64
         found = answer.after(self._addresses)
         if len(found) > MAX_ADDRESSES and self._left_out != len(found):
             self._left_out = len(found)

@@ -6,6 +6,10 @@ months.  After a failure they are looked up again within seconds (LookUps): a
 name server may be away for a moment, as at boot.  `getaddrinfo` can block for half a minute and cannot be interrupted,
 so the loop that dials never calls it; `fileno()` turns readable when there is
 something to `take()`.
+
+Where IPv4 has no route and IPv6 has one, the network may have a NAT64: then, and
+only then, the name server is asked for its prefix (nat64.py), and each IPv4
+address is dialled through it as well.
 """
 
 from __future__ import annotations
@@ -15,14 +19,16 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv6Network
 from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
 from punchtunnel.errors import NO_RESOURCES, LocalError
+from punchtunnel.punching.nat64 import ONLY_IPV4, embedded, prefix_in
 from punchtunnel.punching.rota import likely_first
-from punchtunnel.system.addresses import LOOPBACK, Address, is_own
+from punchtunnel.system.addresses import LOOPBACK, SOMEWHERE, Address, is_own, source_towards
 from punchtunnel.words import peer as peer_words
 
 # Seconds between look-ups: the shortest time to live that dynamic DNS
@@ -48,13 +54,16 @@ class Answer(NamedTuple):
 
     `failed` has a sentence for every PEER without an address; `lasting` tells
     that trying again would be of no use, and `refused` that this machine
-    has nothing left to ask with.
+    has nothing left to ask with.  `nat64` is the prefix through which IPv4 is
+    dialled; `no_nat64` tells that one was asked for, and that there is none.
     """
 
     addresses: tuple[Address, ...] = ()
     failed: tuple[str, ...] = ()
     lasting: bool = True
     refused: bool = False
+    nat64: IPv6Network | None = None
+    no_nat64: bool = False
 
     def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
         """Return the addresses to punch towards, where there were others `before`."""
@@ -95,6 +104,7 @@ class Resolver:
         family: AF_INET or AF_INET6 to use only that; AF_UNSPEC for both.
         bind: Only addresses of this literal's family are of use.
         look_up: `socket.getaddrinfo`, or a stand-in.
+        interface: The only one to punch by, or "" for any.
     """
 
     def __init__(
@@ -103,8 +113,11 @@ class Resolver:
         family: socket.AddressFamily = socket.AF_UNSPEC,
         bind: str | None = None,
         look_up: GetAddrInfo = socket.getaddrinfo,
+        interface: str = "",
     ) -> None:
         self._peers = peers
+        self._interface = interface
+        self._nat64: IPv6Network | None = None
         self._bind = bind
         self._family = family
         if bind is not None:
@@ -123,6 +136,12 @@ class Resolver:
     def literals(self) -> Answer:
         """Answer for the PEERs that need no look-up, at once."""
         return self._resolve([peer for peer in self._peers if is_literal(peer)])
+
+    def wants_nat64(self, addresses: Iterable[Address]) -> bool:
+        """Tell whether there are addresses that only a NAT64 may lead to from here."""
+        if self._family != socket.AF_UNSPEC or all(map(self._has_route, addresses)):
+            return False
+        return self._has_route(SOMEWHERE[1])
 
     def start(self) -> None:
         """Begin a look-up of everything, unless one is under way.
@@ -154,7 +173,8 @@ class Resolver:
         self._there.close()
 
     def _run(self) -> None:
-        self._answer = self._resolve(self._peers)
+        answer = self._resolve(self._peers)
+        self._answer = self._through_nat64(answer) if self.wants_nat64(answer.addresses) else answer
         # Closed while the look-up hung: the answer is not wanted any more.
         with contextlib.suppress(OSError):
             self._there.send(b"!")
@@ -178,6 +198,29 @@ class Resolver:
                 continue
             found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
         return Answer(tuple(found), tuple(failed), lasting)
+
+    def _has_route(self, address: Address) -> bool:
+        """Tell whether there is a route; IPv6 addresses are taken to have one where IPv6 has any."""
+        if address.family == socket.AF_INET6 and address is not SOMEWHERE[1]:
+            return True
+        return address.own or source_towards(address, self._interface) is not None
+
+    def _through_nat64(self, answer: Answer) -> Answer:
+        """Return the answer with the IPv6 addresses that a NAT64 has for those that have no route."""
+        try:
+            answers = self._look_up(ONLY_IPV4, None, socket.AF_INET6, socket.SOCK_STREAM)
+            self._nat64 = prefix_in(str(sockaddr[0]) for _, _, _, _, sockaddr in answers)
+        except OSError as error:
+            # A name server that is away for the moment takes nothing back.
+            if error.errno in _LASTING:
+                self._nat64 = None
+        if self._nat64 is None:
+            return answer._replace(no_nat64=True)
+        found = dict.fromkeys(answer.addresses)
+        for address in answer.addresses:
+            if not self._has_route(address) and (host := embedded(address.host, self._nat64)) is not None:
+                found[Address(socket.AF_INET6, host)] = None
+        return answer._replace(addresses=tuple(found), nat64=self._nat64)
 
     def _refusal(self) -> str | None:
         """Return why nothing can be asked here: the resolver calls it an unknown name."""

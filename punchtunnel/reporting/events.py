@@ -118,6 +118,17 @@ class LookingUpAgain(
     reason: str
 
 
+class ThroughNat64(
+    Event,
+    name="through_nat64",
+    level=Level.INFO,
+    sentence="no route for IPv4 here: it is dialled through the NAT64 {prefix}",
+):
+    """The network has IPv6 only, and a NAT64 through which IPv4 addresses are dialled."""
+
+    prefix: str
+
+
 class PortBusy(Event, name="port_busy", sentence="port {port} is taken on this machine ({reason}): skipped"):
     """Another program has a port; the other ports are used."""
 

@@ -59,7 +59,14 @@ def peers_text(peers: Sequence[str]) -> str:
 
 
 def no_hole(
-    peers: Sequence[str], families: Sequence[str], wait: float, dials: int, cause: str, count: int, who: str
+    peers: Sequence[str],
+    families: Sequence[str],
+    wait: float,
+    dials: int,
+    cause: str,
+    count: int,
+    who: str,
+    nat64: str = "",
 ) -> str:
     """Say that there is no hole, and why.
 
@@ -71,10 +78,12 @@ def no_hole(
         cause: A key of NO_HOLE.
         count: How many of the dials or connections show that cause.
         who: The address that the connections came from, if that is the cause.
+        nat64: The prefix through which IPv4 was dialled, or "".
     """
     peer, family = peers_text(peers), " and ".join(families)
     why = NO_HOLE[cause].format(count=count, who=who, peer=peer, family=family)
-    return f"no hole to {peer} in {wait:g} s: {dials} dials{why}"
+    way = f" through the NAT64 {nat64}" if nat64 else ""
+    return f"no hole to {peer}{way} in {wait:g} s: {dials} dials{why}"
 
 
 _OVERLAP = "start both sides so that their waits (-w) overlap"
@@ -105,6 +114,9 @@ NO_HOLE = {
     "`punchtunnel --doctor --stun HOST` there shows",
     "unreachable": ", {count} unreachable: there is no route to that address from here; "
     "check it, and this machine's network",
+    "no_nat64": ", {count} unreachable: IPv4 has no route from here, and no NAT64 was found that leads from IPv6 to "
+    "it (nobody here has an IPv6 address for ipv4only.arpa): give the peer's IPv6 address, or connect this machine by "
+    "IPv4",
     "silent": ", no answer at all to {count}: the peer is not punching, or not by {family}, its address is wrong, or a "
     f"router on the way drops everything or rewrites ports; {_OVERLAP}, {_DOCTOR}",
 }

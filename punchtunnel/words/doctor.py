@@ -81,6 +81,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "",
     ),
     "firewall_unread": ("the rules cannot be read: {reason}", ""),
+    "nat64": ("IPv4 has no route here; IPv4 addresses are dialled through the network's NAT64, {prefix}", ""),
+    "nat64_missing": ("IPv4 has no route here, and the name server knows of no NAT64", "use IPv6 on both sides"),
     "seen": ("{server} sees port {port} as {seen}", ""),
     "unseen": ("{server} does not say how it sees us: {reason}", "try another STUN server that talks TCP"),
     "mapping_none": ("nothing is translated", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import random
@@ -309,3 +310,35 @@ def test_this_machine_is_no_router() -> None:
 def test_a_server_of_the_internet_names_no_machine_of_this_network(server: str, other: str, may: bool) -> None:
     """STUN here is plain TCP: whoever is on the way could have a service on loopback asked."""
     assert asking._may_lead(server, Place(other, 1)) is may
+
+
+class FewNames:
+    """A stand-in for getaddrinfo that answers for the name of RFC 7050, and for IPv4 literals."""
+
+    def __init__(self, known: str | OSError) -> None:
+        self.known = known
+
+    def __call__(self, host: str, port: int | None, family: int = 0, type: int = 0) -> list[tuple[object, ...]]:
+        if host != "ipv4only.arpa.":
+            return [(socket.AF_INET, type, 6, "", (host, port))]
+        if isinstance(self.known, OSError):
+            raise self.known
+        return [(socket.AF_INET6, type, 6, "", (self.known, 0, 0, 0))]
+
+
+@pytest.mark.parametrize(
+    ("known", "prefix"),
+    [("64:ff9b::c000:aa", "64:ff9b::/96"), (socket.gaierror(socket.EAI_NONAME, "no such name"), None)],
+)
+def test_the_prefix_of_a_nat64_is_what_the_name_server_says(
+    monkeypatch: pytest.MonkeyPatch, known: str | OSError, prefix: str | None
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", FewNames(known))
+    assert asking.nat64() == (prefix and ipaddress.IPv6Network(prefix))
+
+
+def test_an_ipv4_server_is_asked_through_a_nat64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", FewNames(""))
+    place, prefix = Place("192.0.2.33", 3478), ipaddress.IPv6Network("64:ff9b::/96")
+    assert asking._resolve(place, socket.SOCK_STREAM, prefix) == (socket.AF_INET6, ("64:ff9b::c000:221", 3478))
+    assert asking._resolve(place, socket.SOCK_STREAM) == (socket.AF_INET, ("192.0.2.33", 3478))

@@ -199,6 +199,21 @@ def test_what_is_bad_comes_before_what_the_router_does() -> None:
 # ---- the sentences
 
 
+@pytest.mark.parametrize(
+    ("routes", "only"),
+    [(None, False), ({}, False), (ROUTES, False), ({6: Route("wan")}, True), (ROUTES | {6: Route("wan")}, False)],
+)
+def test_a_nat64_may_be_needed_where_ipv6_alone_leads_out(routes: dict[int, Route] | None, only: bool) -> None:
+    assert findings.has_ipv6_only(Facts(routes)) is only
+
+
+def test_a_nat64_is_named_and_a_missing_one_costs_the_peers_without_ipv6() -> None:
+    found, missing = findings.of_nat64("64:ff9b::/96"), findings.of_nat64("")
+    assert (found.level, missing.level) == (Level.OK, Level.WARN)
+    assert found.sentence.endswith("NAT64, 64:ff9b::/96")
+    assert missing.remedy == "use IPv6 on both sides"
+
+
 def used_names() -> set[str]:
     tree = ast.parse(Path(findings.__file__).read_text())
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -220,6 +235,7 @@ def test_no_finding_shows_a_field_that_is_missing() -> None:
     everything = [findings.of_clock(clock) for clock, *_ in CLOCKS]
     everything += [of(facts, check) for facts, check, *_ in MACHINES]
     everything += [one for sights, *_ in MAPPINGS for one in findings.of_sights(sights)]
+    everything += [findings.of_nat64(prefix) for prefix in ("64:ff9b::/96", "")]
     everything += [findings.of_hops(own, hops) for own, hops, *_ in HOPS]
     for finding in [*everything, findings.verdict(everything)]:
         for text in (finding.sentence, finding.remedy):

@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from punchtunnel.punching.nat64 import ONLY_IPV4, embedded
+
 from .internet import DEVICE, Site
 from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited
+from .usernat import PREFIX
 
 SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3}
 # Where a router or DMZ host that accepts everything listens; see actors.py.
@@ -26,6 +29,8 @@ SERVICE_PORT = 9
 # What a user forwards who does not know the ports beforehand.
 MAPPED_PORTS = "1024-65535"
 SYN_COUNTER = "syns"
+# An IPv4 address that ONLY_IPV4 has everywhere (RFC 7050).
+ONE_OF_ONLY_IPV4 = "192.0.0.170"
 _BARE_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 
 # DAD would keep new IPv6 addresses unusable for a second; a reverse-path
@@ -68,6 +73,8 @@ class Scene:
     # Namespaces in which every port must be answered by the service actor.
     services: list[str] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
+    # What name servers would say in a namespace: lines for its /etc/hosts.
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def namespaces(self) -> list[str]:
@@ -144,6 +151,9 @@ def _add_site(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) ->
     if not behaviour.routers:
         inside4 = "192.168.1.2" if behaviour.usernat else dial4
         scene.configure(edge, *_tun_lines(inside4, dial6))
+        if behaviour.usernat and behaviour.usernat.nat64:
+            scene.configure(edge, *without_ipv4(DEVICE))
+            scene.names[edge] = f"{embedded(ONE_OF_ONLY_IPV4, PREFIX)} {ONLY_IPV4}\n"
 
 
 def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -> str:
@@ -332,6 +342,11 @@ def route_through_vpn() -> list[str]:
         "ip route add 0.0.0.0/1 dev vpn0",
         "ip route add 128.0.0.0/1 dev vpn0",
     ]
+
+
+def without_ipv4(device: str) -> list[str]:
+    """Return the shell lines that leave a host IPv6 only."""
+    return ["ip route flush default", f"ip -4 addr flush dev {device}"]
 
 
 def lose_route() -> str:

@@ -41,6 +41,7 @@ class Extra(StrEnum):
     MISFIT = "another program at the right address says hellos that do not fit to the left side"
     FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
     NO_ROUTE = "the left host has no default route"
+    ONLY_IPV6 = "the left host has no IPv4, and its network no NAT64"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
     NO_FIXED_PORTS = "the ports that need no clock are taken on the right host"
     UNSCALED = "the left host's TCP does not scale windows"
@@ -232,6 +233,8 @@ def _routers() -> Iterator[Cell]:
     # A side that starts after that meets on the ports of the next bucket.
     for cell in _against(block, "dmz drops", "dmz drops, drop, reset, public"):
         yield replace(cell, wait_s=NEXT_BUCKET + PATIENCE)
+    yield from _against(block, "nat64", "public, drop, reset, random", "public, reset")
+    yield from _against(block, "nat64, random ports", "public, drop")
     yield from _against(block, "sequential ports", "public, mapped, full cone, drop")
     yield from _against(block, "random per destination", "public, mapped, full cone, reset")
     yield from _against(block, "bare SYN dropped", "drop, reset, accept, public, bare SYN dropped", "reset")
@@ -417,6 +420,10 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
     yield replace(absent, name="own firewall", extra=Extra.FORBIDDEN, fails=forbidden)
     no_route = Fails(NO_HOLE, "there is no route")
     yield replace(absent, name="no route", extra=Extra.NO_ROUTE, fails=no_route)
+    no_nat64 = Fails(NO_HOLE, "IPv4 has no route from here, and no NAT64 was found")
+    yield replace(absent, name="IPv6 only, no NAT64", extra=Extra.ONLY_IPV6, fails=no_nat64)
+    silence = Fails(NO_HOLE, "through the NAT64 64:ff9b::/96 .* no answer at all .* not by IPv4, its address is wrong")
+    yield replace(absent, name="peer absent, behind a NAT64 here", left="nat64", fails=silence)
     yield replace(absent, name="no route after a while", extra=Extra.LOST_ROUTE, fails=no_route)
     unresolved = Fails(NO_HOLE, "cannot be resolved")
     yield replace(absent, name="no name server", extra=Extra.NO_ROUTE, peer="home.example", fails=unresolved)

@@ -76,6 +76,8 @@ CONSULTATIONS = (
     Consultation("rewrites ports the same way for each", SAME_FOR_EACH, TWO),
     Consultation("public", PUBLIC, TWO),
     Consultation("IPv6", BEHAVIOURS["random"], ("--stun", f"[{SERVER6}]:{STUN_PORT}")),
+    Consultation("behind a NAT64", BEHAVIOURS["nat64"], TWO),
+    Consultation("IPv6 only, no NAT64", options=ONE, script="\n".join(build.without_ipv4("eth0"))),
     Consultation("two NATs", BEHAVIOURS["double nat"], TWO),
     Consultation("behind the carrier's NAT only", BEHAVIOURS["double nat"], TWO, where="left-box1"),
     Consultation("nothing is asked"),

@@ -75,7 +75,10 @@ class Outcome:
 
 
 def in_namespace(namespace: str, command: Sequence[str]) -> list[str]:
-    """Return `command` as it must be started to run in a network namespace."""
+    """Return `command` as it must be started to run in a network namespace, with the names that are known there."""
+    names = sandbox.names_in(namespace)
+    if names.exists():
+        command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /etc/hosts; exec "$@"', str(names), *command]
     return ["nsenter", f"--net={sandbox.NAMESPACES / namespace}", "--", *command]
 
 

@@ -90,7 +90,7 @@ def _path(raw: dict[str, Any]) -> wire.Path:
 
 def _nat(raw: dict[str, str | bool]) -> usernat.UserNat:
     mapping, filtering = usernat.Depends(str(raw.pop("mapping"))), usernat.Depends(str(raw.pop("filtering")))
-    flags = {key: bool(raw[key]) for key in ("drops_bare_syn", "dies_by_rst", "dies_by_icmp", "hairpins")}
+    flags = {key: bool(raw[key]) for key in ("drops_bare_syn", "dies_by_rst", "dies_by_icmp", "hairpins", "nat64")}
     return usernat.UserNat(mapping, filtering, usernat.Ports(str(raw["ports"])), **flags)
 
 
@@ -116,7 +116,9 @@ class Internet:
         self._plan = plan
         self._by_address = {address: site.name for site in plan.sites for address in site.addresses}
         self._nats = {
-            site.name: usernat.Translator(site.nat, site.addresses[0], random.Random(f"{plan.seed} {site.name}"))
+            site.name: (usernat.Nat64 if site.nat.nat64 else usernat.Translator)(
+                site.nat, site.addresses[0], random.Random(f"{plan.seed} {site.name}")
+            )
             for site in plan.sites
             if site.nat is not None
         }
@@ -149,6 +151,7 @@ class Internet:
                 return
             packet = packets.parse(translated) or packet
             packet = replace(packet, ttl=packet.ttl - 1)
+            towards = self._by_address.get(packet.target, "?")
         if towards == origin and nat is not None and nat.hairpins:
             self._note(origin, towards, packet, packetlog.DELIVERED)
             self._put(now, origin, packet.data)

@@ -98,6 +98,8 @@ async def standing(
     children: list[asyncio.subprocess.Process] = []
     try:
         await _shell(["ip", "-batch", "-"], "\n".join(scene.links))
+        for space, lines in scene.names.items():
+            sandbox.names_in(space).write_text(lines)
         if scene.sites:
             command = [sys.executable, "-m", "tests.natlab.internet"]
             children.append(await _child(command, plan.to_json() + "\n"))
@@ -110,6 +112,8 @@ async def standing(
     finally:
         for child in reversed(children):
             await _end(child)
+        for space in scene.names:
+            sandbox.names_in(space).unlink(missing_ok=True)
         await _shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
 
 
@@ -138,6 +142,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 scene.configure(scene.hosts["left"].namespace, build.forbid("output"))
             if cell.extra is Extra.NO_ROUTE:
                 scene.configure(scene.hosts["left"].namespace, "ip route del default", "ip -6 route del default")
+            if cell.extra is Extra.ONLY_IPV6:
+                scene.configure(scene.hosts["left"].namespace, *build.without_ipv4("eth0"))
             if cell.extra is Extra.LOST_ROUTE:
                 scene.configure(scene.hosts["left"].namespace, build.lose_route())
             return scene

@@ -35,6 +35,8 @@ PR_SET_PDEATHSIG = 1
 RUN = FilePath("/run")
 SCRATCH = RUN / "natlab"
 NAMESPACES = RUN / "netns"
+# Where lines for /etc/hosts stand that only one namespace has.
+HOSTS = SCRATCH / "hosts"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -78,9 +80,14 @@ def enter() -> None:
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc", 0)
     _mount("tmpfs", str(RUN), "tmpfs", 0)
-    for directory in (SCRATCH, NAMESPACES):
+    for directory in (SCRATCH, NAMESPACES, HOSTS):
         directory.mkdir()
     os.environ["TMPDIR"] = str(SCRATCH)
+
+
+def names_in(namespace: str) -> FilePath:
+    """Return the file with what names mean in a namespace; most have none."""
+    return HOSTS / namespace
 
 
 def _wait(child: int) -> None:

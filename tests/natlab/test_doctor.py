@@ -67,6 +67,14 @@ def test_over_ipv6_nothing_is_translated_behind_the_same_router(consultations: d
     assert of(found, "address")[0]["finding"] == "address_private"
 
 
+def test_ipv4_servers_are_asked_through_a_nat64(consultations: dict[str, Any]) -> None:
+    found = consultations["behind a NAT64"]
+    assert of(found, "nat64")[0]["fields"] == {"prefix": "64:ff9b::/96"}
+    assert [one["finding"] for one in of(found, "mapping")] == ["mapping_kept"]
+    for one in of(found, "stun"):
+        assert one["fields"]["seen"] == f"198.51.100.10:{one['fields']['port']}"
+
+
 def test_a_clock_is_compared_as_exactly_as_is_said(consultations: dict[str, Any]) -> None:
     for name, offset_s in (("clock a little wrong", 0.25), ("clock far too slow", 30.0)):
         (clock,) = of(consultations[name], "clock")

@@ -9,7 +9,7 @@ import pytest
 from . import packets
 from .packets import ACK, RST, SYN
 from .test_packets import parsed, segment, tcp_is_valid
-from .usernat import IDLE_SECONDS, Depends, Dropped, Ports, Translator, UserNat
+from .usernat import IDLE_SECONDS, Depends, Dropped, Nat64, Ports, Translator, UserNat
 
 INSIDE, OUTSIDE = "192.168.1.2", "198.51.100.10"
 PEER, OTHER = "198.51.100.20", "198.51.100.30"
@@ -126,3 +126,35 @@ def test_a_mapping_that_was_idle_too_long_is_gone() -> None:
     box.now = IDLE_SECONDS + 1
     assert box.receive(first) == NO_MAPPING
     assert box.send(1000) == first + 1
+
+
+INSIDE6, PEER6 = "2001:db8:1:1::2", "64:ff9b::c633:6414"
+
+
+def test_a_nat64_joins_an_ipv6_host_to_an_ipv4_peer() -> None:
+    nat = Nat64(UserNat(nat64=True), OUTSIDE, random.Random(1))
+    out = nat.outbound(parsed(segment(INSIDE6, 1000, PEER6, 500)), 0.0)
+    assert isinstance(out, bytes)
+    assert tcp_is_valid(out)
+    assert (parsed(out).version, parsed(out).source, parsed(out).target) == (4, OUTSIDE, PEER)
+    back = nat.inbound(parsed(segment(PEER, 500, OUTSIDE, 1000, SYN | ACK)), 0.0)
+    assert isinstance(back, bytes)
+    assert tcp_is_valid(back)
+    assert (parsed(back).source, parsed(back).target, parsed(back).target_port) == (PEER6, INSIDE6, 1000)
+
+
+def test_a_nat64_tells_of_a_hop_limit_that_ran_out() -> None:
+    nat = Nat64(UserNat(nat64=True), OUTSIDE, random.Random(1))
+    out = nat.outbound(parsed(segment(INSIDE6, 1000, PEER6, 500)), 0.0)
+    assert isinstance(out, bytes)
+    told = nat.inbound(parsed(packets.time_exceeded(parsed(out), "192.0.2.103")), 0.0)
+    assert isinstance(told, bytes)
+    assert (parsed(told).protocol, parsed(told).source) == (packets.ICMP6, "64:ff9b::c000:267")
+    quoted = parsed(told[packets.IPV6_HEADER + packets.ICMP_HEADER :])
+    assert (quoted.source, quoted.source_port, quoted.target) == (INSIDE6, 1000, PEER6)
+
+
+@pytest.mark.parametrize("target", ["2001:db8:2:1::2", "64:ff9c::c633:6414"])
+def test_a_nat64_takes_nothing_else(target: str) -> None:
+    nat = Nat64(UserNat(nat64=True), OUTSIDE, random.Random(1))
+    assert isinstance(nat.outbound(parsed(segment(INSIDE6, 1000, target, 500)), 0.0), Dropped)

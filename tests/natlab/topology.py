@@ -148,6 +148,8 @@ OTHER_ROWS = (
     router("dmz drops", unsolicited=Unsolicited.DMZ_DROP),
     router("random reset", nat=Nat.RANDOM, unsolicited=Unsolicited.RESET),
     userspace("full cone, hairpins", UserNat(Depends.NOTHING, Depends.NOTHING, hairpins=True)),
+    userspace("nat64", UserNat(nat64=True)),
+    userspace("nat64, random ports", UserNat(ports=Ports.RANDOM, nat64=True)),
     userspace("sequential ports", UserNat(ports=Ports.SEQUENTIAL)),
     userspace("random per destination", UserNat(ports=Ports.RANDOM)),
     userspace("bare SYN dropped", UserNat(drops_bare_syn=True)),

@@ -4,8 +4,8 @@
                           <--inbound---
 
 Pure: packets and the time in, bytes or a reason out.  `internet.py` puts one
-between a host's TUN device and the paths.  IPv4 and TCP only, plus the ICMP
-errors that belong to a TCP mapping.
+between a host's TUN device and the paths.  TCP only, plus the ICMP errors that
+belong to a TCP mapping; on the inside IPv4, or IPv6 before a NAT64.
 
 Words of RFC 4787 §4 and §5: a mapping or a filter is "endpoint-independent"
 (full cone: anyone who knows the outside port gets in), "address-dependent" or
@@ -14,10 +14,14 @@ Words of RFC 4787 §4 and §5: a mapping or a filter is "endpoint-independent"
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from punchtunnel.punching.nat64 import embedded
+
+from . import packets
 from .packets import RST, Packet, quoted_packet, readdressed, with_quoted
 
 # Ports that such a NAT hands out when it does not keep the source port.
@@ -26,6 +30,9 @@ LAST_PORT = 65535
 # RFC 5382 REQ-5 asks for four minutes of transitory idle time; nothing in the
 # laboratory that should survive waits longer than that.
 IDLE_SECONDS = 240.0
+# Of the NAT64 (RFC 6052 §2.1), and what its one host is called between its two halves.
+PREFIX = ipaddress.IPv6Network("64:ff9b::/96")
+INSIDE4 = "192.168.1.2"
 
 
 class Depends(StrEnum):
@@ -58,6 +65,8 @@ class UserNat:
     dies_by_icmp: bool = False
     # What the inside sends to the outside address comes back in (RFC 4787 REQ-9).
     hairpins: bool = False
+    # The inside has IPv6 only (RFC 6146).
+    nat64: bool = False
 
 
 Place = tuple[str, int]
@@ -168,6 +177,58 @@ class Translator:
     def _forget(self, mapping: Mapping) -> None:
         self._by_key = {key: kept for key, kept in self._by_key.items() if kept is not mapping}
         self._by_port[mapping.outside[1]].remove(mapping)
+
+
+class Nat64:
+    """A NAT64 with one host behind it: its packets become IPv4, without a state (RFC 7915), and then go by a NAT."""
+
+    hairpins = False
+
+    def __init__(self, behaviour: UserNat, outside_address: str, rng: random.Random) -> None:
+        self._nat = Translator(behaviour, outside_address, rng)
+        self._inside6 = ""
+
+    def outbound(self, packet: Packet, now: float) -> bytes | Dropped:
+        """Return the packet as it leaves on the outside."""
+        if not packet.is_tcp or ipaddress.ip_address(packet.target) not in PREFIX:
+            return Dropped("nat64: not TCP to IPv4")
+        self._inside6 = packet.source
+        target = packets.address_text(packets.address_bytes(packet.target)[12:])
+        data = packets.ipv4(packets.TCP, INSIDE4, target, _summed(packet, INSIDE4, target), packet.ttl)
+        return self._nat.outbound(packets.parse(data) or packet, now)
+
+    def inbound(self, packet: Packet, now: float) -> bytes | Dropped:
+        """Return the packet as it enters on the inside, or why it does not."""
+        translated = self._nat.inbound(packet, now)
+        if isinstance(translated, Dropped):
+            return translated
+        inner = packets.parse(translated)
+        assert inner is not None
+        if inner.is_tcp:
+            return self._six(inner, _mapped(inner.source), self._inside6)
+        # The one ICMP that holds provoke.
+        quoted = quoted_packet(inner)
+        if quoted is None or inner.data[inner.payload_at] != packets.ICMP4_TIME_EXCEEDED:
+            return Dropped("nat64: another ICMP")
+        expired = packets.parse(self._six(quoted, self._inside6, _mapped(quoted.target)))
+        assert expired is not None
+        return packets.time_exceeded(expired, _mapped(inner.source))
+
+    @staticmethod
+    def _six(packet: Packet, source: str, target: str) -> bytes:
+        return packets.ipv6(packets.TCP, source, target, _summed(packet, source, target), packet.ttl)
+
+
+def _mapped(host: str) -> str:
+    return str(ipaddress.ip_address(embedded(host, PREFIX) or ""))
+
+
+def _summed(packet: Packet, source: str, target: str) -> bytes:
+    """Return the TCP segment of a packet with the checksum that it has between other addresses."""
+    segment = packet.data[packet.payload_at :]
+    bare = segment[:16] + b"\0\0" + segment[18:]
+    total = packets.checksum(bare, packets.pseudo_sum(source, target, packets.TCP, len(bare)))
+    return segment[:16] + total.to_bytes(2, "big") + segment[18:]
 
 
 def _key(mapping: Depends, inside: Place, far: Place) -> tuple[object, ...]:

@@ -34,21 +34,22 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "ports in use": ({}, {Fate.UNUSABLE: 5}, Cause.UNUSABLE),
     "silence": ({}, {Fate.PENDING: 5}, Cause.SILENT),
     "unanswered ARP": ({}, {Fate.ABSENT: 5}, Cause.ABSENT),
+    "no NAT64": ({"no_nat64": True}, {Fate.UNREACHABLE: 5}, Cause.NO_NAT64),
     "no route": ({}, {Fate.UNREACHABLE: 5}, Cause.UNREACHABLE),
 }  # fmt: skip
 
 
 def found(*pieces: str) -> Finding:
-    counts, fates, checked = Counts(dials=100), Counter[Fate](), False
+    counts, fates, told = Counts(dials=100), Counter[Fate](), dict[str, bool]()
     for piece in pieces:
         changes, ports, _ = EVIDENCE[piece]
         for name, value in changes.items():
-            if name == "checked":
-                checked = True
-            else:
+            if hasattr(counts, name):
                 setattr(counts, name, getattr(counts, name) + value)
+            else:
+                told[name] = value
         fates += Counter(ports)
-    return cause_of(counts, fates, checked=checked)
+    return cause_of(counts, fates, **told)
 
 
 SUBSETS = [
@@ -124,6 +125,13 @@ def test_a_sentence_has_what_was_counted_and_given(cause: Cause) -> None:
     assert text.startswith("no hole to 192.0.2.1 or home in 120 s: 40 dials")
     assert "{" not in text
     assert ("23" in text) is ("{count}" in words.NO_HOLE[cause])
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_sentence_names_the_nat64_that_was_gone_through(cause: Cause) -> None:
+    finding = Finding(cause, 23, ELSEWHERE)
+    text = why_no_hole(["192.0.2.1"], ["IPv4"], 120.0, Counts(dials=40), finding, nat64="64:ff9b::/96")
+    assert text.startswith("no hole to 192.0.2.1 through the NAT64 64:ff9b::/96 in 120 s: 40 dials")
 
 
 def test_every_cause_has_its_sentence() -> None:

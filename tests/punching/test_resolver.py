@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -235,6 +236,92 @@ def test_an_answer_forgets_the_failures() -> None:
 
 def test_years_of_failures_are_no_overflow() -> None:
     assert due_after(*[True] * 2000)[-1] == REFRESH
+
+
+# ---- IPv4 through a NAT64
+
+ONLY_IPV4 = "ipv4only.arpa."
+PREFIX, MAPPED = IPv6Network("64:ff9b::/96"), Address(V6, "64:ff9b::c633:6407")
+KNOWN_THERE: dict[str, list[str] | OSError] = {
+    "198.51.100.7": ["198.51.100.7"], "home": ["198.51.100.7"], ONLY_IPV4: ["64:ff9b::c000:aa", "64:ff9b::c000:ab"]
+}  # fmt: skip
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> set[socket.AddressFamily]:
+    """Return the families that have routes; each test changes them at will."""
+    families = {V6}
+    monkeypatch.setattr(
+        "punchtunnel.punching.resolver.source_towards",
+        lambda address, interface="": "an own address" if address.family in families else None,
+    )
+    monkeypatch.setattr("punchtunnel.punching.resolver.is_own", lambda address: False)
+    return families
+
+
+@pytest.mark.parametrize("peer", ["198.51.100.7", "home"])
+def test_without_a_route_for_ipv4_it_is_dialled_through_the_nat64_as_well(
+    routes: set[socket.AddressFamily], peer: str
+) -> None:
+    """A mobile network has IPv6 only: an IPv4 PEER failed as "no route"."""
+    assert routes == {V6}
+    names = Names(KNOWN_THERE)
+    with closing(Resolver([peer], look_up=names)) as resolver:
+        assert resolver.wants_nat64([Address(V4, "198.51.100.7")])
+    answer = ask(Resolver([peer], look_up=names))
+    assert (answer.addresses, answer.nat64) == ((Address(V4, "198.51.100.7"), MAPPED), PREFIX)
+    assert names.asked[-1] == (ONLY_IPV4, V6)
+
+
+@pytest.mark.parametrize(
+    ("families", "peer", "family", "bind"),
+    [
+        ({V4, V6}, "198.51.100.7", socket.AF_UNSPEC, None),
+        ({V4}, "198.51.100.7", socket.AF_UNSPEC, None),
+        (set[socket.AddressFamily](), "198.51.100.7", socket.AF_UNSPEC, None),
+        ({V6}, "2001:db8::7", socket.AF_UNSPEC, None),
+        ({V6}, "198.51.100.7", V4, None),
+        ({V6}, "198.51.100.7", socket.AF_UNSPEC, "192.0.2.1"),
+    ],
+)
+def test_nobody_is_asked_for_a_nat64_that_is_not_needed(
+    routes: set[socket.AddressFamily],
+    families: set[socket.AddressFamily],
+    peer: str,
+    family: socket.AddressFamily,
+    bind: str | None,
+) -> None:
+    routes.clear()
+    routes.update(families)
+    names = Names(KNOWN_THERE | {"2001:db8::7": ["2001:db8::7"]})
+    answer = ask(Resolver([peer], family, bind, names))
+    assert [name for name, _ in names.asked] == [peer]
+    assert (len(answer.addresses), answer.nat64, answer.no_nat64) == (1, None, False)
+
+
+@pytest.mark.parametrize("known", [NO_SUCH_NAME, TRY_AGAIN, ["2001:db8::7"]])
+def test_a_network_without_a_nat64_leaves_the_address_as_it_is(
+    routes: set[socket.AddressFamily], known: list[str] | OSError
+) -> None:
+    assert routes == {V6}
+    answer = ask(Resolver(["198.51.100.7"], look_up=Names(KNOWN_THERE | {ONLY_IPV4: known})))
+    assert answer == Answer((Address(V4, "198.51.100.7"),), no_nat64=True)
+
+
+@pytest.mark.parametrize(("error", "prefix"), [(TRY_AGAIN, PREFIX), (NO_SUCH_NAME, None)])
+def test_a_name_server_that_is_away_for_the_moment_takes_no_prefix_back(
+    routes: set[socket.AddressFamily], error: OSError, prefix: IPv6Network | None
+) -> None:
+    assert routes == {V6}
+    names = Names(dict(KNOWN_THERE))
+    with closing(Resolver(["198.51.100.7"], look_up=names)) as resolver:
+        for known, expected in ((KNOWN_THERE[ONLY_IPV4], PREFIX), (error, prefix)):
+            names.names[ONLY_IPV4] = known
+            resolver.start()
+            assert select.select([resolver], [], [], 30)[0] == [resolver]
+            answer = resolver.take()
+            assert answer.nat64 == expected
+            assert (MAPPED in answer.addresses) is (expected is not None)
 
 
 # ---- this machine itself
