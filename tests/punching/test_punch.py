@@ -466,7 +466,7 @@ class LateName:
     def __init__(self, error: int, failures: int) -> None:
         self._error, self._failures = error, failures
 
-    def resolver(self, peers: list[str], *rest: object) -> Resolver:
+    def resolver(self, peers: list[str], *rest: object, **named: object) -> Resolver:
         return Resolver(peers, look_up=self if peers == ["home"] else socket.getaddrinfo)
 
     def __call__(self, *_: object) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
