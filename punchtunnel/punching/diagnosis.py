@@ -34,6 +34,8 @@ class Cause(StrEnum):
     FOREIGN = "foreign"
     REWRITTEN = "rewritten"
     MUTE = "mute"
+    # The router next to this machine refuses, and nobody beyond it.
+    NEXT_DOOR = "next_door"
     REFUSED = "refused"
     # This process had too few descriptors, or the system too little memory.
     STARVED = "starved"
@@ -47,7 +49,7 @@ class Cause(StrEnum):
 
 
 class Finding(NamedTuple):
-    """Why there is no hole, how often that was met, and from which address connections came, if that is why."""
+    """Why there is no hole, how often that was met, and whose address is the reason, if one is."""
 
     cause: Cause
     times: int = 0
@@ -71,7 +73,9 @@ _NOT_REACHED = {Cause.ABSENT: (Fate.ABSENT,), Cause.UNREACHABLE: (Fate.UNREACHAB
 _CHANCE = 0.1
 
 
-def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False, no_nat64: bool = False) -> Finding:
+def cause_of(
+    counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False, no_nat64: bool = False, router: str = ""
+) -> Finding:
     """Return why there is no hole.
 
     Args:
@@ -79,6 +83,7 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
         fates: How many candidates there are by the most telling fate of their dials.
         checked: The peer was met within this wait, but has only checked the path (-z).
         no_nat64: IPv4 has no route here, IPv6 has one, and no NAT64 was found that joins them.
+        router: The address of the peer that has refused, if this machine's own router has done it.
     """
     if checked:
         return Finding(Cause.CHECKED)
@@ -109,6 +114,8 @@ def cause_of(counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False
     shown_by = _SHOWN_BY | _NOT_REACHED
     # A dial that this machine refuses is made again and again, so that its ports say more.
     times = met.get(cause) or _share(fates, shown_by[cause])
+    if cause is Cause.REFUSED and router:
+        return Finding(Cause.NEXT_DOOR, times, router)
     return Finding(Cause.NO_NAT64 if no_nat64 and cause is Cause.UNREACHABLE else cause, times)
 
 
@@ -125,11 +132,18 @@ def _share(fates: Mapping[Fate, int], shown_by: Sequence[Fate]) -> int:
 
 
 def why_no_hole(
-    peers: Sequence[str], families: Sequence[str], wait: float, counts: Counts, finding: Finding, *, nat64: str = ""
+    peers: Sequence[str],
+    families: Sequence[str],
+    wait: float,
+    counts: Counts,
+    finding: Finding,
+    *,
+    nat64: str = "",
+    own: str = "",
 ) -> str:
     """Say why there is no hole after `wait` seconds, and what to try; see `cause_of` and `words.no_hole`."""
     cause, times, who = finding
-    return words.no_hole(peers, families, wait, counts.dials, cause, times, who, nat64)
+    return words.no_hole(peers, families, wait, counts.dials, cause, times, who, nat64=nat64, own=own)
 
 
 # ---- hellos that do not fit

@@ -221,6 +221,11 @@ class Dialler:
         """Count the candidates by what became of the last dial of each."""
         return Counter(map(_fate_now, self._dials.values()))
 
+    def refusing(self) -> dict[Address, int]:
+        """Return the addresses that have refused a dial, and a port of each at which they have."""
+        dials = [dial.candidate for dial in self._dials.values() if Fate.REFUSED in dial.met]
+        return {candidate.address: candidate.far_port for candidate in dials}
+
     def evidence(self) -> Counter[Fate]:
         """Count the candidates by the fate, of all that their dials have met, that tells most about the far end."""
         addresses = {dial.candidate.address for dial in self._dials.values()}

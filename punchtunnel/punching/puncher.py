@@ -33,6 +33,7 @@ from punchtunnel.punching.callers import Callers, Connection
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.nextrouter import NextRouter
 from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer, LookUps, Resolver
@@ -42,7 +43,7 @@ from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
-from punchtunnel.system.addresses import Address
+from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
@@ -156,6 +157,7 @@ class Puncher:
         )
         self._resolver = Resolver(settings.peers, settings.family, settings.bind, interface=settings.interface)
         self._look_ups = LookUps()
+        self._next_router = NextRouter(settings, selector)
         self._rota = Rota()
         # Of how many addresses it was told that some are left out.
         self._left_out = 0
@@ -212,6 +214,7 @@ class Puncher:
             return
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
+        self._next_router.forget()
         if self._resolver.has_names or self._resolver.wants_nat64(self._addresses):
             self._look_up()
 
@@ -221,15 +224,25 @@ class Puncher:
         if not self._addresses:
             return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
         settings = self._settings
+        refusing = self._dialler.refusing()
+        by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(
-            self._counts, self._dialler.evidence(), checked=settings.checked, no_nat64=self._no_nat64
+            self._counts,
+            self._dialler.evidence(),
+            checked=settings.checked,
+            no_nat64=self._no_nat64,
+            router=next(iter(refusing)).host if by_router else "",
         )
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
         families = sorted(set(map(self._family_name, self._addresses)))
         wait = round(settings.wait + settings.spent, 1)
-        nat64 = str(self._nat64 or "")
-        return NoHoleError(diagnosis.why_no_hole(settings.peers, families, wait, self._counts, finding, nat64=nat64))
+        own = source_towards(self._addresses[0], settings.interface) or ""
+        return NoHoleError(
+            diagnosis.why_no_hole(
+                settings.peers, families, wait, self._counts, finding, nat64=str(self._nat64 or ""), own=own
+            )
+        )
 
     def _family_name(self, address: Address) -> str:
         """Return the family in which the peer is to punch; behind a NAT64 that is the other one."""
@@ -242,6 +255,7 @@ class Puncher:
         self._nomination.close()
         self._tell_guesses()
         self._dialler.close()
+        self._next_router.close()
         for helper in self._helpers:
             helper.close()
         self._selector.close()
@@ -309,6 +323,7 @@ class Puncher:
         wall = self._clock() + self._settings.clock_offset
         dialled = self._rota.dialled(self._addresses, now, busy=bool(self._callers.connections))
         self._dialler.plan(dialled, wall)
+        self._next_router.ask(self._dialler.refusing())
         if (buckets := schedule.current_buckets(wall)) != self._buckets:
             self._buckets = buckets
             ports = self._dialler.ports

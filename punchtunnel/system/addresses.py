@@ -64,6 +64,25 @@ def source_towards(address: Address, interface: str = "") -> str | None:
     return None
 
 
+def is_behind_router(address: Address, interface: str = "") -> bool:
+    """Tell whether a router is on the way to another address: IPv4 only, of IPv6 this kernel does not tell.
+
+    Args:
+        address: The other one.
+        interface: The only one to leave by; "" is any.
+    """
+    if address.family != socket.AF_INET or source_towards(address, interface) is None:
+        return False
+    with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+        # Only where the interface's own network has the address.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+        if interface:
+            tcp.use_interface(probe, interface)
+        probe.connect(address.at(_SOME_PORT))
+        return False
+    return True
+
+
 def is_own(address: Address) -> bool:
     """Tell whether an address is this machine's: the kernel talks to an own address from that same address."""
     source = source_towards(address)

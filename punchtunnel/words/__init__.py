@@ -66,7 +66,9 @@ def no_hole(
     cause: str,
     count: int,
     who: str,
+    *,
     nat64: str = "",
+    own: str = "",
 ) -> str:
     """Say that there is no hole, and why.
 
@@ -77,16 +79,18 @@ def no_hole(
         dials: How many were made.
         cause: A key of NO_HOLE.
         count: How many of the dials or connections show that cause.
-        who: The address that the connections came from, if that is the cause.
+        who: The address that is the cause: where connections came from, or what a router has refused.
         nat64: The prefix through which IPv4 was dialled, or "".
+        own: The address that this machine dials from.
     """
     peer, family = peers_text(peers), " and ".join(families)
-    why = NO_HOLE[cause].format(count=count, who=who, peer=peer, family=family)
+    why = NO_HOLE[cause].format(count=count, who=who, peer=peer, family=family, own=own)
     way = f" through the NAT64 {nat64}" if nat64 else ""
     return f"no hole to {peer}{way} in {wait:g} s: {dials} dials{why}"
 
 
 _OVERLAP = "start both sides so that their waits (-w) overlap"
+_PRIVATE = "give each side the other's private address: that of this machine is {own}, `ip addr` there shows the other"
 _DOCTOR = "and if they did, see what `punchtunnel --doctor` says on both"
 # Why there is no hole, by the cause that punching/diagnosis.py has found; the fields are those of no_hole.
 NO_HOLE = {
@@ -95,7 +99,7 @@ NO_HOLE = {
     "checked": "; the peer has checked the path (-z), which works, and has not come again: start it without -z",
     "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
     "together": ", {count} came back to this machine itself: {peer} is the address of its own router, so both sides "
-    "seem to be behind that; give each side the other's private address, which `ip addr` there shows",
+    f"seem to be behind that; {_PRIVATE}",
     "foreign": ", and {count} connections came from {who}, which is not the peer's address: "
     "if that is the peer, give that address instead",
     "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "
@@ -104,6 +108,8 @@ NO_HOLE = {
     "mute": ", {count} answered but not by a punchtunnel: a router or another program takes these connections, "
     "and the peer is not punching, or not towards this address; check both addresses, and "
     f"{_OVERLAP}",
+    "next_door": ", {count} refused at once by this machine's own router: either {who} is its address, and both sides "
+    f"are behind it: {_PRIVATE}; or it forbids outgoing TCP to ports 10240–32767",
     "refused": ", {count} refused at once: the peer is not punching yet, or not by {family}, or a router rewrites "
     f"ports; {_OVERLAP}, with the same --channel, {_DOCTOR}",
     "forbidden": ", {count} forbidden by this machine's own firewall: allow outgoing TCP to ports 10240–32767",

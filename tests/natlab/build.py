@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from punchtunnel.punching.nat64 import ONLY_IPV4, embedded
 
 from .internet import DEVICE, Site
-from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited
+from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited, router
 from .usernat import PREFIX
 
 SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3}
@@ -112,6 +112,27 @@ def internet_scene(prefix: str, left: Behaviour, right: Behaviour, *, stranger: 
     _add_site(scene, "right", right, False)
     if stranger:
         _add_site(scene, "stranger", PUBLIC, False)
+    return scene
+
+
+def router_scene(prefix: str, behaviour: Behaviour) -> Scene:
+    """Return two hosts behind one router, each of which is dialled at its public address."""
+    scene = Scene(prefix)
+    if behaviour.usernat is None:
+        _add_site(scene, "left", behaviour, True)
+    else:
+        number = SITE_NUMBERS["left"]
+        dial4, gateway6 = f"198.51.100.{number}0", f"2001:db8:{number}:f::1"
+        edge = scene.add_namespace("left-box")
+        scene.configure(edge, *_tun_lines("192.168.1.254", gateway6), "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        namespace = scene.add_namespace("left-host")
+        scene.configure(namespace, _count_syns())
+        scene.hosts["left"] = Host(namespace, dial4, f"2001:db8:{number}:1::2")
+        _add_lan(scene, "left", edge, router("", unsolicited=Unsolicited.ACCEPT).routers[0], True)
+        scene.sites.append(Site("left", edge, (dial4, gateway6), behaviour.usernat))
+    other = scene.hosts.pop("left neighbour")
+    scene.configure(other.namespace, _count_syns())
+    scene.hosts["right"] = Host(other.namespace, scene.hosts["left"].dial4, other.dial6)
     return scene
 
 

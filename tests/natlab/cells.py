@@ -22,6 +22,8 @@ class Layout(StrEnum):
     """What lies between the two ends."""
 
     INTERNET = "internet"
+    # Both are behind the left router, and were given its public address.
+    ROUTER = "same router"
     LAN = "same LAN"
     LOOPBACK = "same host, loopback"
     OWN_ADDRESS = "same host, own address"
@@ -76,7 +78,7 @@ class Fails:
 
 LOST, USAGE, NO_HOLE, REJECTED = 1, 2, 3, 4
 SILENCE = Fails(NO_HOLE, "no answer at all")
-REFUSAL = Fails(NO_HOLE, "refused at once")
+REFUSAL = Fails(NO_HOLE, "refused at once: ")
 MUTE = "answered but not by a punchtunnel"
 CAPTURE = Fails(NO_HOLE, MUTE)
 ROLES = Fails(REJECTED, "roles do not fit")
@@ -349,6 +351,10 @@ def _hosts() -> Iterator[Cell]:
     for bind in ("192.168.1.2", "eth0"):
         beside = Cell(block, f"beside a VPN, --bind {bind}", extra=Extra.VPN, options=(("--bind", bind), ()))
         yield replace(beside, short=bind == "192.168.1.2")
+    yield Cell(
+        block, "both behind one router that sends back to whoever it is for", "full cone, hairpins",
+        layout=Layout.ROUTER,
+    )  # fmt: skip
     yield Cell(block, "same LAN", layout=Layout.LAN, short=True)
     yield Cell(block, "same LAN, IPv6", layout=Layout.LAN, family=6)
     yield Cell(block, "same host, loopback", layout=Layout.LOOPBACK, short=True)
@@ -412,10 +418,7 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
     # The first of the two meets silence: the second has no port left.
     taken = Fails(NO_HOLE, "no answer at all", "in use, most likely by another punchtunnel")
     yield replace(absent, name="two at once on one channel", channels=("lab", "lab"), channel_gap_s=1, fails=taken)
-    together = Fails(NO_HOLE, "came back to this machine itself: 198.51.100.10 is the address of its own router")
-    yield replace(
-        absent, name="both behind one router", left="full cone, hairpins", peer="198.51.100.10", fails=together
-    )
+    yield from _behind_one_router(absent, replace(both, layout=Layout.ROUTER, left_first=True, gap_s=1.0))
     forbidden = Fails(NO_HOLE, "forbidden by this machine's own firewall")
     yield replace(absent, name="own firewall", extra=Extra.FORBIDDEN, fails=forbidden)
     no_route = Fails(NO_HOLE, "there is no route")
@@ -427,6 +430,24 @@ def _misunderstandings(absent: Cell) -> Iterator[Cell]:
     yield replace(absent, name="no route after a while", extra=Extra.LOST_ROUTE, fails=no_route)
     unresolved = Fails(NO_HOLE, "cannot be resolved")
     yield replace(absent, name="no name server", extra=Extra.NO_ROUTE, peer="home.example", fails=unresolved)
+
+
+def _behind_one_router(absent: Cell, both: Cell) -> Iterator[Cell]:
+    """Yield cells in which both sides were given the public address of the one router that both are behind."""
+    own = "that of this machine is 192.168.1"
+    together = f"came back to this machine itself: 198.51.100.10 is the address of its own router.*{own}.2"
+    alone = replace(absent, left="address and port filter, hairpins", peer="198.51.100.10")
+    lonely = replace(alone, name="behind one router that sends back, the peer absent", short=False)
+    yield replace(lonely, fails=Fails(NO_HOLE, together))
+    # The ports are the first one's, and what the second one sends gets others.
+    yield replace(
+        both, name="both behind one router that sends back", left=alone.left,
+        fails=Fails(NO_HOLE, together, SILENCE.words),
+    )  # fmt: skip
+    refused = "refused at once by this machine's own router: either 198.51.100.10 is its address.*" + own
+    for left in ("drop", "reset"):
+        fails = Fails(NO_HOLE, f"{refused}.2", f"{refused}.3")
+        yield replace(both, name=f"both behind one router, {left}", left=left, fails=fails, short=left == "drop")
 
 
 def _politeness() -> Iterator[Cell]:

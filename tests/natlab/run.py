@@ -121,6 +121,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
     match cell.layout:
         case Layout.LAN:
             return build.lan_scene(prefix)
+        case Layout.ROUTER:
+            return build.router_scene(prefix, BEHAVIOURS[cell.left])
         case Layout.LOOPBACK | Layout.OWN_ADDRESS:
             return build.host_scene(prefix, loopback=cell.layout is Layout.LOOPBACK)
         case Layout.INTERNET:

@@ -128,6 +128,15 @@ def test_a_mapping_that_was_idle_too_long_is_gone() -> None:
     assert box.send(1000) == first + 1
 
 
+def test_two_machines_never_share_a_port() -> None:
+    box = Box(UserNat(Depends.NOTHING))
+    assert box.send(1000) == 1000
+    data = box.nat.outbound(parsed(segment("192.168.1.3", 1000, PEER, 500)), box.now)
+    assert isinstance(data, bytes)
+    assert parsed(data).source_port != 1000
+    assert box.send(1000, OTHER) == 1000
+
+
 INSIDE6, PEER6 = "2001:db8:1:1::2", "64:ff9b::c633:6414"
 
 

@@ -148,6 +148,7 @@ OTHER_ROWS = (
     router("dmz drops", unsolicited=Unsolicited.DMZ_DROP),
     router("random reset", nat=Nat.RANDOM, unsolicited=Unsolicited.RESET),
     userspace("full cone, hairpins", UserNat(Depends.NOTHING, Depends.NOTHING, hairpins=True)),
+    userspace("address and port filter, hairpins", UserNat(Depends.NOTHING, hairpins=True)),
     userspace("nat64", UserNat(nat64=True)),
     userspace("nat64, random ports", UserNat(ports=Ports.RANDOM, nat64=True)),
     userspace("sequential ports", UserNat(ports=Ports.SEQUENTIAL)),

@@ -117,7 +117,7 @@ class Translator:
             self._forget(mapping)
             mapping = None
         if mapping is None:
-            mapping = Mapping(inside, (self._outside_address, self._choose_port(inside[1])))
+            mapping = Mapping(inside, (self._outside_address, self._choose_port(inside)))
             self._by_key[key] = mapping
             self._by_port.setdefault(mapping.outside[1], []).append(mapping)
         mapping.far.add(far)
@@ -164,13 +164,14 @@ class Translator:
             case Depends.ADDRESS_AND_PORT:
                 return far in mapping.far
 
-    def _choose_port(self, inside_port: int) -> int:
+    def _choose_port(self, inside: Place) -> int:
         match self._behaviour.ports:
-            case Ports.KEEP:
-                return inside_port
+            case Ports.KEEP if all(one.inside == inside for one in self._by_port.get(inside[1], ())):
+                return inside[1]
             case Ports.RANDOM:
                 return self._rng.randint(FIRST_PORT, LAST_PORT)
-            case Ports.SEQUENTIAL:
+            # One port for two machines at one time is forbidden (RFC 4787 REQ-3).
+            case Ports.SEQUENTIAL | Ports.KEEP:
                 self._next_port += 1
                 return self._next_port
 

@@ -16,7 +16,7 @@ from punchtunnel.punching.hole import Counts
 
 # ---- why there is no hole
 
-ELSEWHERE, SCANNER = "198.51.100.9", "192.0.2.66"
+ELSEWHERE, SCANNER, ROUTER = "198.51.100.9", "192.0.2.66", "198.51.100.10"
 # Pieces of evidence, the strongest first: what each adds to the counts and to the ports, and the cause that it shows.
 EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a check": ({"checked": True}, {}, Cause.CHECKED),
@@ -28,6 +28,9 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a connection that waits for a descriptor": ({"untaken": 1}, {}, Cause.STARVED),
     "calls from other ports": ({"rewritten": 30, "strangers": 30}, {}, Cause.REWRITTEN),
     "answers": ({"mute": 5}, {Fate.CAPTURED: 5}, Cause.MUTE),
+    "refusals by the own router": (
+        {"router": ROUTER, "failed": Counter({Fate.REFUSED: 90})}, {Fate.REFUSED: 5}, Cause.NEXT_DOOR
+    ),
     "refusals": ({"failed": Counter({Fate.REFUSED: 90})}, {Fate.REFUSED: 5}, Cause.REFUSED),
     "no descriptors": ({}, {Fate.STARVED: 5}, Cause.STARVED),
     "a firewall here": ({}, {Fate.FORBIDDEN: 5}, Cause.FORBIDDEN),
@@ -40,7 +43,7 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
 
 
 def found(*pieces: str) -> Finding:
-    counts, fates, told = Counts(dials=100), Counter[Fate](), dict[str, bool]()
+    counts, fates, told = Counts(dials=100), Counter[Fate](), dict[str, Any]()
     for piece in pieces:
         changes, ports, _ = EVIDENCE[piece]
         for name, value in changes.items():
@@ -125,6 +128,18 @@ def test_a_sentence_has_what_was_counted_and_given(cause: Cause) -> None:
     assert text.startswith("no hole to 192.0.2.1 or home in 120 s: 40 dials")
     assert "{" not in text
     assert ("23" in text) is ("{count}" in words.NO_HOLE[cause])
+
+
+@pytest.mark.parametrize("cause", [Cause.TOGETHER, Cause.NEXT_DOOR])
+def test_both_behind_one_router_are_told_the_private_address_of_this_machine(cause: Cause) -> None:
+    text = why_no_hole([ROUTER], ["IPv4"], 120.0, Counts(dials=40), Finding(cause, 23, ROUTER), own="192.168.1.2")
+    assert f"{ROUTER} is " in text
+    assert "give each side the other's private address: that of this machine is 192.168.1.2" in text
+
+
+def test_a_router_that_refuses_is_named_with_its_address() -> None:
+    counts = Counts(dials=40, failed=Counter({Fate.REFUSED: 30}))
+    assert cause_of(counts, {Fate.REFUSED: 20}, router=ROUTER) == Finding(Cause.NEXT_DOOR, 30, ROUTER)
 
 
 @pytest.mark.parametrize("cause", Cause)
