@@ -34,6 +34,8 @@ class Cause(StrEnum):
     FOREIGN = "foreign"
     REWRITTEN = "rewritten"
     MUTE = "mute"
+    # Most of what has opened was closed without a word, on the ports that a punchtunnel there listens on.
+    HUNG_UP = "hung_up"
     # The router next to this machine refuses, and nobody beyond it.
     NEXT_DOOR = "next_door"
     REFUSED = "refused"
@@ -106,6 +108,9 @@ def cause_of(
     answered = max(0, counts.strangers + counts.mute - counts.rewritten)
     if counts.rewritten > answered:
         return Finding(Cause.REWRITTEN, counts.rewritten)
+    if counts.hung_up * 2 > answered:
+        # How many of these ports were dialled plainly is a matter of coins, and says nothing.
+        return Finding(Cause.HUNG_UP, counts.hung_up)
     cause = _shown_by_ports(fates)
     if counts.foreign and cause in (Cause.SILENT, *_NOT_REACHED):
         ((who, count),) = counts.foreign.most_common(1)

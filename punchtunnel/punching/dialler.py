@@ -198,6 +198,10 @@ class Dialler:
             dial.fate, dial.due = fate, due
             dial.met.add(fate)
 
+    def is_listened_on(self, candidate: Candidate) -> bool:
+        """Tell whether a peer that has the ports of this side free listens on the far port of a candidate."""
+        return (candidate.address.family, candidate.far_port) in self._listeners
+
     def start_over(self) -> None:
         """Dial every port anew and at once: the user, or a program, knows that it is worth it now.
 

@@ -22,7 +22,8 @@ class Counts:
         opened: Connections, in both directions.
         strangers: Of those with an address of the peer, on which something else than a hello came.
         mute: Of the same, on which nothing came.
-        other_channel: Of the same, on which a hello of another channel came.
+        hung_up: Of these, the dials of ports that a punchtunnel there listens on, which the far end has closed.
+        other_channel: Of those with an address of the peer, on which a hello of another channel came.
         myself: Of the same, on which our own hello came.
         foreign: Connections from other addresses, which were closed at once, by address.
         foreign_punches: Of these, those that came from the very port that the schedule has, as only a punch does.
@@ -37,6 +38,7 @@ class Counts:
     opened: int = 0
     strangers: int = 0
     mute: int = 0
+    hung_up: int = 0
     other_channel: int = 0
     myself: int = 0
     foreign: Counter[str] = field(default_factory=Counter)

@@ -180,7 +180,7 @@ class Nomination:
         except OSError:
             data = b""
         if not data:
-            self._drop(conn)
+            self._hung_up(conn)
             return
         if not connection.taken and self._is_narrow(conn, connection):
             self._close(conn, Fate.LOST)
@@ -238,7 +238,19 @@ class Nomination:
                 connection.patience = min(PICK_TIMEOUT, kernel)
         # A fresh connection takes a handshake whole; one that does not is dying.
         if sent != len(data):
-            self._drop(conn)
+            self._hung_up(conn)
+
+    def _hung_up(self, conn: int) -> None:
+        """Take note that the far end has closed a connection.
+
+        A punchtunnel does that at once on the ports that it listens on, where it expects somebody
+        else; what takes connections for it does so on all ports.
+        """
+        connection = self._callers.connections[conn]
+        candidate = connection.candidate
+        if candidate is not None and not connection.taken and self._callers.is_known(conn):
+            self._counts.hung_up += self._dialler.is_listened_on(candidate)
+        self._drop(conn)
 
     def _drop(self, conn: int) -> None:
         """Close a connection that ended or stayed silent, and tell the election."""

@@ -108,6 +108,9 @@ NO_HOLE = {
     "mute": ", {count} answered but not by a punchtunnel: a router or another program takes these connections, "
     "and the peer is not punching, or not towards this address; check both addresses, and "
     f"{_OVERLAP}",
+    "hung_up": ", {count} were closed at once by the far end: most likely a punchtunnel there was given another "
+    "address than this machine is seen by, which `punchtunnel --doctor --stun HOST` here shows; give it that one, or "
+    "give both sides the same secret: then this machine may come from anywhere",
     "next_door": ", {count} refused at once by this machine's own router: either {who} is its address, and both sides "
     f"are behind it: {_PRIVATE}; or it forbids outgoing TCP to ports 10240–32767",
     "refused": ", {count} refused at once: the peer is not punching yet, or not by {family}, or a router rewrites "

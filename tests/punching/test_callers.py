@@ -22,6 +22,7 @@ from punchtunnel.punching.callers import MAX_CONNECTIONS, MOST_UNPROVED
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, Rations
 from punchtunnel.reporting.events import Dropped, Event, Opened, Rejected, RejectedAgain
+from punchtunnel.system import tcp
 
 from .test_punch import LONG, A, B, channel, dial_first_port, settings, two
 
@@ -146,6 +147,31 @@ def test_only_callers_from_the_peers_address_count_in_the_diagnosis(
         over.set()
     counts = hole.counts
     assert [counts.other_channel, counts.strangers, counts.mute] == [int(source == B)] * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [(0, "1 were closed at once by the far end"), (-1, "refused at once: the peer is not punching yet")],
+)
+def test_whoever_hangs_up_where_a_punchtunnel_listens_expects_somebody_else(
+    two: ThreadPoolExecutor, channel: str, place: int, says: str
+) -> None:
+    """Coins decided whether it was "answered but not by a punchtunnel" or "refused at once"."""
+    port = schedule.bucket_ports(channel, schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)[place]
+    over = threading.Event()
+    with socket.create_server((B, port)) as server:
+        server.settimeout(LONG)
+        end = two.submit(open_hole, settings(B, A, channel), monotonic=clock_until(over))
+        try:
+            connection, _ = server.accept()
+            take(connection, HELLO_SIZE)
+            tcp.close_with_reset(connection)
+            # It dials again when it has seen that.
+            again, _ = server.accept()
+        finally:
+            over.set()
+        with again:
+            assert says in str(end.exception(LONG))
 
 
 def test_a_crowd_does_not_close_the_connection_that_is_being_tried(two: ThreadPoolExecutor, channel: str) -> None:

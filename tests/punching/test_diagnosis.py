@@ -28,6 +28,7 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a connection that waits for a descriptor": ({"untaken": 1}, {}, Cause.STARVED),
     "calls from other ports": ({"rewritten": 30, "strangers": 30}, {}, Cause.REWRITTEN),
     "answers": ({"mute": 5}, {Fate.CAPTURED: 5}, Cause.MUTE),
+    "hang-ups": ({"mute": 3, "hung_up": 3}, {Fate.CAPTURED: 1}, Cause.HUNG_UP),
     "refusals by the own router": (
         {"router": ROUTER, "failed": Counter({Fate.REFUSED: 90})}, {Fate.REFUSED: 5}, Cause.NEXT_DOOR
     ),
@@ -128,6 +129,13 @@ def test_a_sentence_has_what_was_counted_and_given(cause: Cause) -> None:
     assert text.startswith("no hole to 192.0.2.1 or home in 120 s: 40 dials")
     assert "{" not in text
     assert ("23" in text) is ("{count}" in words.NO_HOLE[cause])
+
+
+def test_hang_ups_are_no_answers_unless_something_else_answers_as_often() -> None:
+    assert cause_of(Counts(dials=40, mute=1, hung_up=1), {Fate.REFUSED: 19, Fate.CAPTURED: 1}).cause is Cause.HUNG_UP
+    assert cause_of(Counts(dials=40, mute=9, hung_up=9), {Fate.CAPTURED: 6}) == Finding(Cause.HUNG_UP, 9)
+    assert cause_of(Counts(dials=40, mute=9, hung_up=4), {Fate.CAPTURED: 6}) == Finding(Cause.MUTE, 9)
+    assert cause_of(Counts(dials=40, mute=4, strangers=4, hung_up=4), {Fate.CAPTURED: 6}).cause is Cause.MUTE
 
 
 @pytest.mark.parametrize("cause", [Cause.TOGETHER, Cause.NEXT_DOOR])
