@@ -136,17 +136,7 @@ class Puncher:
         self._warmup = Warmup(self._agree if settings.sealed else None, meanwhile, self._has_time)
         # Without one it is drawn when the first connection opens; it is not sent before.
         self._has_nonce = nonce is not None
-        self._election = Election(
-            Hello(
-                nonce or bytes(NONCE_SIZE),
-                schedule.channel_tag(settings.channel),
-                settings.role,
-                settings.traits | Trait.PADS,
-            ),
-            agree=self._warmup.agreement if settings.sealed else None,
-            strict=settings.proves,
-            limits=Tries(callers.who, rations, rng) if settings.sealed else None,
-        )
+        self._election = self._hold_election(nonce or bytes(NONCE_SIZE), Tries(callers.who, rations, rng))
         # Some carriers send traffic out of another address than the one that is
         # known, so a peer that proves the secret may come from anywhere.
         listeners = self._listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
@@ -162,6 +152,16 @@ class Puncher:
         # Of how many addresses it was told that some are left out.
         self._left_out = 0
         self._helpers: list[Helper[object]] = []
+
+    def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
+        settings = self._settings
+        tag = schedule.channel_tag(settings.channel)
+        return Election(
+            Hello(nonce, tag, settings.role, settings.traits | Trait.PADS),
+            agree=self._warmup.agreement if settings.sealed else None,
+            strict=settings.proves,
+            limits=limits if settings.sealed else None,
+        )
 
     # ---- the loop
 

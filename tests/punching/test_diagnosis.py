@@ -150,7 +150,7 @@ def test_a_router_that_refuses_is_named_with_its_address() -> None:
     assert cause_of(counts, {Fate.REFUSED: 20}, router=ROUTER) == Finding(Cause.NEXT_DOOR, 30, ROUTER)
 
 
-@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.STARVED}))
 def test_every_sentence_names_the_nat64_that_was_gone_through(cause: Cause) -> None:
     finding = Finding(cause, 23, ELSEWHERE)
     text = why_no_hole(["192.0.2.1"], ["IPv4"], 120.0, Counts(dials=40), finding, nat64="64:ff9b::/96")
