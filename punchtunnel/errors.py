@@ -49,6 +49,10 @@ class PeerError(LinkError):
     """The peer's bytes break the protocol; the connection must be closed."""
 
 
+class RecordError(PeerError):
+    """A record is not the peer's: somebody on the way has changed it, and the hole is of no more use."""
+
+
 class UsageError(PunchtunnelError, ValueError):
     """An argument is wrong or contradicts another one."""
 

@@ -31,12 +31,13 @@ from punchtunnel.errors import PeerError, UsageError
 from punchtunnel.link.incoming import SHORT_RECORDS, Incoming
 from punchtunnel.protocol import secret
 from punchtunnel.protocol.agreement import Agreement
-from punchtunnel.protocol.election import ACCEPT, PICK, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.election import ACCEPT, PICK, Election
 from punchtunnel.protocol.events import StreamState
 from punchtunnel.protocol.frames import Decoder, Flag, Header, Kind
 from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.verdicts import Drop, Reject, Send, Won
 from punchtunnel.reach import stun
 
 from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap

@@ -14,6 +14,7 @@ STATUSES: dict[type[PunchtunnelError], int] = {
     errors.LinkError: 1,
     errors.LostError: 1,
     errors.PeerError: 1,
+    errors.RecordError: 1,
     errors.UsageError: 2,
     errors.NoHoleError: 3,
     errors.RejectedError: 4,

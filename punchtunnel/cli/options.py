@@ -85,9 +85,21 @@ class Options:
     idle: Annotated[
         float, typer.Option("-i", "--idle-timeout", metavar="SECONDS", help="End a session without traffic; 0: never.")
     ] = 0.0
+    resume: Annotated[
+        float | None,
+        typer.Option(
+            "--resume",
+            metavar="SECONDS",
+            help="To get another hole when one is lost; 0: the session ends with it.  [default: 60]",
+        ),
+    ] = None
     keep: Annotated[bool, typer.Option("-k", "--keep-open", help="When a session or the hole ends, punch again.")] = (
         False
     )
+    sessions: Annotated[
+        int | None,
+        typer.Option("--sessions", metavar="N", help="With -k and --to: serve up to N at once.  [default: 16]"),
+    ] = None
     no_stdin: Annotated[bool, typer.Option("-n", "--no-stdin", help="Do not read stdin: send EOF at once.")] = False
     send_only: Annotated[bool, typer.Option("--send-only", help="Write nothing to stdout.")] = False
     recv_only: Annotated[bool, typer.Option("--recv-only", help="Send nothing; like -n.")] = False
@@ -157,6 +169,11 @@ class Options:
     def is_stdio(self) -> bool:
         """Tell whether this side has stdio: neither -L nor --to is given."""
         return not self.listen and self.to is None
+
+    @property
+    def serves_many(self) -> bool:
+        """Tell whether this side serves several sessions at once."""
+        return self.keep and self.to is not None and not self.listen and self.sessions != 1
 
     @property
     def reads_stdin(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -20,8 +22,8 @@ from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import settings_of
-from punchtunnel.errors import Exit, PunchtunnelError, SignalError, UsageError
+from punchtunnel.cli.values import resume_of, sessions_of, settings_of
+from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.settings import Settings
@@ -119,6 +121,7 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket], status: 
         idle=options.idle,
         traffic_every=status.traffic_every,
         check=options.check,
+        resume=resume_of(options),
         again="" if options.keep else words.PUNCH_AGAIN,
     )
 
@@ -179,12 +182,17 @@ def _run(
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
     holes = Holes(settings, signals, status, meanwhile=_load_session)
+    if options.serves_many:
+        outcome = _serve(holes, options, settings, status, signals)
+        return outcome.status, outcome.reason
     while True:
         hole = holes.next()
-        outcome = _session(hole, options, settings.role, listeners, status, signals)
+        outcome = _session(hole, options, settings.role, listeners, status, signals, holes)
         if outcome.round_trips is not None and not options.as_json:
             _print_path(hole, settings, outcome.round_trips)
         if not holes.goes_on(hole, outcome):
+            if outcome.status == Exit.OK and options.to is not None and not options.check:
+                status(events.Warned(reason=words.OVER_WITHOUT_KEEP))
             return outcome.status, outcome.reason
 
 
@@ -214,12 +222,57 @@ def _load_session() -> None:
 
 
 def _session(
-    hole: Hole, options: Options, role: Role, listeners: list[socket.socket], status: Status, signals: Signals
+    hole: Hole,
+    options: Options,
+    role: Role,
+    listeners: list[socket.socket],
+    status: Status,
+    signals: Signals,
+    holes: Holes,
 ) -> Outcome:
     # Imported late: the first SYN need not wait for it.
     from punchtunnel.session import running
+    from punchtunnel.session.seeker import seekers
 
-    return running.run(hole, _plan(options, role, listeners, status), status, signals)
+    return running.run(hole, _plan(options, role, listeners, status), status, signals, seekers(holes))
+
+
+def _serve(holes: Holes, options: Options, settings: Settings, status: Status, signals: Signals) -> Outcome:
+    """Serve many sessions at once."""
+    with _claimed(repr((sorted(settings.peers), settings.channel, settings.bind, settings.interface))):
+        return _serve_on(holes, options, settings.role, status, signals)
+
+
+@contextlib.contextmanager
+def _claimed(service: str) -> Iterator[None]:
+    """Be the only process of this machine that serves these peers on this channel.
+
+    Raises:
+        LocalError: Another one does.
+    """
+    # Imported late: only a service needs it.
+    from punchtunnel.system.claim import claim, holder
+
+    claimed = None
+    try:
+        claimed = claim(service)
+    except OSError as error:
+        # Where it may not be claimed at all, it is served without.
+        if error.errno == errno.EADDRINUSE:
+            raise LocalError(words.served_already(holder(service))) from error
+    with claimed or contextlib.nullcontext():
+        yield
+
+
+def _serve_on(holes: Holes, options: Options, role: Role, status: Status, signals: Signals) -> Outcome:
+    hole = holes.next()
+    # Imported late: the first SYN need not wait for it.
+    from punchtunnel.session import running
+
+    def make_plan() -> Plan:
+        return _plan(options, role, [], status)
+
+    return running.serve(holes, hole, make_plan, status, sessions_of(options), signals)
 
 
 def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.punching.settings import DEFAULT_RESUME, DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.words import usage
 
 # Seconds: three centuries.  A longer time is a mistake.
 LONGEST = 1e10
+DEFAULT_SESSIONS = 16
 
 
 def _traits(options: Options) -> Trait:
@@ -18,7 +19,19 @@ def _traits(options: Options) -> Trait:
         | (Trait.PLAIN if options.plain else NO_TRAITS)
         | (Trait.CHECK if options.check else NO_TRAITS)
         | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
+        | (Trait.SERVICE if options.serves_many else NO_TRAITS)
+        | (Trait.RESUME if resume_of(options) and not (options.plain or options.check) else NO_TRAITS)
     )
+
+
+def sessions_of(options: Options) -> int:
+    """Return how many sessions a service has at once, at most."""
+    return options.sessions or DEFAULT_SESSIONS
+
+
+def resume_of(options: Options) -> float:
+    """Return the seconds for which another hole is looked for when one is lost."""
+    return DEFAULT_RESUME if options.resume is None else options.resume
 
 
 def settings_of(options: Options) -> Settings:
@@ -28,7 +41,12 @@ def settings_of(options: Options) -> Settings:
         UsageError: An option is wrong or contradicts another one.
     """
     _check_contradictions(options)
-    waits = {"-w": options.wait or 0.0, "-i": options.idle, "--clock-offset": abs(options.clock_offset)}
+    waits = {
+        "-w": options.wait or 0.0,
+        "-i": options.idle,
+        "--resume": resume_of(options),
+        "--clock-offset": abs(options.clock_offset),
+    }
     for name, seconds in waits.items():
         if not 0 <= seconds < LONGEST:
             raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
@@ -75,6 +93,10 @@ def _check_contradictions(options: Options) -> None:
         raise UsageError(usage.QUIET_AND_VERBOSE)
     if options.send_only and sends_nothing:
         raise UsageError(usage.NOTHING_TO_DO)
+    if options.sessions is not None and not (options.keep and options.to is not None and not options.listen):
+        raise UsageError(usage.SESSIONS_OF_A_SERVICE)
+    if options.sessions is not None and options.sessions < 1:
+        raise UsageError(usage.NO_SESSIONS)
     if ports and options.stdio:
         raise UsageError(usage.STDIO_AND_PORTS)
     if ports and (options.send_only or sends_nothing):

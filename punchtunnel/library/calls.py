@@ -25,7 +25,7 @@ from punchtunnel.protocol import secret as secrets
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.rations import Rations
-from punchtunnel.punching.settings import DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.punching.settings import DEFAULT_RESUME, DEFAULT_WAIT, Settings, has_fast_aes, settings_from
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
@@ -51,11 +51,11 @@ async def connect(
     family: int = 0,
     clock_offset: float = 0.0,
     plain: bool = False,
+    resume: float = DEFAULT_RESUME,
 ) -> Stream:
     """Punch a hole and return the one stream through it.
 
-    The far side is the same call, `punchtunnel --stdio`, or `--to`, or the
-    first client of `-L`.
+    The far side is the same call, `--stdio`, `--to`, or the first client of `-L`.
 
     Args:
         peers: Addresses or names of one machine; all are tried at once.
@@ -69,8 +69,9 @@ async def connect(
         wait: Seconds to keep punching; 0 waits for ever.
         bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
-        clock_offset: Seconds to add to a clock that is known to be wrong.
+        clock_offset: Seconds to add to a wrong clock.
         plain: Do not seal; must be given on both sides.
+        resume: Seconds to look for another hole when one is lost; 0: none.
 
     Returns:
         Reader and writer, as of `asyncio.open_connection`.  `write_eof()`
@@ -88,10 +89,10 @@ async def connect(
         LocalError: No port of this machine could be used.
         LinkError: The link was lost before there was a stream.
     """
-    settings = _settings(Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
+    settings = _settings(Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
     if settings.trusts_anyone and not no_secret:
         warnings.warn(words.CONNECTS_TO_ANYONE, stacklevel=2)
-    tunnel = await _meet(settings)
+    tunnel = await _meet(settings, resume)
     try:
         reader, writer = await anext(tunnel)
     except BaseException:
@@ -113,6 +114,7 @@ async def open_tunnel(
     family: int = 0,
     clock_offset: float = 0.0,
     plain: bool = False,
+    resume: float = DEFAULT_RESUME,
 ) -> AsyncIterator[Tunnel]:
     """Punch a hole for any number of streams, in either direction.
 
@@ -135,8 +137,8 @@ async def open_tunnel(
         UsageError: As `connect`, or there is neither a secret nor `no_secret`.
         LinkError: The link was lost before everything was delivered.
     """
-    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
-    tunnel = await _meet(settings)
+    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
+    tunnel = await _meet(settings, resume)
     async with _ending(tunnel):
         yield tunnel
     await tunnel._check()
@@ -152,6 +154,7 @@ async def open_tunnels(
     family: int = 0,
     clock_offset: float = 0.0,
     plain: bool = False,
+    resume: float = DEFAULT_RESUME,
 ) -> AsyncGenerator[Tunnel, None]:
     """Punch again when a tunnel has ended, as `-k` does: one tunnel after another.
 
@@ -170,12 +173,12 @@ async def open_tunnels(
     Raises:
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
     """
-    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain)
+    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
     with Wake() as wake:
         holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS)
         goes_on = True
         while goes_on:
-            hole, tunnel = await _next(holes, wake, settings.role)
+            hole, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
             async with _ending(tunnel):
                 yield tunnel
             goes_on = holes.goes_on(hole, await tunnel._outcome())
@@ -203,9 +206,15 @@ def _settings(
     family: int,
     clock_offset: float,
     plain: bool,
+    resume: float,
 ) -> Settings:
     text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
-    traits = (Trait.PLAIN if plain else NO_TRAITS) | (Trait.FAST_AES if has_fast_aes() else NO_TRAITS)
+    if not isinstance(resume, int | float):
+        raise UsageError(usage.WRONG_TYPE.format(name="resume", kind=type(resume).__name__))
+    if not 0 <= resume < float("inf"):
+        raise UsageError(usage.NOT_SECONDS.format(option="resume", seconds=resume))
+    traits = Trait.PLAIN if plain else Trait.RESUME if resume else NO_TRAITS
+    traits |= Trait.FAST_AES if has_fast_aes() else NO_TRAITS
     # Another type is told of by settings_from.
     shared = secrets.normal(text) if text and isinstance(text, str) else text or b""
     settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
@@ -216,21 +225,22 @@ def _settings(
     return settings
 
 
-async def _meet(settings: Settings) -> Tunnel:
+async def _meet(settings: Settings, resume: float) -> Tunnel:
     """Return one tunnel."""
     with Wake() as wake:
-        _, tunnel = await _next(Holes(settings, wake, rations=_RATIONS), wake, settings.role)
+        plan = Plan(settings.role, Ends(), resume=resume)
+        _, tunnel = await _next(Holes(settings, wake, rations=_RATIONS), wake, plan)
         return tunnel
 
 
-async def _next(holes: Holes, wake: Wake, role: Role) -> tuple[Hole, Tunnel]:
+async def _next(holes: Holes, wake: Wake, plan: Plan) -> tuple[Hole, Tunnel]:
     """Return the next hole with a peer on it, and its tunnel."""
     while True:
         hole = await _punch(holes, wake)
         if Trait.CHECK in hole.traits:
-            outcome = await _be_checked(hole, role)
+            outcome = await _be_checked(hole, plan)
         else:
-            tunnel = Tunnel(hole, role)
+            tunnel = Tunnel(hole, plan, holes)
             try:
                 if await tunnel._met():
                     return hole, tunnel
@@ -241,9 +251,9 @@ async def _next(holes: Holes, wake: Wake, role: Role) -> tuple[Hole, Tunnel]:
         holes.goes_on(hole, outcome)
 
 
-async def _be_checked(hole: Hole, role: Role) -> Outcome:
+async def _be_checked(hole: Hole, plan: Plan) -> Outcome:
     """Answer a peer that only checks the path (-z); it costs only its time."""
-    session = Session(asyncio.get_running_loop(), hole, Plan(role, Ends()), events.unreported)
+    session = Session(asyncio.get_running_loop(), hole, plan, events.unreported)
     try:
         session.start(hole.unread)
         return await session.ended

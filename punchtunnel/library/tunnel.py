@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from dataclasses import replace
 from typing import Any
 
 from punchtunnel import words
@@ -14,12 +15,14 @@ from punchtunnel.ends.end import End
 from punchtunnel.errors import Exit, LinkError
 from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol.agreement import readable
-from punchtunnel.protocol.hello import Role, Trait
+from punchtunnel.protocol.hello import Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
+from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Program
+from punchtunnel.session.seeker import seekers
 from punchtunnel.session.session import Session
 
 # Streams of the peer that wait to be accepted; more are refused.  As many
@@ -39,7 +42,7 @@ class Tunnel:
             an attacker is in the middle; None on a plain link.
     """
 
-    def __init__(self, hole: Hole, role: Role) -> None:
+    def __init__(self, hole: Hole, plan: Plan, holes: Holes | None = None) -> None:
         self.local = hole.local
         self.remote = hole.remote
         self.verifier = None if hole.keys is None else readable(hole.keys.verifier)
@@ -48,7 +51,10 @@ class Tunnel:
         self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
         # None follows the last one.
         self._arrived: asyncio.Queue[ProgramEnd | asyncio.Task[Stream] | None] = asyncio.Queue()
-        self._session = Session(asyncio.get_running_loop(), hole, Plan(role, Program(self._take)), self._note)
+        plan = replace(plan, ends=Program(self._take))
+        self._session = Session(
+            asyncio.get_running_loop(), hole, plan, self._note, None if holes is None else seekers(holes)
+        )
         # Whether the peer is on the hole, too.
         self._up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._session.start(hole.unread)

@@ -1,8 +1,9 @@
 """What carries a link's streams: one hole at a time, or none.
 
-    WAITING --attach--> CARRIED --lose--> ENDED --settle--> CLOSED
-        ^                  |
-        +-----detach-------+            any of them --close--> CLOSED
+    WAITING --attach--> CARRIED --end--> ENDED --settle--> CLOSED
+      |  ^                 |               ^
+      |  +-----detach------+               |
+      +--------------------end-------------+       any of them --close--> CLOSED
 
 A carrier is one hole below a link: the socket, its two halves (incoming.py,
 outgoing.py), what seals and opens, what splices, and when each side was heard
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import chain
 
 from punchtunnel import words
 from punchtunnel.errors import LostError, PeerError
@@ -29,9 +32,11 @@ from punchtunnel.protocol.events import Event
 from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import Opener, Sealer
+from punchtunnel.protocol.resume import ACKNOWLEDGE_AFTER, CONTROL_KEPT, MOST_KEPT, WORTH_A_FRAME, Journal, most_kept
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
+from punchtunnel.words import peer
 
 # Seconds.  Linux gives up a connection whose data is not acknowledged for so long.
 USER_TIMEOUT = 40.0
@@ -46,7 +51,7 @@ class State(Enum):
     # No hole carries the streams; one may come.
     WAITING = auto()
     CARRIED = auto()
-    # The hole has ended.  What came whole before that is still being written out.
+    # The last hole has ended.  What came whole before that is still being written out.
     ENDED = auto()
     # Nothing more is done, or told.
     CLOSED = auto()
@@ -57,8 +62,8 @@ class Input(Enum):
 
     ATTACH = auto()
     DETACH = auto()
-    # The hole has ended, or the peer broke the protocol.
-    LOSE = auto()
+    # The last hole has ended, or the peer broke the protocol.
+    END = auto()
     # Everything is written out.
     SETTLE = auto()
     CLOSE = auto()
@@ -68,7 +73,8 @@ class Input(Enum):
 TRANSITIONS = {
     (State.WAITING, Input.ATTACH): State.CARRIED,
     (State.CARRIED, Input.DETACH): State.WAITING,
-    (State.CARRIED, Input.LOSE): State.ENDED,
+    (State.CARRIED, Input.END): State.ENDED,
+    (State.WAITING, Input.END): State.ENDED,
     (State.ENDED, Input.SETTLE): State.CLOSED,
     (State.WAITING, Input.CLOSE): State.CLOSED,
     (State.CARRIED, Input.CLOSE): State.CLOSED,
@@ -97,6 +103,8 @@ class Carrier:
     Args:
         sock: The hole; owned from now on.
         seals: What seals and opens; None on a plain hole.
+        journal: Of a session that can go on over another hole; such a one is sealed.
+        again: What the journal keeps and the peer lacks: it is sent first.
 
     Attributes:
         incoming, outgoing: The two halves.
@@ -104,7 +112,13 @@ class Carrier:
         rest: Events of the last read that are not handled yet; see `pause`.
     """
 
-    def __init__(self, sock: socket.socket, seals: tuple[Sealer, Opener] | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        seals: tuple[Sealer, Opener] | None = None,
+        journal: Journal | None = None,
+        again: Iterable[memoryview] = (),
+    ) -> None:
         sock.setblocking(False)
         tcp.send_at_once(sock)
         tcp.limit_silence(sock, USER_TIMEOUT)
@@ -113,11 +127,13 @@ class Carrier:
         self._sock = sock
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
+        self._journal = journal
+        self._again = deque(again)
         self.rest: Iterator[Event[Stream] | Spliced] | None = None
         self.incoming = Incoming(sock, opener)
         self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
         if self.splicing is None:
-            self.outgoing = Outgoing(sock, sealer, longest_frame=LONGEST_FRAME)
+            self.outgoing = Outgoing(sock, sealer, longest_frame=LONGEST_FRAME, journal=journal)
         else:
             self.outgoing = Outgoing(sock, sealer, self.splicing.pipe, LONGEST_SPLICED_FRAME)
 
@@ -134,6 +150,11 @@ class Carrier:
     def said_at(self) -> float:
         """Monotonic time at which something was sent, or the hole was found full."""
         return self.outgoing.said_at
+
+    @property
+    def local_host(self) -> str:
+        """Own address on the hole; "" if it is none of TCP."""
+        return "" if tcp.is_unix(self._sock) else str(self._sock.getsockname()[0])
 
     def delivery(self) -> tcp.Delivery | None:
         """Return what the kernel knows of what does not arrive; None where it does not tell."""
@@ -175,7 +196,10 @@ class Carrier:
             yield pieces
             yield from mux.skip(pieces.count)
             return
+        journal = self._journal
         for piece in pieces:
+            if journal is not None:
+                journal.received += len(piece)
             try:
                 yield from mux.receive(piece, self.incoming.heard_at)
             except PeerError:
@@ -185,8 +209,34 @@ class Carrier:
                 raise
         if self.splicing is not None and self.splicing.is_bulk:
             self.splicing.has_read(mux.expected[1])
+        if journal is not None:
+            journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
+            if journal.held > MOST_KEPT + CONTROL_KEPT:
+                raise PeerError(peer.ACKNOWLEDGES_NOTHING)
+            if journal.owed() >= ACKNOWLEDGE_AFTER:
+                mux.acknowledge(journal.report())
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LostError(words.LINK_CUT)
+
+    @property
+    def owes(self) -> bool:
+        """Something was received that is not acknowledged."""
+        return self._journal is not None and self._journal.owed() > 0
+
+    def acknowledge(self, mux: Mux[Stream]) -> None:
+        """Acknowledge what was received."""
+        if self._journal is not None and self._journal.owed() > 0:
+            mux.acknowledge(self._journal.report())
+
+    def acknowledged(self, position: int) -> None:
+        """Take in the peer's acknowledgment.
+
+        Raises:
+            PeerError: There is nothing to acknowledge.
+        """
+        if self._journal is None:
+            raise PeerError(peer.IMPOSSIBLE_POSITION)
+        self._journal.acknowledge(position)
 
     def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
         """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
@@ -210,22 +260,33 @@ class Carrier:
         except OSError as error:
             raise LostError(words.broken_link(error)) from error
 
+    def may_send(self, mux: Mux[Stream], turns: Turns) -> bool:
+        """Tell whether there is something to send, and the hole may take it."""
+        if not self.outgoing.writable:
+            return False
+        if self.outgoing.waits or self._again or mux.is_urgent:
+            return True
+        # What is kept has a limit: then the sources wait.
+        return bool(turns.ring) and (self._journal is None or self._journal.held < self._journal.limit)
+
     def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
         """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
 
         Returns:
             What that stream has sent, see `Turns.load`; None if none had its turn.
-
-        Raises:
-            LinkError: The hole is broken.
+            That the hole is broken is told by `receive`: what a source gave is kept first.
         """
         outgoing, count, is_last, turn = self.outgoing, 0, False, None
         try:
             if outgoing.waits:
                 outgoing.send_on()
                 return None
+            if self._again:
+                outgoing.send_again(self._again.popleft())
+                return None
             is_crowded = len(mux.control) > PREFIX - HEADER.size
-            if turns.ring and not is_crowded:
+            may_load = self._journal is None or self._journal.held < self._journal.limit
+            if turns.ring and not is_crowded and may_load:
                 stream, count, ending = turn = turns.load(outgoing, self.splicing)
                 is_last = ending is not None and ending.failure is None
                 if is_last and not count:
@@ -234,13 +295,16 @@ class Carrier:
             # What is not urgent goes only where something else does.
             control = b""
             if mux.control and (count or is_crowded or mux.is_urgent):
+                if self._journal is not None and self._journal.owed() >= WORTH_A_FRAME:
+                    mux.acknowledge(self._journal.report())
                 control = mux.take_control(LONGEST_FRAME)
             if count:
                 outgoing.send_loaded(control + mux.data_header(stream, count, last=is_last), count)
             elif control:
                 outgoing.send(memoryview(control))
         except OSError as error:
-            raise LostError(words.broken_link(error)) from error
+            outgoing.waits = outgoing.writable = False
+            self.pause(chain(self.rest or (), _broken(error)))
         return turn
 
     def _say_at_once(self, mux: Mux[Stream]) -> None:

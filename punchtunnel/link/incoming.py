@@ -43,6 +43,7 @@ class Incoming:
         readable: The hole may have something.
         hung_up: The kernel knows of an end, which is still to be found after a short read.
         ended: The end was found.
+        is_near: The round trip is short.
         heard_at: When something that is authenticated came last, or anything on a plain link.
     """
 
@@ -56,8 +57,8 @@ class Incoming:
         self._size = 0
         # Bytes that must be there before the kernel wakes us.
         self._told_at = 1
-        self._is_near = tcp.round_trip(sock) < NEAR
-        if not self._is_near:
+        self.is_near = tcp.round_trip(sock) < NEAR
+        if not self.is_near:
             tcp.open_receive_window(sock, FIRST_WINDOW)
         self.readable = True
         self.hung_up = False
@@ -125,7 +126,7 @@ class Incoming:
 
     def _be_told(self) -> None:
         """Have the kernel wait for the whole rest of a long record, which comes in parts of 64 KiB at most."""
-        needed = self._size - self._held if self._is_near and self._size > SHORT_RECORDS else 1
+        needed = self._size - self._held if self.is_near and self._size > SHORT_RECORDS else 1
         if needed != self._told_at:
             self._told_at = needed
             tcp.wait_for_bytes(self._sock, needed)

@@ -14,8 +14,8 @@ Rule 2: the hole is always read.  What a slow sink does not take waits in the
 Rule 3: streams that can send take turns, one frame each (turns.py).
 Rule 4: each direction of a stream ends by itself; the stream is over when
         both have, and only then is its end closed.
-Rule 5: streams belong to the link, the hole to the carrier.  A link that
-        waits for a carrier keeps its streams and what they have to send.
+Rule 5: streams belong to the link, the hole to the carrier: a link that waits
+        for another carrier keeps its streams and what they have to send.
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
 edge-triggered (poller.py): a flag says that a source, a sink or the hole may
@@ -26,16 +26,16 @@ Only the carrier knows whether the hole is sealed.
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from punchtunnel.ends.end import End
-from punchtunnel.errors import LinkError
+from punchtunnel.errors import LinkError, LostError, RecordError
 from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, Spliced, State
+from punchtunnel.link.later import Later
 from punchtunnel.link.source import SPARSE
 from punchtunnel.link.stream import Broken, Owner, Stream, tell
-from punchtunnel.link.turns import ACK_DELAY, EVENTS_PER_LOOK, LONGEST_TURN, STEPS_PER_TURN, Turns
-from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, Opened
+from punchtunnel.link.turns import EVENTS_PER_LOOK, LONGEST_TURN, STEPS_PER_TURN, Turns
+from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, Opened, Received
 from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.system.loop import Loop
@@ -55,6 +55,7 @@ class Link:
         payload_at: Monotonic time at which payload passed last.
         bytes_in, bytes_out: Payload so far.
         cut: The hole's end has cut a stream.
+        carrier: The hole, while the link is CARRIED.
     """
 
     def __init__(self, loop: Loop, poller: Poller, leads: bool, owner: Owner) -> None:
@@ -64,12 +65,9 @@ class Link:
         self._mux = Mux(leads, Stream)
         self._turns = Turns()
         self._state = State.WAITING
-        # The hole, while the link is CARRIED.
-        self._carrier: Carrier | None = None
+        self.carrier: Carrier | None = None
         self._error: LinkError | None = None
-        self._work_scheduled = False
-        # Runs while nothing but what is not urgent waits to be sent.
-        self._delay: asyncio.TimerHandle | None = None
+        self._later = Later(loop, self._mux, self._work)
         self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
         self.cut = False
@@ -77,7 +75,7 @@ class Link:
     def attach(self, carrier: Carrier, unread: bytes = b"") -> None:
         """Let a hole carry the streams; `unread` came with it and is the beginning of what it says."""
         self._state = TRANSITIONS[self._state, Input.ATTACH]
-        self._carrier = carrier
+        self.carrier = carrier
         carrier.watch(self._loop, self._poller, self._work)
         self._receive(carrier, unread)
         self._schedule()
@@ -85,11 +83,8 @@ class Link:
     def detach(self) -> Carrier | None:
         """Give the hole away as it is, and keep the streams for the next one; None if the link has ended meanwhile."""
         after = TRANSITIONS[self._state, Input.DETACH]
-        while (carrier := self._carrier) is not None and carrier.rest is not None:
-            # What has been read already is this link's, and may end it.
-            self._receive(carrier)
-        if carrier is not None:
-            self._state, self._carrier = after, None
+        if (carrier := self._finish_reading()) is not None:
+            self._state, self.carrier = after, None
             carrier.unwatch()
         return carrier
 
@@ -97,7 +92,7 @@ class Link:
 
     @property
     def stream_count(self) -> int:
-        """Streams that are not over yet."""
+        """How many streams are not over yet."""
         return len(self._mux.streams)
 
     @property
@@ -171,41 +166,36 @@ class Link:
         self._state = TRANSITIONS[self._state, Input.CLOSE]
         for stream in list(self._mux.streams.values()):
             self._remove(stream)
-        if self._carrier is not None:
-            self._carrier.close(reset=reset)
-            self._carrier = None
+        if self.carrier is not None:
+            self.carrier.close(reset=reset)
+            self.carrier = None
 
     # ---- turns
 
     def _schedule(self) -> None:
-        if not self._work_scheduled and self._carrier is not None:
-            self._work_scheduled = True
+        if self.carrier is not None:
             self._poller.may_spin = False
-            self._loop.call_soon(self._scheduled_work)
-
-    def _scheduled_work(self) -> None:
-        self._work_scheduled = False
-        self._work()
+            self._later.soon()
 
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
-        carrier = self._carrier
+        carrier = self.carrier
         if carrier is None:
             return
-        incoming, outgoing, mux, ring = carrier.incoming, carrier.outgoing, self._mux, self._turns.ring
+        incoming, outgoing, mux, turns = carrier.incoming, carrier.outgoing, self._mux, self._turns
         began = 0.0
         for _ in range(STEPS_PER_TURN):
             if receives := incoming.readable:
                 self._receive(carrier)
-                if self._carrier is not carrier:
+                if self.carrier is not carrier:
                     return
-            if outgoing.writable and (ring or mux.is_urgent or outgoing.waits):
+            if carrier.may_send(mux, turns):
                 self._send(carrier)
-                if self._carrier is not carrier:
+                if self.carrier is not carrier:
                     return
             elif not receives:
-                if mux.control and self._delay is None and outgoing.writable:
-                    self._delay = self._loop.call_later(ACK_DELAY, self._send_delayed)
+                if outgoing.writable:
+                    self._later.look(carrier)
                 return
             now = time.monotonic()
             began = began or now
@@ -213,12 +203,13 @@ class Link:
                 break
         self._schedule()
 
-    def _send_delayed(self) -> None:
-        self._delay = None
-        self._mux.hurry()
-        self._work()
-
     # ---- hole -> ends
+
+    def _finish_reading(self) -> Carrier | None:
+        """Act on all that has been read: it is this link's, and may end it.  Return the carrier that is left."""
+        while (carrier := self.carrier) is not None and carrier.rest is not None:
+            self._receive(carrier)
+        return carrier
 
     def _receive(self, carrier: Carrier, unread: bytes | None = None) -> None:
         """Go on with what is left of the last read, read the hole once, or take in `unread`; act on it for one turn."""
@@ -229,8 +220,8 @@ class Link:
                 if isinstance(event, Data):
                     self._deliver(event.stream, event.data, carrier.incoming.heard_at)
                 else:
-                    self._on_event(event)
-                if self._carrier is not carrier:
+                    self._on_event(event, carrier)
+                if self.carrier is not carrier:
                     return
                 left -= 1
                 if not left:
@@ -240,12 +231,12 @@ class Link:
                         carrier.pause(events)
                         return
         except LinkError as error:
-            self._lose(error)
+            self.lose(error)
         else:
             if carrier.incoming.ended:
-                self._lose(None)
+                self.lose(None)
 
-    def _on_event(self, event: Event[Stream] | Spliced) -> None:
+    def _on_event(self, event: Event[Stream] | Spliced, carrier: Carrier) -> None:
         match event:
             case Credited(stream):
                 self._turns.add(stream)
@@ -263,6 +254,8 @@ class Link:
             case Gone(stream, reset):
                 self._remove(stream)
                 self._owner.stream_ended(stream.number, reset)
+            case Received(position):
+                carrier.acknowledged(position)
             case _:
                 tell(self._owner, event)
 
@@ -306,12 +299,7 @@ class Link:
 
     def _send(self, carrier: Carrier) -> None:
         """Send once."""
-        try:
-            sent = carrier.send(self._mux, self._turns)
-        except LinkError as error:
-            self._lose(error)
-            return
-        if sent is not None:
+        if (sent := carrier.send(self._mux, self._turns)) is not None:
             stream, count, ending = sent
             if count:
                 self.payload_at = carrier.outgoing.said_at
@@ -375,14 +363,25 @@ class Link:
 
     # ---- the end
 
-    def _lose(self, error: LinkError | None) -> None:
-        """The hole has ended.  What came whole before that is still written out."""
-        carrier, self._carrier = self._carrier, None
-        if carrier is None:
+    def lose(self, error: LinkError | None) -> None:
+        """The hole has ended, or is to be given up: the link waits for another one, if its owner does."""
+        if (carrier := self._finish_reading()) is None:
             return
-        self._state = TRANSITIONS[self._state, Input.LOSE]
+        is_lost = error is None or isinstance(error, LostError | RecordError)
+        if is_lost and self._owner.awaits_another(error):
+            self._state, self.carrier = TRANSITIONS[self._state, Input.DETACH], None
+            # With RST: a peer that does not know it yet shall.
+            carrier.close(reset=True)
+        else:
+            self.end(error)
+
+    def end(self, error: LinkError | None) -> None:
+        """No other hole comes.  What came whole before that is still written out."""
+        self._state = TRANSITIONS[self._state, Input.END]
         self._error = error
-        carrier.close(reset=False)
+        if self.carrier is not None:
+            self.carrier.close(reset=False)
+            self.carrier = None
         for stream in list(self._mux.streams.values()):
             if stream.sink.ends and not stream.sink.is_over and stream.end is not None:
                 self.cut = self.cut or stream.source.is_open

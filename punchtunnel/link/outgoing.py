@@ -4,6 +4,8 @@
     sealed    source --> [ prefix | payload ] --> seal --> [record] --> send
     spliced   source --> [ pipe ] --> hole, with the prefix sent before it
 
+    kept      sealed, and then the buffer with prefix and payload goes to the journal (resume.py)
+
 Rule 1: a frame that has begun goes out whole before anything else.  What the
         hole has not taken yet stays here: at most one frame.
 Rule 2: frames, and what the kernel keeps unsent, are as short as the hole is
@@ -20,6 +22,7 @@ from collections.abc import Callable
 
 from punchtunnel.link.tempo import Tempo
 from punchtunnel.protocol.records import MAX_PLAINTEXT, MAX_RECORD, Sealer
+from punchtunnel.protocol.resume import Buffer, Journal
 from punchtunnel.system import tcp
 from punchtunnel.system.pipes import Pipe
 
@@ -45,6 +48,7 @@ class Outgoing:
         pipe: What it holds is a payload, and goes after its prefix; None: all payload is copied.
         longest_frame: The most payload of one frame; of one that is copied, also LONGEST_FRAME.
         monotonic: Any steady time in seconds.
+        journal: Keeps what is sealed until the peer has it; None: nothing is kept.
 
     Attributes:
         tempo: How long the next frame may be.
@@ -61,14 +65,15 @@ class Outgoing:
         pipe: Pipe | None = None,
         longest_frame: int = LONGEST_FRAME,
         monotonic: Callable[[], float] = time.monotonic,
+        journal: Journal | None = None,
     ) -> None:
         self._monotonic = monotonic
         self._sock = sock
         self._sealer = sealer
         self._pipe = pipe
-        self._frame = memoryview(bytearray(PREFIX + LONGEST_FRAME))
+        self._journal = journal
+        self._use((journal and journal.buffer()) or _new_buffer())
         self._record = memoryview(bytearray(MAX_RECORD if sealer else 0))
-        self.room = self._frame[PREFIX:]
         # What the hole has not taken yet; what the pipe holds comes after it.
         self._unsent = self._frame[:0]
         self.waits = False
@@ -86,6 +91,12 @@ class Outgoing:
         Raises:
             OSError: The hole is broken.
         """
+        if self._journal is not None:
+            self._journal.keep(frames)
+        self.send_again(frames)
+
+    def send_again(self, frames: memoryview) -> None:
+        """Send what the journal keeps already, or what nobody keeps; otherwise like `send`."""
         if self._sealer is not None:
             frames = self._record[: self._sealer.seal_into(frames, self._record)]
         self._unsent = frames
@@ -106,9 +117,11 @@ class Outgoing:
         else:
             begin = PREFIX - len(prefix)
             self._frame[begin:PREFIX] = prefix
-            self._unsent = self._frame[begin : PREFIX + count]
+            self._unsent = frames = self._frame[begin : PREFIX + count]
             if self._sealer is not None:
-                self._unsent = self._record[: self._sealer.seal_into(self._unsent, self._record)]
+                self._unsent = self._record[: self._sealer.seal_into(frames, self._record)]
+                if self._journal is not None and self._journal.keep(frames, self._buffer):
+                    self._use(self._journal.buffer() or _new_buffer())
         self.send_on()
 
     def send_on(self) -> None:
@@ -143,6 +156,11 @@ class Outgoing:
         self._unsent = self._frame[:0]
         self.waits = self.writable = False
 
+    def _use(self, buffer: Buffer) -> None:
+        """Put what comes next together in this buffer."""
+        self._buffer = buffer
+        self._frame, self.room = buffer
+
     def _update(self, now: float, waited: bool) -> None:
         """Let the tempo decide anew, and tell the kernel what has changed."""
         tempo = self.tempo
@@ -153,3 +171,8 @@ class Outgoing:
             tcp.limit_unsent(self._sock, tempo.unsent_limit)
         if tempo.rate_limit != rate_limit:
             tcp.limit_rate(self._sock, tempo.rate_limit)
+
+
+def _new_buffer() -> Buffer:
+    whole = memoryview(bytearray(PREFIX + LONGEST_FRAME))
+    return Buffer(whole, whole[PREFIX:])

@@ -179,8 +179,11 @@ class Owner(Protocol):
     def gone_away(self, code: int) -> None:
         """The peer is done with the link."""
 
+    def awaits_another(self, error: LinkError | None) -> bool:
+        """The hole is lost; None: the peer closed it between two frames.  True: the link shall wait for another one."""
+
     def link_ended(self, error: LinkError | None) -> None:
-        """The hole is closed; None: the peer closed it between two frames."""
+        """The last hole is closed; see `awaits_another`."""
 
 
 def tell(owner: Owner, event: object) -> None:

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from punchtunnel.errors import PeerError
+from punchtunnel.protocol.resume import SESSION_SIZE, Ticket
 from punchtunnel.words import peer as words
 
 MESSAGE_SIZE = 33
@@ -53,7 +54,8 @@ def preload() -> None:
 class Keys:
     """What both sides derive; never printed.
 
-    `verifier` is equal on both sides unless there is a man in the middle.
+    `verifier` is equal on both sides unless there is a man in the middle.  `ticket` is what the two sides of a
+    session that begins on this connection know each other by, on its next one.
     """
 
     send: bytes
@@ -61,6 +63,7 @@ class Keys:
     my_tag: bytes
     their_tag: bytes
     verifier: bytes
+    ticket: Ticket
 
 
 class Agreement:
@@ -79,7 +82,9 @@ class Agreement:
         self._spake = SPAKE2_Symmetric(secret, idSymmetric=b"punchtunnel 1 " + identity, entropy_f=entropy)
         self.message: bytes = self._spake.start()
 
-    def finish(self, message: bytes, leads: bool, leader_hello: bytes, follower_hello: bytes) -> Keys:
+    def finish(
+        self, message: bytes, leads: bool, leader_hello: bytes, follower_hello: bytes, resumed: bytes = b""
+    ) -> Keys:
         """Derive the keys from the peer's message.
 
         Args:
@@ -87,6 +92,7 @@ class Agreement:
             leads: From the election.
             leader_hello: The leader's hello as sent.
             follower_hello: The follower's.
+            resumed: The secret of the session that both sides want to go on with, if there is one.
 
         Raises:
             PeerError: The message is not an element of the group, or is our own.
@@ -99,15 +105,19 @@ class Agreement:
             shared = self._spake.finish(message)
         except Exception as error:  # the package raises ValueError, AssertionError and its own
             raise PeerError(words.MALFORMED) from error
-        material = hkdf(shared, leader_hello + follower_hello, 4 * 32 + VERIFIER_SIZE)
+        # `shared` has a fixed length, so nothing else gives the same bytes.
+        length = 4 * 32 + VERIFIER_SIZE + SESSION_SIZE + 32
+        material = hkdf(shared + resumed, leader_hello + follower_hello, length)
         to_follower, to_leader, leader_key, follower_key = (material[i : i + 32] for i in range(0, 128, 32))
         messages = (self.message, message) if leads else (message, self.message)
         transcript = leader_hello + follower_hello + b"".join(messages)
         leader_tag = hmac.digest(leader_key, transcript, sha256)
         follower_tag = hmac.digest(follower_key, transcript, sha256)
+        verifier, rest = material[128 : 128 + VERIFIER_SIZE], material[128 + VERIFIER_SIZE :]
+        ticket = Ticket(rest[:SESSION_SIZE], rest[SESSION_SIZE:])
         if leads:
-            return Keys(to_follower, to_leader, leader_tag, follower_tag, material[128:])
-        return Keys(to_leader, to_follower, follower_tag, leader_tag, material[128:])
+            return Keys(to_follower, to_leader, leader_tag, follower_tag, verifier, ticket)
+        return Keys(to_leader, to_follower, follower_tag, leader_tag, verifier, ticket)
 
 
 def hkdf(key: bytes, salt: bytes, length: int) -> bytes:

@@ -77,22 +77,26 @@ W = TypeVar("W", bound=Windows)
 
 
 class Memory:
-    """What the receive windows of all streams of a link add up to."""
+    """What the receive windows of all streams of a link add up to.
+
+    Attributes:
+        windows: Their sum in bytes.
+    """
 
     def __init__(self) -> None:
         self._streams = 0
-        self._windows = 0
+        self.windows = 0
         self._unread = 0
 
     def open(self, stream: Windows) -> None:
         """Count a new stream."""
         self._streams += 1
-        self._windows += stream.window
+        self.windows += stream.window
 
     def close(self, stream: Windows) -> None:
         """Forget a stream, and what it holds."""
         self._streams -= 1
-        self._windows -= stream.window
+        self.windows -= stream.window
         self._unread -= stream.unread
 
     def receive(self, stream: Windows, length: int) -> bool:
@@ -131,15 +135,15 @@ class Memory:
 
     def _grow(self, stream: Windows) -> None:
         """Widen a window by what rule 2 leaves for it."""
-        grown_by = self._windows - INITIAL_WINDOW * self._streams
-        free = max(MAX_WINDOW_SUM - self._windows, MIN_GROWTH - grown_by, 0)
+        grown_by = self.windows - INITIAL_WINDOW * self._streams
+        free = max(MAX_WINDOW_SUM - self.windows, MIN_GROWTH - grown_by, 0)
         # Afterwards as much is free as the stream has grown by: the next one wants some too.
         share = INITIAL_WINDOW + (stream.window - INITIAL_WINDOW + free) // 2
         more = min(stream.window * GROWTH_FACTOR, MAX_WINDOW, share) - stream.window
         if more > 0:
             stream.window += more
             stream.owed += more
-            self._windows += more
+            self.windows += more
 
 
 def largest(streams: Iterable[W]) -> W:

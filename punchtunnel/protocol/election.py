@@ -38,6 +38,9 @@ Rule 7: with a secret the peer may come from any address.  One that is not
         it has said a hello with the tag of our channel.
 Rule 8: where several ways lead to the peer, PICK and ACCEPT fill a packet, so
         that one which swallows those does not win over one which does not.
+Rule 9: where both sides want to go on with a session, its secret is part of the
+        key agreement: nobody but the two can then win, with a shared secret or
+        without.
 
 No sockets and no clock: nomination.py owns both and performs the actions.
 """
@@ -47,11 +50,9 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
-from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
+from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.protocol.contender import PADDING, Contender, Input, State
 from punchtunnel.protocol.hello import (
     HELLO_SIZE,
@@ -63,60 +64,12 @@ from punchtunnel.protocol.hello import (
     decode_hello,
     roles_fit,
 )
-from punchtunnel.words import peer as words
+from punchtunnel.protocol.verdicts import Action, Drop, Reject, Send, Why, Won
 
 # Parties that did not answer a PICK; a flood of them forgets the oldest.
 FAILURES_REMEMBERED = 64
 PICK = b"PICK"
 ACCEPT = b"ACPT"
-
-
-class Why(Enum):
-    """Why a connection was dropped without harm to the election."""
-
-    STRANGER = words.STRANGER
-    MYSELF = words.MYSELF
-    OTHER_CHANNEL = words.OTHER_CHANNEL
-    NOT_PROVED = words.OTHER_SECRET
-
-
-class Send(NamedTuple):
-    """Write `data` to `conn` now."""
-
-    conn: int
-    data: bytes
-
-
-class Drop(NamedTuple):
-    """Close `conn`; the election has forgotten it."""
-
-    conn: int
-    why: Why
-
-
-class Reject(NamedTuple):
-    """The peer on `conn` is ours but cannot be linked to; `hello` is None if its version is unknown.
-
-    Unless it has `proved` that it knows the secret, it may be a stranger: drop it and go on.
-    """
-
-    conn: int
-    version: int
-    hello: Hello | None
-    proved: bool = False
-
-
-class Won(NamedTuple):
-    """`conn` is the winner. Close the others and hand over `unread` with it."""
-
-    conn: int
-    unread: bytes
-    leads: bool
-    hello: Hello
-    keys: Keys | None = None
-
-
-Action = Send | Drop | Reject | Won
 
 
 class Limits:
@@ -145,6 +98,9 @@ class Election:
         strict: There is a secret (rule 6).
         limits: Say which connection may begin a key agreement now; `retry`
             asks again.
+        resumed: The secret of the session that this side wants to go on with;
+            empty if there is none (rule 9).
+        insists: Another side that does not want that, too, is not the peer.
 
     Attributes:
         pads: A PICK is padded where the peer takes that, and the ACCEPT is then too (rule 8).
@@ -156,10 +112,14 @@ class Election:
         agree: Callable[[], Agreement] | None = None,
         strict: bool = False,
         limits: Limits | None = None,
+        resumed: bytes = b"",
+        insists: bool = False,
     ) -> None:
         self.mine = mine
         self._agree = agree
         self._strict = strict
+        self._resumed = resumed
+        self._insists = insists
         self._limits = limits or Limits()
         self._connections: dict[int, Contender] = {}
         # The connection that we picked, or whose PICK we accepted.
@@ -245,6 +205,8 @@ class Election:
             return self._drop(conn, Why.MYSELF)
         if hello.channel_tag != self.mine.channel_tag:
             return self._drop(conn, Why.OTHER_CHANNEL)
+        if self._insists and Trait.RESUMING not in hello.traits:
+            return self._drop(conn, Why.OTHER_SESSION)
         if not self._fits(hello) and not self._strict:
             return self._reject(conn, Reject(conn, VERSION, hello))
         # Rule 7: now it may know that we are here, and why it is rejected.
@@ -311,18 +273,19 @@ class Election:
             won = Won(conn, bytes(connection.buffer), leads, hello)
             return [won] if leads else [Send(conn, PADDING * connection.pads + ACCEPT), won]
         try:
-            reply = self._derive(connection, leads)
+            reply = self._derive(connection, hello, leads)
         except PeerError:
             return self._drop(conn, Why.STRANGER)
         return self._read_proof(conn, connection, hello, reply) if leads else [Send(conn, reply)]
 
-    def _derive(self, connection: Contender, leads: bool) -> bytes:
+    def _derive(self, connection: Contender, hello: Hello, leads: bool) -> bytes:
         """Compute the keys from the message in the buffer; return what the peer must have."""
         assert self._agree is not None
         agreement = connection.agreement or self._agree()
         mine, theirs = self.mine.encode(), connection.raw_hello
         hellos = (mine, theirs) if leads else (theirs, mine)
-        connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos)
+        resumed = self._resumed if Trait.RESUMING in hello.traits else b""
+        connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos, resumed)
         connection.move(Input.KEYS)
         del connection.buffer[:MESSAGE_SIZE]
         if leads:

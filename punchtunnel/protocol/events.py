@@ -103,10 +103,17 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """The peer has received our frames up to this position, as in a RECEIVED frame."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class GoneAway:
     """The peer is done with the link."""
 
     code: int
 
 
-Event = Data[T] | Opened[T] | Finished[T] | Gone[T] | Credited[T] | Sized[T] | Pong | GoneAway
+Event = Data[T] | Opened[T] | Finished[T] | Gone[T] | Credited[T] | Sized[T] | Pong | Received | GoneAway

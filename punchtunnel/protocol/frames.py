@@ -9,9 +9,10 @@
     type 2  PING    length = opaque value; SYN asks, ACK answers with the same
     type 3  GO_AWAY length = a code; the sender is done with the whole link
     type 4  SIZE    flags and length = 48 bits: bytes that the sender will send
+    type 5  RECEIVED  the same: bytes of frames that the sender has received, modulo 2^48
 
 All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
-names what this project adds (type 4, and the reason in the length of a WINDOW
+names what this project adds (types 4 and 5, and the reason in the length of a WINDOW
 with RST).
 """
 
@@ -30,8 +31,10 @@ VERSION = 0
 # A little more than the longest frame that is sent (splicing.py).  A longer one would
 # gain no speed and delay other streams, so it is an error.
 MAX_PAYLOAD = 1024 * 1024
-# The largest number that a SIZE frame can hold.
-MAX_SIZE = 2**48 - 1
+# Of the number in a SIZE or a RECEIVED frame.
+POSITION_BITS = 48
+# The largest that a SIZE frame can hold.
+MAX_SIZE = 2**POSITION_BITS - 1
 
 
 class Kind(IntEnum):
@@ -43,6 +46,7 @@ class Kind(IntEnum):
     GO_AWAY = 3
     # Not in yamux.
     SIZE = 4
+    RECEIVED = 5
 
 
 class Flag(IntFlag):
@@ -81,18 +85,22 @@ class Goodbye(IntEnum):
     INTERNAL_ERROR = 2
     # Not in yamux: a stream was ended here before everything was delivered.
     CUT = 3
+    # A service has as many sessions as it takes.
+    FULL = 4
 
 
 # Plain numbers for the path of every frame: an enum costs a microsecond.
-DATA, WINDOW, PING, GO_AWAY, SIZE = map(int, Kind)
+DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
+# They name no stream.
+_OF_THE_LINK = frozenset((PING, GO_AWAY, RECEIVED))
 
 
 class Header(NamedTuple):
     """One decoded header: `kind` is one of Kind, `flags` are of Flag.
 
-    `length` is the whole number of a SIZE, which has no flags.
+    `length` is the whole number of a SIZE or a RECEIVED, which have no flags.
     """
 
     kind: int
@@ -102,8 +110,8 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the HEADER.size bytes on the wire."""
-        if self.kind == SIZE:
-            return HEADER.pack(VERSION, SIZE, self.length >> 32, self.stream, self.length & 0xFFFFFFFF)
+        if self.kind >= SIZE:
+            return HEADER.pack(VERSION, self.kind, self.length >> 32, self.stream, self.length & 0xFFFFFFFF)
         return HEADER.pack(VERSION, *self)
 
 
@@ -115,13 +123,13 @@ def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Heade
             a stream number where there must be none, or none where there must be one.
     """
     version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
-    if kind == SIZE:
+    if kind >= SIZE:
         flags, length = 0, flags << 32 | length
-    if version != VERSION or kind > SIZE or flags > _ALL_FLAGS:
+    if version != VERSION or kind > RECEIVED or flags > _ALL_FLAGS:
         raise PeerError(words.NOT_A_FRAME.format(version=version, kind=kind, flags=flags))
     if kind == DATA and length > MAX_PAYLOAD:
         raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
-    if (stream == 0) != (PING <= kind <= GO_AWAY):
+    if (stream == 0) != (kind in _OF_THE_LINK):
         raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
     return Header(kind, flags, stream, length)
 

@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+# Seconds for the answer to the last ping, or the peer's close, once both sides have said goodbye or one has failed.
+GOODBYE_TIMEOUT = 3.0
+
 
 class State(Enum):
     """Where a session stands between its begin and its end."""
@@ -102,6 +105,11 @@ class Parting:
     def is_due(self) -> bool:
         """Tell whether this side says goodbye as soon as no stream is left."""
         return self.state in (State.LEAVING, State.HEARD)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left to be said: the end of the hole is the end of the session (rule 2)."""
+        return self.state is State.PARTED and (self._was_read or not self._leads)
 
     @property
     def may_close(self) -> bool:

@@ -46,6 +46,12 @@ class Trait(IntFlag):
     CHECK = 8
     # It takes padding in front of PICK and ACCEPT.
     PADS = 16
+    # It can go on with a session over another hole (resume.py).
+    RESUME = 32
+    # It has a session that has lost its hole, and wants to go on with it.
+    RESUMING = 64
+    # It serves many sessions: one that comes back finds it without RESUMING.
+    SERVICE = 128
 
 
 NO_TRAITS = Trait(0)
@@ -77,7 +83,7 @@ def decode_hello(data: bytes) -> Hello:
     magic, version, role, traits, tag, nonce = _HELLO.unpack(data)
     if magic != MAGIC or version != VERSION:
         raise PeerError(words.NO_HELLO.format(version=VERSION))
-    return Hello(nonce, tag, Role(role & 15), Trait(traits & 31))
+    return Hello(nonce, tag, Role(role & 15), Trait(traits))
 
 
 def roles_fit(mine: Role, theirs: Role) -> bool:

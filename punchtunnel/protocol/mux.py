@@ -37,6 +37,7 @@ from punchtunnel.protocol.events import (
     GoneAway,
     Opened,
     Pong,
+    Received,
     Reset,
     Sized,
     StreamState,
@@ -47,7 +48,9 @@ from punchtunnel.protocol.frames import (
     FIN,
     GO_AWAY,
     HEADER,
+    MAX_SIZE,
     PING,
+    RECEIVED,
     RST,
     SIZE,
     SYN,
@@ -198,6 +201,11 @@ class Mux(Generic[S]):
         """Say that we are done with the link."""
         self._send(GO_AWAY, 0, 0, code)
 
+    def acknowledge(self, position: int) -> None:
+        """Tell the peer that its frames have been received up to this position."""
+        self.control += Header(RECEIVED, 0, 0, position & MAX_SIZE).encode()
+        self.is_urgent = True
+
     def take_control(self, limit: int = LAST_STREAM) -> bytes:
         """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
         size = min(len(self.control), limit - limit % HEADER.size)
@@ -210,6 +218,11 @@ class Mux(Generic[S]):
     def hurry(self) -> None:
         """Make urgent what waits: it has waited long enough."""
         self.is_urgent = bool(self.control)
+
+    @property
+    def windows(self) -> int:
+        """Bytes of the receive windows of all streams."""
+        return self._memory.windows
 
     @property
     def between_frames(self) -> bool:
@@ -246,8 +259,10 @@ class Mux(Generic[S]):
                 yield from self._on_ping(item, now)
             elif item.kind == GO_AWAY:
                 yield GoneAway(item.length)
-            else:
+            elif item.kind == SIZE:
                 yield from self._on_size(item)
+            else:
+                yield Received(item.length)
 
     @property
     def expected(self) -> tuple[S | None, int]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from punchtunnel.errors import PeerError
+from punchtunnel.errors import RecordError
 from punchtunnel.protocol.agreement import hkdf
 from punchtunnel.words import peer as words
 
@@ -34,9 +34,10 @@ OVERHEAD = HEADER.size + AEAD_TAG_SIZE
 # Four zero bytes and the number of the record under its key.
 _NONCE = struct.Struct("!4xQ")
 MAX_RECORD = MAX_PLAINTEXT + OVERHEAD
-# The only type of record.  What the bytes mean, and their EOF, is the
-# multiplexer's business.
+# Types of records: what the bytes of frames mean, and their EOF, is the multiplexer's
+# business; the other type comes first on a hole that a session comes back by (resume.py).
 DATA = 1
+RESUME = 2
 # Bytes of plaintext under one key: with the overhead of records about 2^32 blocks of
 # AES, at which an attacker's advantage from the block size is still below 2^-63.
 REKEY_AFTER = 2**36
@@ -78,12 +79,18 @@ class Sealer:
     def __init__(self, key: bytes, hardware_aes: bool) -> None:
         self._direction = _Direction(key, hardware_aes)
 
-    def seal_into(self, plaintext: memoryview, record: memoryview) -> int:
+    def seal(self, plaintext: bytes, kind: int = DATA) -> bytes:
+        """Return one record for `plaintext`, which is short."""
+        record = memoryview(bytearray(len(plaintext) + OVERHEAD))
+        self.seal_into(memoryview(plaintext), record, kind)
+        return bytes(record)
+
+    def seal_into(self, plaintext: memoryview, record: memoryview, kind: int = DATA) -> int:
         """Write one record for at most MAX_PLAINTEXT bytes; return its size.
 
         `record` has room for the plaintext and OVERHEAD, and does not overlap it.
         """
-        header = HEADER.pack(DATA << 24 | len(plaintext))
+        header = HEADER.pack(kind << 24 | len(plaintext))
         record[: HEADER.size] = header
         end = OVERHEAD + len(plaintext)
         cipher, nonce = self._direction.next(len(plaintext))
@@ -102,23 +109,23 @@ class Opener:
         self._plaintext = memoryview(bytearray(MAX_PLAINTEXT))
 
     @staticmethod
-    def record_size(data: memoryview | bytes, begin: int = 0) -> int:
+    def record_size(data: memoryview | bytes, begin: int = 0, kind: int = DATA) -> int:
         """Return the size of the record that begins at `begin`, of which at least HEADER.size bytes are there.
 
         Raises:
-            PeerError: No record begins like that.
+            RecordError: No record of this type begins like that.
         """
         (value,) = HEADER.unpack_from(data, begin)
         length = value & 0xFFFFFF
-        if value >> 24 != DATA or length > MAX_PLAINTEXT:
-            raise PeerError(words.IMPOSSIBLE_RECORD)
+        if value >> 24 != kind or length > MAX_PLAINTEXT:
+            raise RecordError(words.IMPOSSIBLE_RECORD)
         return int(length) + OVERHEAD
 
     def open(self, record: memoryview) -> memoryview:
         """Return the plaintext of one whole record, valid until the next call.
 
         Raises:
-            PeerError: The record is not the one that was sealed in this place.
+            RecordError: The record is not the one that was sealed in this place.
         """
         length = len(record) - OVERHEAD
         plaintext = self._plaintext[:length]
@@ -126,5 +133,5 @@ class Opener:
         try:
             cipher.decrypt_into(nonce, record[HEADER.size :], record[: HEADER.size], plaintext)
         except self._invalid as error:
-            raise PeerError(words.CHANGED_RECORD) from error
+            raise RecordError(words.CHANGED_RECORD) from error
         return plaintext

@@ -20,8 +20,9 @@ from typing import NamedTuple
 from punchtunnel import words
 from punchtunnel.errors import RejectedError
 from punchtunnel.protocol.contender import PADDING
-from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Why, Won
+from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import NONCE_SIZE, Trait
+from punchtunnel.protocol.verdicts import Action, Drop, Reject, Send, Why, Won
 from punchtunnel.punching import diagnosis
 from punchtunnel.punching.callers import (
     EVERYBODY_ELSE,

@@ -161,6 +161,8 @@ class Puncher:
             agree=self._warmup.agreement if settings.sealed else None,
             strict=settings.proves,
             limits=limits if settings.sealed else None,
+            resumed=settings.resumed,
+            insists=settings.insists,
         )
 
     # ---- the loop
@@ -195,7 +197,8 @@ class Puncher:
             self._nomination.expire(now)
             self._wait(deadline)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts)
-        self._report_hole(hole, winner.connection.round_trip)
+        if not self._settings.resumed:
+            self._report_hole(hole, winner.connection.round_trip)
         return hole
 
     def _wait(self, deadline: float) -> None:

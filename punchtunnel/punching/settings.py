@@ -16,6 +16,9 @@ from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, 
 from punchtunnel.words import usage
 
 DEFAULT_WAIT = 120.0
+# Seconds to look for another hole when a session has lost one: the longest silence until the
+# other side has noticed it, too, and some more.
+DEFAULT_RESUME = 60.0
 # Seconds that are left to wait, at least, when a peer has only checked the path, and the
 # seconds by which that may make the whole longer: a peer that checks again and again ends it.
 SHORTEST_WAIT = 1.0
@@ -34,7 +37,6 @@ class Settings:
         channel: Its name; can be encoded in UTF-8.
         wait: Seconds to keep trying; 0 is for ever.
         bind: Literal address to punch from, or None for any.
-        interface: The only one to punch by, or "" for any.
         family: The only one to use, or AF_UNSPEC for both.
         clock_offset: Seconds to add to this machine's clock.
         role: Ours.
@@ -43,6 +45,9 @@ class Settings:
         keep: A service (-k), which waits for what is not there yet.
         spent: Seconds of the whole time to wait that were over when this punch began; `wait` is what was left.
         checked: In these a peer has checked the path (-z), and found it good.
+        interface: The only one to punch by, or "" for any.
+        resumed: The secret of a session that has lost its hole; empty if there is none.
+        insists: Only a side that wants to go on with that session, too, gets the hole.
     """
 
     peers: Sequence[str]
@@ -58,6 +63,8 @@ class Settings:
     spent: float = 0.0
     checked: bool = False
     interface: str = ""
+    resumed: bytes = field(default=b"", repr=False)
+    insists: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -66,8 +73,8 @@ class Settings:
 
     @property
     def proves(self) -> bool:
-        """Only a peer that proves the secret gets a hole."""
-        return self.sealed and bool(self.secret)
+        """Only a peer that proves the secret, or that of a session, gets a hole."""
+        return self.sealed and bool(self.secret or self.insists)
 
     @property
     def trusts_anyone(self) -> bool:
@@ -78,6 +85,18 @@ class Settings:
     def serves_anyone(self) -> bool:
         """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
         return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
+
+    def resuming(self, secret: bytes, wait: float, *, anyone: bool) -> Settings:
+        """Return the same for the next hole of a session.
+
+        Args:
+            secret: Of the session.
+            wait: Seconds.
+            anyone: The peer serves many sessions, and does not know which of them we come back to.
+        """
+        insists = not (anyone or self.secret)
+        traits = self.traits | Trait.RESUMING
+        return replace(self, wait=wait, traits=traits, resumed=secret, insists=insists, spent=0.0, checked=False)
 
     def after(self, spent: float, *, checked: bool = False) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""

@@ -132,7 +132,7 @@ class Display:
                 # Not at Punching: the first SYNs leave before the first line is drawn.
                 self._muted = False
                 self._show_punching()
-            case events.LinkUp():
+            case events.LinkUp() | events.Resumed():
                 self._printed = False
                 self._is_up = True
                 self._show_link_up()

@@ -38,6 +38,10 @@ class Event:
             field that changes even if nothing happens; "" of all others.
     """
 
+    # Not among the fields.
+    __slots__ = ("__dict__", "_session")
+    _session: int
+
     name: ClassVar[str]
     level: ClassVar[Level]
     sentence: ClassVar[str]
@@ -65,6 +69,15 @@ class Event:
     def fields(self) -> dict[str, object]:
         """The fields by their names, in the order of docs/EVENTS.md."""
         return vars(self)
+
+    def belong(self, session: int) -> None:
+        """Take note that this happened in one of several sessions."""
+        self._session = session
+
+    @property
+    def session(self) -> int:
+        """The number of the session in which it happened, from 1 on; 0 where there is one at a time."""
+        return getattr(self, "_session", 0)
 
     def fill(self, text: str) -> str:
         """Return a text with the fields in their places."""

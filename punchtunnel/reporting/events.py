@@ -19,6 +19,23 @@ from punchtunnel.reporting.event import Event as Event
 from punchtunnel.reporting.event import Level as Level
 from punchtunnel.reporting.event import Report as Report
 from punchtunnel.reporting.event import unreported as unreported
+from punchtunnel.reporting.session_events import Announced as Announced
+from punchtunnel.reporting.session_events import CannotResume as CannotResume
+from punchtunnel.reporting.session_events import Checked as Checked
+from punchtunnel.reporting.session_events import LinkEnded as LinkEnded
+from punchtunnel.reporting.session_events import LinkUp as LinkUp
+from punchtunnel.reporting.session_events import Lost as Lost
+from punchtunnel.reporting.session_events import PathMeasured as PathMeasured
+from punchtunnel.reporting.session_events import Resumed as Resumed
+from punchtunnel.reporting.session_events import RoundTrip as RoundTrip
+from punchtunnel.reporting.session_events import SessionOver as SessionOver
+from punchtunnel.reporting.session_events import StdinUnreadable as StdinUnreadable
+from punchtunnel.reporting.session_events import StreamClosed as StreamClosed
+from punchtunnel.reporting.session_events import StreamOpened as StreamOpened
+from punchtunnel.reporting.session_events import StreamReset as StreamReset
+from punchtunnel.reporting.session_events import TargetRefused as TargetRefused
+from punchtunnel.reporting.session_events import Traffic as Traffic
+from punchtunnel.reporting.session_events import TriedAgain as TriedAgain
 
 # ---- the run
 
@@ -255,102 +272,3 @@ class Unsealed(
     repeats=True,
 ):
     """The link is neither sealed nor authenticated (--plain)."""
-
-
-class LinkUp(Event, name="link_up", level=Level.INFO, sentence="link up on {loop}, {side}", notice="READY=1"):
-    """Streams can be opened; does not come where one side only checks the path (-z)."""
-
-    loop: str
-    side: str
-
-
-class RoundTrip(Event, name="rtt", sentence="round trip {rtt_s:.4f} s"):
-    """A ping was answered."""
-
-    rtt_s: float
-
-
-class Announced(Event, name="announced", sentence="{direction}: {bytes} bytes in all"):
-    """With stdio, stdin here ("out") or there ("in") is a file of so many bytes."""
-
-    direction: str
-    bytes: int
-
-
-class StdinUnreadable(
-    Event, name="stdin_unreadable", level=Level.INFO, sentence="stdin cannot be read ({reason}): it counts as empty"
-):
-    """With stdio, stdin can never be read, as after nohup; the transfer goes on without it."""
-
-    reason: str
-
-
-class PathMeasured(Event, name="path"):
-    """With -z, the round trip was measured."""
-
-    local: str
-    remote: str
-    rtt_min_s: float
-    rtt_median_s: float
-    rtt_max_s: float
-
-
-class Checked(
-    Event,
-    name="checked",
-    level=Level.NOTE,
-    sentence="the peer at {remote} has checked the path (-z) and left; punching on",
-):
-    """The peer has only checked the path; punching goes on."""
-
-    remote: str
-
-
-class Traffic(Event, name="traffic", progress="elapsed_s"):
-    """The bytes so far, and the number of streams that are open now."""
-
-    elapsed_s: float
-    bytes_in: int
-    bytes_out: int
-    streams: int
-
-
-class LinkEnded(
-    Event, name="link_ended", level=Level.INFO, sentence="link ended, {bytes_in} bytes received and {bytes_out} sent"
-):
-    """The session is over; `reason` is "" if it ended well."""
-
-    reason: str
-    elapsed_s: float
-    bytes_in: int
-    bytes_out: int
-
-
-# ---- streams
-
-
-class StreamOpened(Event, name="stream_opened", level=Level.INFO, sentence="stream {stream}: {what}", repeats=True):
-    """A connection of -L, or to the target of --to, is joined to a stream."""
-
-    stream: int
-    what: str
-
-
-class StreamClosed(Event, name="stream_closed", sentence="stream {stream}: closed"):
-    """Both directions of a stream have ended."""
-
-    stream: int
-
-
-class StreamReset(Event, name="stream_reset", level=Level.INFO, sentence="stream {stream}: {reason}", repeats=True):
-    """A stream broke."""
-
-    stream: int
-    reason: str
-
-
-class TargetRefused(Event, name="target_refused", level=Level.NOTE, sentence="stream {stream}: {reason}", repeats=True):
-    """The target of --to could not be reached, here or there."""
-
-    stream: int
-    reason: str

@@ -30,8 +30,8 @@ class JsonLines:
         self._output = output
         self._clock = clock
         self._limit = limit or RateLimit(burst=BURST_FOR_PROGRAMS)
-        # For each type that has `progress`: when it was written last, and its other fields.
-        self._told: dict[type[Event], tuple[float, dict[str, object]]] = {}
+        # For each session, and each type that has `progress`: when it was written last, and its other fields.
+        self._told: dict[tuple[type[Event], int], tuple[float, dict[str, object]]] = {}
 
     def __call__(self, event: Event) -> None:
         """Write one event, unless it is a repeated one that is not due, has not changed, or is a stranger's.
@@ -45,7 +45,9 @@ class JsonLines:
             return
         if event.strange and not self._limit.passes(type(event)):
             return
-        more = {"lost": self._output.lost} if self._output.lost else {}
+        more = {"session": event.session} if event.session else {}
+        if self._output.lost:
+            more["lost"] = self._output.lost
         if event.strange and (left_out := self._limit.take_left_out(type(event))):
             more["left_out"] = left_out
         line = json.dumps({"time_s": now, "event": event.name} | event.fields | more, default=str)
@@ -54,11 +56,11 @@ class JsonLines:
     def _is_news(self, event: Event, now: float) -> bool:
         """Tell whether a repeated event is due, and has changed."""
         state = {name: value for name, value in event.fields.items() if name != event.progress}
-        then, told = self._told.get(type(event), (float("-inf"), None))
+        then, told = self._told.get((type(event), event.session), (float("-inf"), None))
         # `now` can be before `then`: the clock was set back.
         if 0 <= now - then < PERIOD - SLACK or state == told:
             return False
-        self._told[type(event)] = now, state
+        self._told[type(event), event.session] = now, state
         return True
 
 

@@ -43,7 +43,7 @@ class Flow:
 
 @dataclass(slots=True)
 class State:
-    """What the events of a run have told so far; sizes, rates and streams are those of the present hole."""
+    """What the events of a run have told so far; sizes, rates and streams are those of the sessions that are up."""
 
     peer: str = ""
     ports: int = 0
@@ -57,6 +57,8 @@ class State:
     elapsed_s: float = 0.0
     inward: Flow = field(default_factory=Flow)
     outward: Flow = field(default_factory=Flow)
+    # What each session that is up has told last, by its number.
+    _sessions: dict[int, events.Traffic] = field(default_factory=dict)
     # (seconds, bytes in, bytes out) of the last RATE_SPAN seconds.
     _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
 
@@ -67,12 +69,18 @@ class State:
                 self.peer, self.ports = event.peer, event.port_count
             case events.Waiting():
                 self.waited_s = event.waited_s
+            case events.Resumed():
+                self.local, self.remote = event.local, event.remote
+            case events.HoleOpened() if any(self._sessions):
+                # Of a service: what the others have moved goes on.
+                self.local, self.remote, self.rtt_s = event.local, event.remote, event.rtt_s
             case events.HoleOpened():
                 self.local, self.remote, self.rtt_s = event.local, event.remote, event.rtt_s
                 self.sealed = self.authenticated = False
                 self.streams, self.elapsed_s = 0, 0.0
                 self.inward, self.outward = Flow(), Flow()
                 self._samples.clear()
+                self._sessions.clear()
             case events.Sealed():
                 self.sealed, self.authenticated = True, event.authenticated
             case events.RoundTrip():
@@ -81,11 +89,20 @@ class State:
             case events.Announced():
                 (self.inward if event.direction == "in" else self.outward).expected = event.bytes
             case events.Traffic():
-                self.streams = event.streams
-                self._measure(event.elapsed_s, event.bytes_in, event.bytes_out)
+                self._sessions[event.session] = event
+                self._sum_up()
             case events.LinkEnded():
-                self.streams = 0
-                self._measure(event.elapsed_s, event.bytes_in, event.bytes_out)
+                over = events.Traffic(event.elapsed_s, event.bytes_in, event.bytes_out, 0)
+                self._sessions[event.session] = over
+                self._sum_up()
+                del self._sessions[event.session]
+
+    def _sum_up(self) -> None:
+        """Add up what the sessions have told last."""
+        last = self._sessions.values()
+        self.streams = sum(one.streams for one in last)
+        elapsed = max(one.elapsed_s for one in last)
+        self._measure(elapsed, sum(one.bytes_in for one in last), sum(one.bytes_out for one in last))
 
     def _measure(self, elapsed: float, bytes_in: int, bytes_out: int) -> None:
         self.elapsed_s, self.inward.size, self.outward.size = elapsed, bytes_in, bytes_out

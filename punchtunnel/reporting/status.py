@@ -67,6 +67,8 @@ class Status:
         if shown and event.repeats and self._verbosity <= Level.INFO:
             shown = self._limit.passes(type(event))
         text = event.fill(event.sentence) if shown else ""
+        if text and event.session:
+            text = words.in_session(event.session, text)
         if text and (left_out := self._limit.take_left_out(type(event))):
             text += words.left_out(left_out)
         if text or self._display is not None or isinstance(event, Exited):

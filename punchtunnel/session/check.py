@@ -15,6 +15,8 @@ from punchtunnel.system.loop import Timers
 # ping goes before them and does not count: a peer that is still starting answers late.
 PINGS = 10
 PING_EVERY = 0.1
+# Seconds after which a peer that only checks the path must have left.
+CHECK_LIMIT = 30.0
 # Bytes: more than a segment has room for where a router is on the way (ports.LONGEST_SEGMENT).
 FULL_PACKET = 1400
 

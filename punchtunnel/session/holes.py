@@ -1,23 +1,29 @@
 """One hole after another, for the command line and for the library: the punch, and what follows a session.
 
     next() ──> Hole ──> a session ──> Outcome ──> goes_on() ──yes──> next() ...
+                            │ ▲
+        hole lost: again() ─┘ └── Return
 
-Synchronous: `next` blocks until the peer is met.  The library calls it in a thread.
+Synchronous: `next` and `again` block until the peer is met.  The library calls `next` in a
+thread, and each session `again` (seeker.py).
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 
 from punchtunnel import words
-from punchtunnel.errors import Exit, LocalError, RejectedError, UsageError
+from punchtunnel.errors import Exit, LocalError, LostError, NoHoleError, PeerError, RejectedError, UsageError
 from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
+from punchtunnel.session.comeback import RestartedError, Return, come_back, send_away
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Wake
@@ -26,6 +32,8 @@ from punchtunnel.system.signals import Wake
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 # Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
+# Seconds between two holes by which a session might come back, if the first was none of the peer's.
+RESUME_PAUSE = 0.5
 
 
 class Holes:
@@ -58,8 +66,18 @@ class Holes:
         self._monotonic = monotonic
         self._began = monotonic()
         self._has_met = False
+        # The peer serves many sessions, and does not know which of them comes back.
+        self._peer_serves = False
+        # A peer that wants to go on with a session is returned, too.
+        self._takes_back = False
         # The last session ended because this machine refused something: it may do so again.
         self._is_refused = False
+
+    def within(self, signals: Wake, report: events.Report) -> Holes:
+        """Return the same for a service: its loop has the signals of the process, and peers may come back to it."""
+        same = copy.copy(self)
+        same._signals, same._report, same._takes_back = signals, report, True
+        return same
 
     def next(self) -> Hole:
         """Punch until there is a hole, and return it.
@@ -82,8 +100,40 @@ class Holes:
                 if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
                     self._signals.sleep(pause)
             else:
-                self._has_met = True
-                return hole
+                self._has_met, self._peer_serves = True, Trait.SERVICE in hole.traits
+                if self._takes_back or Trait.RESUMING not in hole.traits:
+                    return hole
+                # It means a session of a process that ran here before.
+                send_away(hole, self._signals)
+                self._report(events.PunchingAgain(words.PEER_LOOKS_FOR_ANOTHER))
+
+    def again(self, ticket: Ticket, received: int, deadline: float, signals: Wake, report: events.Report) -> Return:
+        """Punch until the peer of a session that has lost its hole is met again.
+
+        Args:
+            ticket: Of the session.
+            received: Bytes of the peer's frames that this side has.
+            deadline: When to give up, as `monotonic` counts.
+            signals: What may end the wait.
+            report: Where events go.
+
+        Raises:
+            SignalError: A signal has come.
+            NoHoleError: It is too late.
+            RestartedError: The peer has ended, or does not fit any more.
+        """
+        while (left := deadline - self._monotonic()) > 0:
+            settings = self._settings.resuming(ticket.secret, left, anyone=self._peer_serves)
+            try:
+                hole = open_hole(settings, report=report, signals=signals, rations=self._rations)
+                return come_back(hole, ticket, received, signals)
+            except RejectedError as error:
+                raise RestartedError(str(error)) from error
+            except (LostError, PeerError, LocalError, UsageError, OSError) as error:
+                # The network may be away, too.
+                report(events.TriedAgain(str(error)))
+            signals.sleep(min(RESUME_PAUSE, max(deadline - self._monotonic(), 0)))
+        raise NoHoleError(words.NO_ANSWER)
 
     def _open(self) -> Hole:
         try:

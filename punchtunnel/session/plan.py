@@ -18,6 +18,7 @@ class Plan:
         idle: Seconds without payload after which the session ends; 0: never.
         traffic_every: Seconds between two reports of the traffic; 0: none.
         check: -z: measure the round trip, and nothing else.
+        resume: Seconds to look for another hole when one is lost, if our hello has said so; 0: none.
         again: What to try after a lost link; "": the program knows, or it punches again by itself.
     """
 
@@ -26,4 +27,5 @@ class Plan:
     idle: float = 0.0
     traffic_every: float = 0.0
     check: bool = False
+    resume: float = 0.0
     again: str = ""

@@ -9,15 +9,20 @@ from collections.abc import Callable
 from punchtunnel.errors import Exit
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting.events import Report
+from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.seeker import Seekers
+from punchtunnel.session.service import Service
 from punchtunnel.session.session import Session
 from punchtunnel.system.loop import GuardedLoop
 from punchtunnel.system.refusals import refused
-from punchtunnel.system.signals import Signals
+from punchtunnel.system.signals import Signals, Wake
 
 
-def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None) -> Outcome:
+def run(
+    hole: Hole, plan: Plan, report: Report, signals: Signals | None = None, seekers: Seekers | None = None
+) -> Outcome:
     """Join a hole to what the plan says until the session ends, and close the hole.
 
     Args:
@@ -25,12 +30,34 @@ def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None) 
         plan: What to join it to.
         report: Where events go.
         signals: The first one ends the session cleanly, the second one at once; SIGHUP with -k only probes the peer.
+        seekers: Makes what seeks another hole when this one is lost.
     """
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_run(hole, plan, report, signals))
+            return runner.run(_run(hole, plan, report, signals, seekers))
     except OSError as error:
         # It costs this session.  A service (-k) punches again.
+        why = refused(error)
+        return Outcome(why.status, str(why))
+
+
+def serve(
+    holes: Holes, hole: Hole, make_plan: Callable[[], Plan], report: Report, limit: int, signals: Signals
+) -> Outcome:
+    """Serve many sessions at once, until a signal ends them or no more peers can come.
+
+    Args:
+        holes: Where further peers come from.
+        hole: The first one.
+        make_plan: What to do with a new session.
+        report: Where events go.
+        limit: Of sessions at one time.
+        signals: The first one ends all sessions cleanly, the second one at once; SIGHUP probes.
+    """
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_serve(holes, hole, make_plan, report, limit, signals))
+    except OSError as error:
         why = refused(error)
         return Outcome(why.status, str(why))
 
@@ -44,9 +71,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None) -> Outcome:
+async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None, seekers: Seekers | None) -> Outcome:
     loop = asyncio.get_running_loop()
-    session = Session(loop, hole, plan, report, own_loop=True)
+    session = Session(loop, hole, plan, report, seekers, own_loop=True)
     guarded = GuardedLoop(loop, session.broke)
 
     def on_signal() -> None:
@@ -65,3 +92,27 @@ async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None) 
         if signals is not None:
             guarded.remove_reader(signals.fileno())
         session.close()
+
+
+async def _serve(
+    holes: Holes, hole: Hole, make_plan: Callable[[], Plan], report: Report, limit: int, signals: Signals
+) -> Outcome:
+    loop = asyncio.get_running_loop()
+
+    with Wake() as wake:
+        service = Service(holes, make_plan, report, limit, wake)
+
+        def on_signal() -> None:
+            while (number := signals.take()) is not None:
+                if signals.means_try_now(number):
+                    service.probe()
+                else:
+                    service.stop(Exit(128 + number))
+
+        loop.add_reader(signals.fileno(), on_signal)
+        try:
+            service.start(hole)
+            return await service.ended
+        finally:
+            loop.remove_reader(signals.fileno())
+            service.close()

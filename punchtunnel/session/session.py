@@ -19,7 +19,6 @@ takes the bytes for delivered.
 from __future__ import annotations
 
 import asyncio
-import time
 
 from punchtunnel import words
 from punchtunnel.ends.end import End
@@ -29,32 +28,24 @@ from punchtunnel.link.link import Link
 from punchtunnel.link.stream import Broken
 from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import Goodbye, Reason
-from punchtunnel.protocol.goodbye import Parting, State
+from punchtunnel.protocol.goodbye import GOODBYE_TIMEOUT, Parting, State
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
-from punchtunnel.session import silence
-from punchtunnel.session.check import FULL_PACKET, Check
+from punchtunnel.session.check import CHECK_LIMIT, FULL_PACKET, Check
+from punchtunnel.session.comeback import seals_of, ticket_of
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.silence import Silence
+from punchtunnel.session.pulse import Pulse
+from punchtunnel.session.resuming import Resuming
+from punchtunnel.session.seeker import Seekers
+from punchtunnel.session.verdict import Verdict
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
 
-# Seconds.
-TICK = 2.0
-SHORTEST_TICK = 0.1
-# Seconds for the answer to our last ping, or the peer's close, once both sides have said goodbye or this one failed.
-GOODBYE_TIMEOUT = 3.0
 # Seconds for a peer's first word on the link: its process may be slow to begin.
 MEETING_TIMEOUT = 15.0
 STOP_TIMEOUT = 1.0
-# Seconds for a sign of life that SIGHUP has asked for: several round trips of the
-# longest paths, with a loss.
-PROBE_TIMEOUT = 5.0
-# Seconds after which a peer that only checks the path must have left.
-CHECK_LIMIT = 30.0
 
 
 class Session:
@@ -65,19 +56,26 @@ class Session:
         hole: The winner of a punch.
         plan: What to join it to.
         report: Where events go.
+        seekers: Makes what seeks another hole when one is lost; None: the session ends with it.
         own_loop: The loop does nothing else, so the poller may spin on it for a moment; a program's loop must not wait.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, hole: Hole, plan: Plan, report: events.Report, *, own_loop: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        hole: Hole,
+        plan: Plan,
+        report: events.Report,
+        seekers: Seekers | None = None,
+        *,
+        own_loop: bool = False,
     ) -> None:
         self.loop = GuardedLoop(loop, self.broke)
         self.timers = Timers(self.loop)
         self.report = report
         self._loop_name = type(loop).__module__.partition(".")[0]
         self._plan = plan
-        self._leads = hole.leads
-        self._their_role = hole.role
+        self._leads, self._their_role = hole.leads, hole.role
         self._path = hole.local, hole.remote
         self.peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self.is_single = Role.STDIO in plan.role | hole.role
@@ -88,25 +86,23 @@ class Session:
         except OSError:
             hole.sock.close()
             raise
-        seals = None
-        if hole.keys is not None:
-            seals = Sealer(hole.keys.send, hole.fast_aes), Opener(hole.keys.receive, hole.fast_aes)
-        self._carrier = Carrier(hole.sock, seals)
+        # No stream is opened: one of the two sides only checks the path (-z).
+        self._is_checked = plan.check or Trait.CHECK in hole.traits
+        ticket = None if self._is_checked else ticket_of(hole, plan.resume)
+        self._resuming = None
+        if seekers is not None and ticket is not None:
+            self._resuming = Resuming(self, ticket, plan.resume, seekers(self.loop, report))
+        seals = None if hole.keys is None else seals_of(hole, hole.keys)
+        self._carrier = Carrier(hole.sock, seals, None if self._resuming is None else self._resuming.journal)
         self.link = Link(self.loop, self.poller, hole.leads, self)
         self._ends = plan.ends
         self._ends.attach(self)
         self._parting = Parting(hole.leads)
-        # No stream is opened: one of the two sides only checks the path (-z).
-        self._is_checked = plan.check or Trait.CHECK in hole.traits
         self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None
-        self._is_certain, self._met = hole.is_certain, False
-        # Some bytes of this session were not delivered.
-        self._cut = False
-        self._stopped: Exit | None = None
-        self._failure: PunchtunnelError | None = None
-        self._quiet_status: Exit | None = None
-        self._silence = Silence(self._carrier, self.link.ping, self.timers.later, self._die)
-        self._began = time.monotonic()
+        self._is_certain, self._is_sealed, self._met = hole.is_certain, hole.keys is not None, False
+        self._verdict = Verdict()
+        idle, patient = 0.0 if self._is_checked else plan.idle, self.is_single
+        self._pulse = Pulse(self, idle, patient=patient)
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:
@@ -115,11 +111,21 @@ class Session:
         if self._is_certain:
             self._meet()
         elif not self._check:
-            self.timers.later("meeting", MEETING_TIMEOUT, self._finish_unmet)
+            self.timers.later("meeting", MEETING_TIMEOUT, lambda: None if self._met else self._finish())
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
         self.link.ping(FULL_PACKET if self._check else 0)
-        self.timers.later("tick", TICK, self._tick)
+        self._pulse.start(self._carrier)
+
+    def go_on(self, carrier: Carrier, unread: bytes) -> None:
+        """Another hole carries the session."""
+        self._pulse.start(carrier)
+        self.link.attach(carrier, unread)
+
+    def not_back(self, error: LinkError) -> None:
+        """No other hole comes."""
+        self._verdict.fail(error)
+        self.link.end(error)
 
     def _meet(self) -> None:
         """Begin: the role opens its first stream, or accepts clients.  Whatever was begun before could be lost."""
@@ -128,13 +134,12 @@ class Session:
         self._met = True
         if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
+            if self._resuming is None and self._plan.resume:
+                why = words.PEER_CANNOT_RESUME if self._is_sealed else words.PLAIN_CANNOT_RESUME
+                self.report(events.CannotResume(why))
             self._ends.begin()
         if self._plan.traffic_every:
-            self._tell_traffic()
-
-    def _finish_unmet(self) -> None:
-        if not self._met:
-            self._finish()
+            self._pulse.tell_traffic(self.report, self._plan.traffic_every)
 
     # ---- what its owner may ask for
 
@@ -153,19 +158,35 @@ class Session:
         if not self.link.stream_count:
             self._say_goodbye()
 
+    def turn_away(self) -> None:
+        """End at once: this service has enough sessions."""
+        self._verdict.fail(LinkError(words.TURNED_AWAY))
+        self._say_goodbye(Goodbye.FULL)
+
+    def release(self) -> bool:
+        """Give up the hole, because the peer comes back by another one; False if the session does not wait for it."""
+        self.link.lose(LostError(words.PEER_COMES_BACK))
+        return self.link.is_open and self.link.carrier is None
+
     def stop(self, status: Exit) -> None:
         """Cut every stream, tell the peer, and end with this status; a second call ends at once."""
-        if self._stopped is not None:
+        if not self._verdict.stop(status):
             self._finish()
             return
-        self._stopped = status
-        self.timers.later("stop", STOP_TIMEOUT, self._finish)
+        self.timers.later("stop", STOP_TIMEOUT if self.link.carrier is not None else 0, self._finish)
         self._cut_all()
 
     def probe(self) -> None:
         """Ask the peer for a sign of life, and end the session if none comes soon, so that -k punches again."""
         self.report(events.TryingNow(words.PROBE_LINK))
-        self._silence.expect(PROBE_TIMEOUT)
+        self.ask_now()
+
+    def ask_now(self) -> None:
+        """See what has become of the hole, or seek another one without waiting."""
+        if self._resuming is not None and self.link.carrier is None:
+            self._resuming.hurry()
+        else:
+            self._pulse.ask_now()
 
     def broke(self, error: BaseException) -> None:
         """End with the traceback of a bug: going on with half a state would hang the session."""
@@ -175,10 +196,11 @@ class Session:
     def close(self) -> None:
         """Give everything back but the listeners of -L."""
         self.timers.cancel()
+        if self._resuming is not None:
+            self._resuming.stop()
         self._ends.close()
         self.link.close(reset=True)
-        # If it was never attached.
-        self._carrier.close(reset=True)
+        self._carrier.close(reset=True)  # if it was never attached
         self.poller.close()
 
     # ---- what its role may ask for: roles.Host
@@ -208,8 +230,8 @@ class Session:
 
     def give_up(self, error: PunchtunnelError) -> None:
         """End the session: the only stream leads nowhere."""
-        self._cut = True
-        self._fail(error)
+        self._verdict.cut = True
+        self._verdict.fail(error)
         self._say_goodbye()
 
     # ---- streams: link.Owner
@@ -254,18 +276,18 @@ class Session:
         event = events.TargetRefused if refused and not self.is_single else events.StreamReset
         self.report(event(stream=number, reason=reason))
         if number == self._only:
-            self._cut = True
-            self._fail(TargetError(reason) if refused else LinkError(reason))
+            self._verdict.cut = True
+            self._verdict.fail(TargetError(reason) if refused else LinkError(reason))
 
     def _on_broken(self, number: int, broken: Broken) -> None:
         self.report(events.StreamReset(number, broken.error.strerror or str(broken.error)))
         if number == self._only:
-            self._cut = True
+            self._verdict.cut = True
             why = self._ends.why_broken(broken)
             if isinstance(why, Exit):
-                self._quiet_status = why
+                self._verdict.end(why)
             else:
-                self._fail(why)
+                self._verdict.fail(why)
 
     # ---- the end: link.Owner
 
@@ -274,12 +296,10 @@ class Session:
         self._meet()
         if not self._parting.hear(code):
             return
-        if code == Goodbye.CUT:
-            self._fail(LinkError(words.PEER_QUIT))
-        elif code != Goodbye.NORMAL:
-            self._fail(LinkError(words.protocol_error(code)))
+        if code != Goodbye.NORMAL:
+            self._verdict.fail(LinkError(words.goodbye(code)))
         elif self.is_single and self._only is None and not self._is_checked:
-            self._fail(LinkError(words.PEER_NEVER_CAME))
+            self._verdict.fail(LinkError(words.PEER_NEVER_CAME))
         if not (self.link.stream_count or (self._is_measuring and code == Goodbye.NORMAL)):
             self._say_goodbye()
         self._part()
@@ -293,14 +313,22 @@ class Session:
         if self._is_measuring and self._check is not None:
             self._check.pong(rtt)
 
+    def awaits_another(self, error: LinkError | None) -> bool:
+        """The hole is lost: look for another one, unless the session is as good as over."""
+        is_over = self._verdict.is_final or self._parting.is_over or self.ended.done()
+        if self._resuming is None or not self._met or is_over:
+            return False
+        self._pulse.pause()
+        return self._resuming.seek(self._pulse.why(error or LostError(words.LINK_CUT)), self.link.stream_count)
+
     def link_ended(self, error: LinkError | None) -> None:
-        """The hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
+        """The last hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
 
         Bytes that are no record or frame of the peer's never end it well: an attacker may have changed them.
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
         if unsaid or isinstance(error, PeerError):
-            self._fail(self._silence.why(error or LostError(words.LINK_CUT)))
+            self._verdict.fail(self._pulse.why(error or LostError(words.LINK_CUT)))
         self._finish()
 
     @property
@@ -312,21 +340,20 @@ class Session:
         self._say_goodbye()
 
     def _give_up_checking(self) -> None:
-        # A way that swallows long packets has been found, even if no other hole is.
-        self._met = True
-        self._die(self._silence.why())
+        self._met = True  # A way that swallows long packets has been found, even if no other hole is.
+        self.die(self._pulse.why())
 
     def _cut_all(self) -> None:
         """Cut the streams that are still open, and tell the peer so in the goodbye."""
         if self.link.stream_count:
-            self._cut = True
+            self._verdict.cut = True
             self.link.refuse_all(Reason.CLOSING)
         self._say_goodbye()
 
-    def _say_goodbye(self) -> None:
+    def _say_goodbye(self, code: Goodbye = Goodbye.NORMAL) -> None:
         if self._parting.said:
             return
-        self.link.go_away(Goodbye.CUT if self._cut else Goodbye.NORMAL)
+        self.link.go_away(Goodbye.CUT if self._verdict.cut else code)
         self._parting.say(self.link.ping())
         self._part()
 
@@ -335,65 +362,38 @@ class Session:
             self._finish()
             return
         # A peer that never says goodbye does not keep a side whose failure is decided.
-        failed = self._failure is not None or self._quiet_status is not None
-        if (self._parting.state is State.PARTED or (failed and self._parting.said)) and "goodbye" not in self.timers:
+        failed = self._verdict.has_failed and self._parting.said
+        if (self._parting.state is State.PARTED or failed) and "goodbye" not in self.timers:
             self.timers.later("goodbye", GOODBYE_TIMEOUT, self._finish)
-
-    def _fail(self, error: PunchtunnelError) -> None:
-        """Keep the first failure: later ones are its consequences."""
-        if self._failure is None:
-            self._failure = error
 
     def _finish(self) -> None:
         if self.ended.done():
             return
-        failure = self._failure if self._met else LinkError(words.NEVER_MET)
-        status, reason = self._stopped or self._quiet_status or Exit.OK, ""
-        if status is Exit.OK and failure is not None:
-            again = f"; {self._plan.again}" if self._plan.again and isinstance(failure, LostError) else ""
-            status, reason = failure.status, f"{failure}{again}"
-        elapsed = time.monotonic() - self._began
-        self.report(events.LinkEnded(reason, elapsed, self.link.bytes_in, self.link.bytes_out))
+        status, reason = self._verdict.sum_up(self._plan.again, met=self._met)
+        self.report(events.LinkEnded(reason, self._pulse.elapsed, self.link.bytes_in, self.link.bytes_out))
         found = None if self._check is None else self._check.found
         self.ended.set_result(Outcome(status, reason, found, self._met))
 
-    # ---- time
+    # ---- time: pulse.py
 
-    def _tell_traffic(self) -> None:
-        self.timers.later("traffic", self._plan.traffic_every, self._tell_traffic)
-        elapsed = time.monotonic() - self._began
-        self.report(events.Traffic(elapsed, self.link.bytes_in, self.link.bytes_out, self.link.stream_count))
-
-    def _tick(self) -> None:
-        """Keep the link alive, notice when it is dead, and end an idle session."""
-        idle = 0.0 if self._is_checked else self._plan.idle
-        self.timers.later("tick", max(SHORTEST_TICK, min(TICK, idle or TICK)), self._tick)
-        now = time.monotonic()
-        if has_slept := self._silence.has_slept(3 * TICK):
-            # What has arrived since then is not read yet.
-            self._carrier.heard_at = self.link.payload_at = now
-        if not self.link.is_open:
-            self._hurry_the_rest(now)
-        elif has_slept:
-            self._silence.expect(silence.WAKE_TIMEOUT)
-        else:
-            self._silence.look()
-        if idle and now - self.link.payload_at >= idle and not self._parting.said:
+    def end_idle(self, error: LinkError) -> None:
+        """Nothing has passed for too long."""
+        if not self._parting.said:
             if self.link.stream_count or (self.is_single and self._only is None):
-                self._fail(LinkError(words.idle_link(idle)))
+                self._verdict.fail(error)
             self._cut_all()
 
-    def _hurry_the_rest(self, now: float) -> None:
-        """After the hole's end, cut what a program here has not read for DEAD_AFTER: others wait for the next hole.
+    def cut_rest(self, error: LinkError) -> None:
+        """After the hole's end, cut what a program here has not read: others wait for the next hole."""
+        self._verdict.fail(error)
+        self._cut_all()
 
-        With stdio there are no others, so the reader of a pipe may take its time.
-        """
-        if not self.is_single and now - self.link.payload_at >= silence.DEAD_AFTER:
-            self._fail(LinkError(words.unread_rest(silence.DEAD_AFTER)))
-            self._cut_all()
-
-    def _die(self, error: LinkError) -> None:
-        """End the session with a lost link."""
-        if self.link.is_open:
-            self._fail(error)
+    def die(self, error: LinkError) -> None:
+        """Give up the hole; with it ends the session, unless another one may come."""
+        if not self.link.is_open:
+            return
+        if self._resuming is not None:
+            self.link.lose(error)
+        else:
+            self._verdict.fail(error)
             self._finish()

@@ -97,6 +97,11 @@ class Timers:
 
         self._handles[name] = self._loop.call_later(seconds, run)
 
+    def drop(self, name: str) -> None:
+        """Cancel a timer, if there is one of this name."""
+        if (handle := self._handles.pop(name, None)) is not None:
+            handle.cancel()
+
     def cancel(self) -> None:
         """Cancel all of them."""
         for handle in self._handles.values():

@@ -20,6 +20,8 @@ from typing import Self
 
 from punchtunnel.errors import SignalError
 
+# No signal: it asks the loop of a `Wake` to try at once.
+TRY_NOW = 0
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,6 +41,10 @@ class Wake:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
         os.close(self._here)
         os.close(self._there)
 
@@ -62,7 +68,7 @@ class Wake:
 
     def means_try_now(self, number: int) -> bool:
         """Tell whether a signal that was taken asks to try at once, and not to end."""
-        return False
+        return number == TRY_NOW
 
     def check(self) -> bool:
         """Take all signals, and return whether one of them asks to try at once.

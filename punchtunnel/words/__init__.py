@@ -35,6 +35,15 @@ NAME_UNANSWERED = "the name server has not answered: check this machine's networ
 NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"
 PEER_QUIT = "the peer ended before everything was delivered"
+ADDRESS_GONE = "link lost: this machine has given up the address that the connection had"
+PEER_RESTARTED = "the peer has ended, or was started anew, and knows nothing of this session any more"
+PEER_LOOKS_FOR_ANOTHER = "the peer looks for a session that this process does not know"
+NOT_THIS_SESSION = "whoever answered was not the peer of this session"
+PEER_CANNOT_RESUME = "the peer does not resume (its --resume 0, or its version): the session ends with its connection"
+PLAIN_CANNOT_RESUME = "a plain link (--plain) ends with its connection: only a sealed one can go on over another"
+PEER_COMES_BACK = "link lost: the peer comes back by another connection"
+TURNED_AWAY = "turned away: there are as many sessions as --sessions allows"
+SERVICE_FULL = "the service at the far side has as many sessions as it takes (its --sessions): try again later"
 PEER_NEVER_CAME = "the peer ended before anything was connected to the hole"
 PEER_TAKES_NOTHING = "the peer takes nothing (--send-only)"
 STDIN_NOT_READ = f"{PEER_TAKES_NOTHING}: stdin is not read"
@@ -46,6 +55,8 @@ TYPING_GOES_ON = "the peer sends nothing; what is typed here goes there, until C
 PROMPT = "secret: "
 BIND = "bind a port"
 LOCAL_CLIENT = "a local client"
+PEER_WAS_ENDED = "the peer's process was ended"
+OVER_WITHOUT_KEEP = "the peer has left, and nothing failed: with -k this side would wait for the next session"
 SESSION_OVER = "the session is over"
 TUNNEL_OVER = "the tunnel has ended: no stream can be opened any more"
 STREAM_CUT = "the stream was cut: the link was lost, or one side has given it up"
@@ -209,6 +220,22 @@ def narrow_hole(window: int) -> str:
     )
 
 
+def in_session(number: int, text: str) -> str:
+    """Say in which of several sessions something happened."""
+    return f"session {number}: {text}"
+
+
+def served_already(process: int | None) -> str:
+    """Say that another process of this machine waits for the same peers."""
+    other = "another process" if process is None else f"process {process}"
+    return f"{other} of this machine serves this peer on this channel already: end it, or give both sides a --channel"
+
+
+def not_back(reason: str, seconds: float) -> str:
+    """Say that a lost connection could not be replaced in time."""
+    return f"{reason}; and no other connection could be made in {seconds:g} s"
+
+
 def dead_link(seconds: float) -> str:
     """Say that the peer was silent for too long."""
     silence = f"nothing heard from the peer for {seconds:.0f} s"
@@ -257,9 +284,14 @@ def local_reset(error: OSError) -> str:
     return f"the local connection broke: {error.strerror or error}"
 
 
-def protocol_error(code: int) -> str:
-    """Say that the peer ended the link because of an error."""
+def goodbye(code: int) -> str:
+    """Say what the code of the peer's GO_AWAY frame means; it is not 0."""
+    if code in GOODBYES:
+        return GOODBYES[code]
     return f"link lost: the peer ended it with code {code} (1: it could not read us, 2: it failed itself)"
+
+
+GOODBYES = {3: PEER_QUIT, 4: SERVICE_FULL}
 
 
 def idle_link(seconds: float) -> str:

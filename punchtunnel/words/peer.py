@@ -13,6 +13,7 @@ from typing import Final
 STRANGER: Final = "did not speak our protocol"
 MYSELF: Final = "was connected to this process itself"
 OTHER_CHANNEL: Final = "belongs to another channel"
+OTHER_SESSION: Final = "does not know the session that has lost its connection"
 OTHER_SECRET: Final = "is with somebody who has another secret, or none"  # noqa: S105
 
 NARROW: Final = "would take {window} bytes at a time"
@@ -40,6 +41,9 @@ SIZED_TWICE: Final = "the size of stream {stream} is told twice"
 
 MALFORMED: Final = "the peer's key agreement is malformed"
 IMPOSSIBLE_RECORD: Final = "the link was tampered with: a record has an impossible header"
+MALFORMED_RESUME: Final = "a RESUME has {length} bytes"
+IMPOSSIBLE_POSITION: Final = "the peer has received what was not sent, or lost what it had acknowledged"
+ACKNOWLEDGES_NOTHING: Final = "the peer acknowledges nothing"
 CHANGED_RECORD: Final = "the link was tampered with: a record was changed, repeated, moved or lost"
 
 # ---- names

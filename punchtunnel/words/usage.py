@@ -51,6 +51,8 @@ FOR_DOCTOR: Final = "--stun and --ntp are for --doctor"
 
 WRONG_TYPE: Final = "{name} cannot be of type {kind}"
 
+SESSIONS_OF_A_SERVICE: Final = "--sessions is for a side with -k and --to, and without -L: it serves many"
+NO_SESSIONS: Final = "--sessions needs a number from 1 on"
 NOT_SECONDS: Final = "{option} needs a number of seconds, not {seconds:g}"
 NOT_A_FAMILY: Final = "family is 0, 4 or 6, not {family}"
 CANNOT_WAIT: Final = "cannot wait for {seconds} seconds"

@@ -33,3 +33,9 @@ def lab(tmp_path: Path, data_path: list[str]) -> Iterator[Lab]:
     """Start processes, servers and threads that end with the test, also when it fails."""
     with Lab(tmp_path, data_path) as lab:
         yield lab
+
+
+@pytest.fixture
+def without_resuming(lab: Lab) -> None:
+    """A session ends with its hole: what follows then is not to be waited for."""
+    lab.options = [*lab.options, "--resume", "0"]

@@ -99,6 +99,7 @@ def test_gigabyte_waits_for_a_client_that_does_not_read(lab: Lab) -> None:
     assert not flows[0].is_alive()
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_stalled_connections_stop_nobody_else(lab: Lab) -> None:
     stalled = threading.Event()
     lab.defer(stalled.set)

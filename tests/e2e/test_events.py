@@ -108,6 +108,7 @@ def test_no_hole_and_a_port_that_is_busy(lab: Lab) -> None:
     assert "port_busy" in names(left)
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_a_lost_link_and_punching_again(lab: Lab) -> None:
     left, right = lab.pair(["-k", "-L", "0"], ["--to", str(lab.serve(echo))])
     right.process.kill()

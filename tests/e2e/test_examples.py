@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from punchtunnel.punching.settings import DEFAULT_RESUME
+
 from .ends import PIPE, ROOT, Lab, environment
 from .flows import MIB, WAIT, noise
 
@@ -42,7 +44,8 @@ def start(lab: Lab, name: str, side: str, *arguments: str, secret: str = "open s
 def ending(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Wait for the end; return the exit status and what was said on stderr."""
     assert process.stderr is not None
-    return process.wait(WAIT), process.stderr.read().decode()
+    # A lost connection is sought for DEFAULT_RESUME seconds.
+    return process.wait(WAIT + DEFAULT_RESUME), process.stderr.read().decode()
 
 
 def line(process: subprocess.Popen[bytes]) -> str:
@@ -81,6 +84,7 @@ def test_directory_is_copied_whole(lab: Lab) -> None:
     assert tree(lab.folder / "copy") == wanted
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", ["send", "receive"])
 def test_directory_that_was_cut_is_no_copy(lab: Lab, killed: str) -> None:
     photos = lab.folder / "photos"

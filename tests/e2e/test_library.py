@@ -182,7 +182,7 @@ def test_killed_peer_is_a_lost_link_and_no_end_of_file(lab: Lab) -> None:
     right = lab.start_right()
 
     async def test() -> None:
-        reader, writer = await connect(lab.right, **towards_right(lab))
+        reader, writer = await connect(lab.right, **towards_right(lab), resume=1.0)
         right.send(b"some")
         assert await reader.readexactly(4) == b"some"
         right.process.kill()

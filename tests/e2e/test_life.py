@@ -40,6 +40,7 @@ def assert_works(port: int, question: bytes = b"does it work?") -> None:
 # ---- the peer is gone
 
 
+@pytest.mark.usefixtures("without_resuming")
 @BOTH_KINDS
 @pytest.mark.parametrize("killed", ["left", "right"])
 def test_killed_peer_is_a_lost_link_and_exit_1(lab: Lab, start: object, killed: str) -> None:
@@ -53,6 +54,7 @@ def test_killed_peer_is_a_lost_link_and_exit_1(lab: Lab, start: object, killed: 
     assert "\n" not in other.reason
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_killed_sender_leaves_a_receiver_that_does_not_claim_success(lab: Lab) -> None:
     left, right = lab.pair()
     flow = left.feed(noise(MIB, seed) for seed in range(1000))
@@ -63,6 +65,7 @@ def test_killed_sender_leaves_a_receiver_that_does_not_claim_success(lab: Lab) -
     flow.join(30)
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_clients_of_a_killed_peer_see_a_reset_and_no_eof(lab: Lab) -> None:
     left, right = lab.tunnel(lab.serve(echo))
     with lab.connect(left.port) as client:
@@ -175,6 +178,7 @@ def test_signals_that_nohup_ignores_stay_ignored(lab: Lab) -> None:
 # ---- -k
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_k_serves_the_same_port_again_when_the_killed_peer_is_back(lab: Lab) -> None:
     target = str(lab.serve(echo))
     left = lab.start_left("-L", "0", "-k")
@@ -189,6 +193,7 @@ def test_k_serves_the_same_port_again_when_the_killed_peer_is_back(lab: Lab) -> 
     assert len(left.find("listening")) == 2
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_k_lets_clients_wait_while_there_is_no_hole(lab: Lab) -> None:
     target = str(lab.serve(echo))
     left = lab.start_left("-L", "0", "-k")
@@ -214,7 +219,7 @@ def test_k_on_both_sides_finds_each_other_again_and_a_signal_ends_it(lab: Lab) -
         assert_works(left.port)
     left.process.terminate()
     assert left.status() == 143
-    right.wait_for("punching_again")
+    right.wait_for("session_over")
     right.process.terminate()
     assert right.status() == 143
 
@@ -227,7 +232,7 @@ def test_k_serves_one_stdio_peer_behind_the_other(lab: Lab) -> None:
         right.send_eof()
         assert right.receive() == b"caller %d" % number
         assert right.status() == 0
-        left.wait_for("punching_again", number + 1)
+        left.wait_for("session_over", number + 1)
 
 
 def test_k_collects_what_one_sender_after_the_other_sends(lab: Lab) -> None:
@@ -243,6 +248,7 @@ def test_k_collects_what_one_sender_after_the_other_sends(lab: Lab) -> None:
     assert left.receive() == b""
 
 
+@pytest.mark.usefixtures("without_resuming")
 def test_k_with_a_signal_while_punching_again_ends(lab: Lab) -> None:
     left, right = lab.pair(["-k", "-L", "0"], ["--to", str(lab.serve(echo))])
     right.process.kill()

@@ -24,8 +24,9 @@ import pytest
 
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import Agreement
-from punchtunnel.protocol.election import Election, Send, Won
+from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Role
+from punchtunnel.protocol.verdicts import Send, Won
 
 from .ends import COMMAND, DEVNULL, PIPE, End, Lab, environment
 from .flows import MIB, echo, noise, receive
@@ -94,6 +95,7 @@ def test_one_direction_lives_on_when_the_other_has_ended(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("mode", ["secret", "plain"])
+@pytest.mark.usefixtures("without_resuming")
 def test_killed_peer_is_a_lost_link_and_never_an_end_of_file(lab: Lab, mode: str) -> None:
     left, right = pair(lab, mode)
     right.send(b"half of ")
@@ -104,6 +106,7 @@ def test_killed_peer_is_a_lost_link_and_never_an_end_of_file(lab: Lab, mode: str
 
 
 @pytest.mark.parametrize("mode", ["secret", "plain"])
+@pytest.mark.usefixtures("without_resuming")
 def test_clients_of_a_killed_peer_see_a_reset(lab: Lab, mode: str) -> None:
     left, right = pair(lab, mode, ["-L", "0"], ["--to", str(lab.serve(echo))])
     with lab.connect(left.port) as client:

@@ -231,7 +231,7 @@ def test_full_disk_ends_both_sides_with_1_and_says_so(lab: Lab) -> None:
 
 def test_stderr_has_one_line_and_stdout_nothing_but_the_tunnels_bytes_without_json(lab: Lab) -> None:
     """As a person sees it: silence while it works, but for a link without a secret; one sentence when it fails."""
-    command = [*COMMAND, *lab.towards_right]
+    command = [*COMMAND, *lab.towards_right, "--resume", "1"]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment()) as process:
         right = lab.start_right()
         right.send(b"!")
@@ -241,6 +241,8 @@ def test_stderr_has_one_line_and_stdout_nothing_but_the_tunnels_bytes_without_js
         out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert out == b""
-    trusting, lost = err.splitlines()
+    trusting, *lost, over = err.splitlines()
     assert trusting.startswith(b"punchtunnel: the link is ")
-    assert lost.startswith(b"punchtunnel: link lost: ")
+    # A plain link does not come back.
+    assert [line.partition(b" (")[0] for line in lost] in ([b"punchtunnel: connection lost"], [])
+    assert over.startswith(b"punchtunnel: link lost: ")

@@ -34,7 +34,7 @@ def data_path() -> list[str]:
 
 
 def killed(lab: Lab) -> End:
-    left, right = lab.pair()
+    left, right = lab.pair(["--resume", "1"])
     right.process.kill()
     return left
 
@@ -44,7 +44,7 @@ def still(lab: Lab) -> End:
     program.write_text(IMPATIENT)
     # The first three words are the interpreter, -m and the module.
     shell = f'shift 3; set -- {shlex.join([sys.executable, str(program)])} "$@"'
-    left = lab.start_left(shell=shell)
+    left = lab.start_left("--resume", "1", shell=shell)
     right = lab.start_right()
     left.wait_for("link_up")
     right.process.send_signal(signal.SIGSTOP)

@@ -50,6 +50,9 @@ class Side:
     def gone_away(self, code: int) -> None:
         self.codes.append(code)
 
+    def awaits_another(self, error: LinkError | None) -> bool:
+        return False
+
     def link_ended(self, error: LinkError | None) -> None:
         self.lost.put_nowait(error)
 

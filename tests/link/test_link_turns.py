@@ -13,7 +13,7 @@ import pytest
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.ends.stdio import StdioEnd
 from punchtunnel.errors import PeerError
-from punchtunnel.link import link, turns
+from punchtunnel.link import later, turns
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.outgoing import BULK
 from punchtunnel.link.source import SPARSE
@@ -45,7 +45,7 @@ def test_eof_behind_a_short_payload_goes_with_it(run: Callable[[Case], None]) ->
 
 
 def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+    monkeypatch.setattr(later, "ACK_DELAY", LONG * 2)
 
     async def case() -> None:
         loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ def test_a_hundred_acks_that_wait_do_not_keep_data_waiting(
     run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have no room before a payload."""
-    monkeypatch.setattr(link, "ACK_DELAY", LONG * 2)
+    monkeypatch.setattr(later, "ACK_DELAY", LONG * 2)
 
     async def case() -> None:
         loop = asyncio.get_running_loop()
@@ -181,8 +181,8 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
 
 
 def interactive_at(side: Side) -> float:
-    assert side.link._carrier is not None
-    return side.link._carrier.outgoing.tempo.interactive_at
+    assert side.link.carrier is not None
+    return side.link.carrier.outgoing.tempo.interactive_at
 
 
 def test_a_small_message_shares_the_hole_where_another_stream_waits(run: Callable[[Case], None]) -> None:
@@ -261,8 +261,8 @@ def test_who_sent_little_goes_before_who_sends_much(run: Callable[[Case], None])
                         await asyncio.sleep(0)
                 streams = side.link._mux.streams
                 # No turn comes: the hole takes nothing.
-                assert side.link._carrier is not None
-                side.link._carrier.outgoing.writable = False
+                assert side.link.carrier is not None
+                side.link.carrier.outgoing.writable = False
                 streams[numbers[0]].source.sparse = streams[numbers[1]].source.sparse = False
                 for number in numbers:
                     side.link._on_source(streams[number], READ)

@@ -305,8 +305,16 @@ def _distance() -> Iterator[Cell]:
     yield from _axis(block, "one side does not scale windows", True, extra=Extra.UNSCALED)
     lost = Cell(block, "", lasts_s=80, pause_s=14, most_runs=2)
     yield replace(lost, name="outage of 39 s", path=Path(outage_s=(6, 45)))
+    briefly = ("--resume", "5")
     silence = Fails(LOST, "nothing heard from the peer for \\d+ s: its machine or the way there is gone")
-    yield replace(lost, name="outage for ever", path=Path(outage_s=(6, HOUR)), fails=silence, short=True)
+    yield replace(
+        lost,
+        name="outage for ever",
+        path=Path(outage_s=(6, HOUR)),
+        fails=silence,
+        options=(briefly, briefly),
+        short=True,
+    )
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
 

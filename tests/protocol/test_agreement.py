@@ -15,6 +15,7 @@ from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, VERIFIER_SIZE, Agreement, Keys, hkdf, readable
 from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
 from punchtunnel.protocol.records import OVERHEAD, Sealer
+from punchtunnel.protocol.resume import SESSION_SIZE
 from punchtunnel.punching.settings import Settings
 
 TAG = schedule.channel_tag("")
@@ -44,7 +45,8 @@ def agree(
 
 
 def parts(keys: Keys) -> list[bytes]:
-    return [getattr(keys, field.name) for field in fields(Keys)]
+    single = [getattr(keys, field.name) for field in fields(Keys) if field.name != "ticket"]
+    return [*single, *keys.ticket]
 
 
 def assert_nothing_in_common(one: Keys, other: Keys) -> None:
@@ -70,13 +72,23 @@ def test_agreement_and_keys_of_the_vectors() -> None:
     assert keys.my_tag.hex() == VECTORS["leader's tag"]
     assert keys.their_tag.hex() == VECTORS["follower's tag"]
     assert keys.verifier.hex() == VECTORS["verifier"]
+    assert keys.ticket.session.hex() == VECTORS["session"]
+    assert keys.ticket.secret.hex() == VECTORS["session secret"]
     mirrored = follower.finish(leader.message, False, LEADER, FOLLOWER)
-    assert parts(mirrored) == [keys.receive, keys.send, keys.their_tag, keys.my_tag, keys.verifier]
+    assert parts(mirrored) == [keys.receive, keys.send, keys.their_tag, keys.my_tag, keys.verifier, *keys.ticket]
+
+
+def test_keys_of_the_vectors_where_both_resume_a_session() -> None:
+    leader, follower = Agreement(SECRET, TAG, fixed(0)), Agreement(SECRET, TAG, fixed(64))
+    session_secret = bytes.fromhex(VECTORS["session secret"])
+    keys = leader.finish(follower.message, True, LEADER, FOLLOWER, session_secret)
+    assert keys.send.hex() == VECTORS["key to the follower, both resume that session"]
+    assert keys.my_tag != follower.finish(leader.message, False, LEADER, FOLLOWER).their_tag
 
 
 def test_sizes_are_those_of_the_protocol_document() -> None:
     keys, _ = agree()
-    assert [len(part) for part in parts(keys)] == [32, 32, TAG_SIZE, TAG_SIZE, VERIFIER_SIZE]
+    assert [len(part) for part in parts(keys)] == [32, 32, TAG_SIZE, TAG_SIZE, VERIFIER_SIZE, SESSION_SIZE, 32]
     assert (MESSAGE_SIZE, TAG_SIZE, HELLO_SIZE) == (33, 32, 36)
     assert VERIFIER_SIZE * 8 >= 160
 
@@ -272,6 +284,17 @@ VECTORS = {
     "AES-256-GCM, record 1, empty": "01000000957778db4278a43643e10d22f60e25bc",
     "ChaCha20-Poly1305, record 0, hello": "010000058e5f1fe13ef6332ad549d177743d6d87c8f6208c9e",
     "ChaCha20-Poly1305, record 1, empty": "0100000044fa8760d1dfee8484d757d25fdb915c",
+    "session": "8bc54878ae1d87256e98c2207ef2c521",
+    "session secret": "7c3f841824a07a514d9c67794a258c16733676167e65a5952322affcd253db84",
+    "leader's RESUME, 5 bytes received": (
+        "8bc54878ae1d87256e98c2207ef2c52100000000000000056c85e63d3b0af12270f36222e4955aa4713d6846e517ecc60992d454d7d96591"
+    ),
+    "follower's RESUME, 7 bytes received": (
+        "8bc54878ae1d87256e98c2207ef2c52100000000000000078a45655fc1d430fe53a500ad5691adb09efa85d96fd0eb00748d13eba7797b47"
+    ),
+    "key to the follower, both resume that session": (
+        "ddec4f494ae0cfbf3ebe567a97e67e5c8e0783b015d5c8e4d86bb806348ea32c"
+    ),
     "key to the follower, rekeyed": "47a1d8eea55acbb81b1a9392e9e5c96270de57ee1ad0537250d4f76420df3fe8",
 }
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
-from punchtunnel.protocol.election import ACCEPT, PICK, Action, Drop, Election, Reject, Send, Why, Won
+from punchtunnel.protocol.election import ACCEPT, PICK, Election
 from punchtunnel.protocol.hello import (
     HELLO_SIZE,
     MAGIC,
@@ -22,6 +22,7 @@ from punchtunnel.protocol.hello import (
     decode_hello,
     roles_fit,
 )
+from punchtunnel.protocol.verdicts import Action, Drop, Reject, Send, Why, Won
 
 TAG = bytes.fromhex("fcc196b49cd34045")
 LOW = Hello(b"\x01" * 16, TAG, Role.STDIO)
@@ -51,18 +52,21 @@ def test_words_and_bits_are_those_of_the_protocol_document() -> None:
         "FAST_AES": 4,
         "CHECK": 8,
         "PADS": 16,
+        "RESUME": 32,
+        "RESUMING": 64,
+        "SERVICE": 128,
     }
 
 
-@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 31))
+@given(nonce=st.binary(min_size=16, max_size=16), role=st.integers(1, 15), traits=st.integers(0, 255))
 def test_a_hello_is_decoded_from_its_own_bytes(nonce: bytes, role: int, traits: int) -> None:
     hello = Hello(nonce, TAG, Role(role), Trait(traits))
     assert decode_hello(hello.encode()) == hello
 
 
-def test_role_and_trait_bits_of_later_versions_are_ignored() -> None:
+def test_role_bits_and_the_reserved_byte_of_later_versions_are_ignored() -> None:
     data = bytearray(LOW.encode())
-    data[9], data[10], data[11] = 0xF1, 0xE0, 0xFF
+    data[9], data[11] = 0xF1, 0xFF
     assert decode_hello(bytes(data)) == LOW
 
 

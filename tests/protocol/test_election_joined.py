@@ -10,8 +10,9 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from punchtunnel.protocol.election import Action, Drop, Election, Reject, Send, Won
+from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import HELLO_SIZE, NO_TRAITS, Hello, Role, Trait
+from punchtunnel.protocol.verdicts import Action, Drop, Reject, Send, Won
 
 TAG = bytes(8)
 

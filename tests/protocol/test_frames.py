@@ -29,12 +29,15 @@ KNOWN_HEADERS = [
     ("goodbye", Header(Kind.GO_AWAY, NO_FLAG, 0, 0), "00 03 0000 00000000 00000000"),
     ("7 bytes to come", Header(Kind.SIZE, NO_FLAG, 1, 7), "00 04 0000 00000001 00000007"),
     ("5 GiB and 1 byte to come", Header(Kind.SIZE, NO_FLAG, 2, 5 * 2**30 + 1), "00 04 0001 00000002 40000001"),
+    ("7 bytes received", Header(Kind.RECEIVED, NO_FLAG, 0, 7), "00 05 0000 00000000 00000007"),
+    ("5 GiB and 1 byte received", Header(Kind.RECEIVED, NO_FLAG, 0, 5 * 2**30 + 1), "00 05 0001 00000000 40000001"),
     ("256 TiB to come", Header(Kind.SIZE, NO_FLAG, 1, MAX_SIZE), "00 04 ffff 00000001 ffffffff"),
 ]
 
 BAD_HEADERS = [
     ("version 1", "01 00 0000 00000001 00000000"),
-    ("type 5", "00 05 0000 00000001 00000000"),
+    ("type 6", "00 06 0000 00000001 00000000"),
+    ("received on a stream", "00 05 0000 00000001 00000000"),
     ("the size of no stream", "00 04 0000 00000000 00000001"),
     ("a size of another version", "01 04 0000 00000001 00000001"),
     ("type 255", "00 ff 0000 00000000 00000000"),
@@ -52,9 +55,9 @@ BAD_HEADERS = [
 HEADERS = st.builds(
     lambda kind, flags, stream, length: Header(
         kind,
-        NO_FLAG if kind is Kind.SIZE else flags,
-        0 if kind in (Kind.PING, Kind.GO_AWAY) else stream,
-        length << 40 if kind is Kind.SIZE else length,
+        NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED) else flags,
+        0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.RECEIVED) else stream,
+        length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else length,
     ),
     st.sampled_from(Kind),
     st.integers(0, 15).map(Flag),
@@ -63,7 +66,7 @@ HEADERS = st.builds(
 )
 FRAMES = HEADERS.map(lambda header: header.encode() + (bytes(header.length) if header.kind is Kind.DATA else b""))
 ALMOST_FRAMES = st.tuples(
-    st.sampled_from([0, 0, 0, 1]), st.integers(0, 5), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
+    st.sampled_from([0, 0, 0, 1]), st.integers(0, 6), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
 ).map(lambda fields: HEADER.pack(*fields))
 
 

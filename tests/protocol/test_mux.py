@@ -112,6 +112,7 @@ def test_reasons_and_codes_are_numbered_as_in_the_protocol_document() -> None:
         "PROTOCOL_ERROR": 1,
         "INTERNAL_ERROR": 2,
         "CUT": 3,
+        "FULL": 4,
     }
 
 

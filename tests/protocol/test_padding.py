@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from punchtunnel.protocol.agreement import Agreement
 from punchtunnel.protocol.contender import PADDING
-from punchtunnel.protocol.election import ACCEPT, PICK, Action, Drop, Election, Send, Why, Won
+from punchtunnel.protocol.election import ACCEPT, PICK, Election
 from punchtunnel.protocol.hello import NO_TRAITS, Hello, Role, Trait
+from punchtunnel.protocol.verdicts import Action, Drop, Send, Why, Won
 from punchtunnel.punching.ports import LONGEST_SEGMENT
 
 TAG = bytes.fromhex("fcc196b49cd34045")

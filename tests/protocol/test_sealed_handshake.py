@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement, Keys
-from punchtunnel.protocol.election import ACCEPT, PICK, Action, Drop, Election, Limits, Reject, Send, Why, Won
+from punchtunnel.protocol.election import ACCEPT, PICK, Election, Limits
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, Trait
+from punchtunnel.protocol.verdicts import Action, Drop, Reject, Send, Why, Won
 
 TAG = bytes.fromhex("fcc196b49cd34045")
 LEADER = Hello(bytes(range(16, 32)), TAG, Role.STDIO, Trait.FAST_AES)

@@ -39,11 +39,12 @@ RUNS, _, DOCTOR = TEXT.partition("## The findings of --doctor\n")
 def documented() -> dict[str, dict[str, str]]:
     """Return the type of every field of every event in the tables."""
     events = {}
-    for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", RUNS, re.MULTILINE):
+    _, _, tables = RUNS.partition("\n## ")
+    for name, cells in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", tables, re.MULTILINE):
         fields = re.findall(r"`(\w+)` ([a-z ]+[a-z])", cells)
         assert len(fields) == cells.count("`") // 2, f"a field of {name} has no type"
         events[name] = dict(fields)
-    return {name: fields for name, fields in events.items() if name not in ("time_s", "event", "lost", "left_out")}
+    return events
 
 
 DOCUMENTED = documented()

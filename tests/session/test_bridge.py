@@ -12,6 +12,7 @@ from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.frames import Flag, Goodbye, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.records import OVERHEAD, Sealer
+from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import unreported
 from punchtunnel.session import running
@@ -53,7 +54,7 @@ ENDINGS = {
 def test_a_changed_record_is_a_failure_also_behind_the_goodbye(ending: str) -> None:
     """Behind the goodbyes it was taken for the peer's own close, with status 0."""
     data, status = ENDINGS[ending]
-    assert run(data, Keys(OTHER, KEY, b"", b"", b"")) == status
+    assert run(data, Keys(OTHER, KEY, b"", b"", b"", Ticket(b"", b""))) == status
 
 
 @pytest.mark.parametrize(("behind", "status"), [(PING, Exit.OK), (b"\xff" * 12, Exit.LOST)])

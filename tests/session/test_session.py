@@ -24,7 +24,7 @@ from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, LinkUp, StreamOpened, TargetRefused, Warned
-from punchtunnel.session import roles, session, silence
+from punchtunnel.session import pulse, roles, session, silence
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ports, Stdio
 from punchtunnel.session.session import Session
@@ -130,8 +130,8 @@ async def read_all(sock: socket.socket) -> int:
 
 def lose_patience_after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a session look more often, and wait less for signs of life."""
-    monkeypatch.setattr(session, "TICK", 0.01)
-    monkeypatch.setattr(session, "SHORTEST_TICK", 0.01)
+    monkeypatch.setattr(pulse, "TICK", 0.01)
+    monkeypatch.setattr(pulse, "SHORTEST_TICK", 0.01)
     monkeypatch.setattr(silence, "DEAD_AFTER", seconds)
 
 

@@ -90,7 +90,7 @@ SENTENCES = [
     words.broken_link(REFUSED),
     words.broken_link(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))),
     words.local_reset(REFUSED),
-    words.protocol_error(1),
+    words.goodbye(1),
     words.idle_link(5.0),
     words.readable_secret("/home/me/secret"),
     words.cannot("listen on 127.0.0.1:22", REFUSED),

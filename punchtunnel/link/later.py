@@ -1,0 +1,64 @@
+"""When a link works: in the next turn of the loop, or a little later, so that two things go in one segment.
+
+what is urgent               in the next turn
+ACK of a stream              after ACK_DELAY              mux.control, not urgent
+acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.stream import Stream
+from punchtunnel.link.turns import ACK_DELAY
+from punchtunnel.protocol.mux import Mux
+from punchtunnel.protocol.resume import ACKNOWLEDGE_DELAY
+from punchtunnel.system.loop import Loop
+
+
+class Later:
+    """What a link has asked its loop for.
+
+    Args:
+        loop: The running loop.
+        mux: Of the link.
+        work: Sends what is urgent.
+    """
+
+    def __init__(self, loop: Loop, mux: Mux[Stream], work: Callable[[], None]) -> None:
+        self._loop = loop
+        self._mux = mux
+        self._work = work
+        self._is_soon = False
+        self._hurrying: asyncio.TimerHandle | None = None
+        self._acknowledging: asyncio.TimerHandle | None = None
+
+    def soon(self) -> None:
+        """Work in the next turn of the loop."""
+        if not self._is_soon:
+            self._is_soon = True
+            self._loop.call_soon(self._work_now)
+
+    def look(self, carrier: Carrier) -> None:
+        """Let the timers run that are needed: nothing else is to be sent now."""
+        if self._mux.control and self._hurrying is None:
+            self._hurrying = self._loop.call_later(ACK_DELAY, self._hurry)
+        if carrier.owes and self._acknowledging is None:
+            self._acknowledging = self._loop.call_later(ACKNOWLEDGE_DELAY, self._acknowledge, carrier)
+
+    def _work_now(self) -> None:
+        self._is_soon = False
+        self._work()
+
+    def _hurry(self) -> None:
+        self._hurrying = None
+        self._mux.hurry()
+        self._work()
+
+    def _acknowledge(self, carrier: Carrier) -> None:
+        # On another hole the first word says the same.
+        self._acknowledging = None
+        carrier.acknowledge(self._mux)
+        self._work()

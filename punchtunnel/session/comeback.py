@@ -1,0 +1,208 @@
+"""The first words on a hole by which a session comes back: both sides prove that it is theirs.
+
+    RESUME, sealed   ----->           who has lost it says this at once, and waits for the
+        <-----   RESUME, sealed       other side's before it says anything else
+
+    an empty one: "I know of no such session": the process there is another one
+
+Blocking, with a limit: a punch blocks, too.  protocol/resume.py has the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from punchtunnel import words
+from punchtunnel.errors import LinkError, LostError, PeerError, PunchtunnelError, SignalError
+from punchtunnel.protocol import resume
+from punchtunnel.protocol.agreement import Keys
+from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.records import HEADER, OVERHEAD, RESUME, Opener, Sealer
+from punchtunnel.protocol.resume import Ticket
+from punchtunnel.punching.hole import Hole
+from punchtunnel.system.signals import Wake
+
+# Seconds: some round trips, and a process that is slow.
+ANSWER_TIMEOUT = 5.0
+RECEIVE_SIZE = 65536
+
+Seals = tuple[Sealer, Opener]
+
+
+class RestartedError(LinkError):
+    """The peer knows of no such session: it was ended, or the process was restarted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A hole by which the peer has come back.
+
+    Attributes:
+        hole: The hole; its `unread` counts no more.
+        seals: They have sealed and opened the first records.
+        received: Bytes of our frames that the peer has.
+        unread: What came after its first word.
+    """
+
+    hole: Hole
+    seals: Seals
+    received: int
+    unread: bytes
+
+
+def ticket_of(hole: Hole, seconds: float) -> Ticket | None:
+    """Return what a session knows its peer by on another hole; None if it ends with this one.
+
+    `seconds` are those for which this side would look for another one; our hello has said so, if there are any.
+    """
+    return hole.keys.ticket if seconds and hole.keys is not None and Trait.RESUME in hole.traits else None
+
+
+def seals_of(hole: Hole, keys: Keys) -> Seals:
+    """Return what seals and opens the records of a hole."""
+    return Sealer(keys.send, hole.fast_aes), Opener(keys.receive, hole.fast_aes)
+
+
+def come_back(hole: Hole, ticket: Ticket, received: int, signals: Wake) -> Return:
+    """Go on with a session over a new hole, which is closed if that fails.
+
+    Args:
+        hole: Sealed.
+        ticket: Of the session.
+        received: Bytes of the peer's frames that this side has.
+        signals: What may end the wait.
+
+    Raises:
+        SignalError: A signal has come.
+        RestartedError: The peer knows of no such session.
+        LinkError: It is not the peer of this session, or was lost meanwhile.
+    """
+    keys = hole.keys
+    assert keys is not None
+    try:
+        if Trait.RESUME not in hole.traits:
+            raise RestartedError(words.PEER_RESTARTED)
+        seals = seals_of(hole, keys)
+        mine = resume.prove(ticket, keys.verifier, hole.leads, received)
+        _say(hole.sock, seals[0], mine.encode())
+        word, unread = _hear(hole.sock, seals[1], hole.unread, signals)
+        if word is None:
+            raise RestartedError(words.PEER_RESTARTED)
+        if not resume.is_proved(word, ticket, keys.verifier, not hole.leads):
+            raise PeerError(words.NOT_THIS_SESSION)
+    except OSError as error:
+        hole.sock.close()
+        raise LostError(words.broken_link(error)) from error
+    except PunchtunnelError:
+        hole.sock.close()
+        raise
+    return Return(hole, seals, word.received, unread)
+
+
+class Taken(NamedTuple):
+    """The peer of a session of this service has come back."""
+
+    session: bytes
+    back: Return
+
+
+def take_back(
+    hole: Hole, find: Callable[[bytes], Ticket | None], release: Callable[[bytes], int | None], signals: Wake
+) -> Taken | None:
+    """Hear which session a peer wants to go on with, and answer; None: the hole is closed.
+
+    Args:
+        hole: Whose hello has said RESUMING.
+        find: Returns the ticket of a session, or None.
+        release: Has a session give up its hole, and returns the bytes of the peer's frames that it has; None if it
+            has ended.  Called when the peer has proved that it is its.
+        signals: What may end the wait.
+
+    Raises:
+        SignalError: A signal has come.
+    """
+    keys = hole.keys
+    assert keys is not None
+    try:
+        seals = seals_of(hole, keys)
+        word, unread = _hear(hole.sock, seals[1], hole.unread, signals)
+        ticket = None if word is None else find(word.session)
+        received = None
+        if word is not None and ticket is not None:
+            if not resume.is_proved(word, ticket, keys.verifier, not hole.leads):
+                raise PeerError(words.NOT_THIS_SESSION)
+            received = release(word.session)
+        if word is None or ticket is None or received is None:
+            _say(hole.sock, seals[0], b"")
+            _leave(hole.sock, signals)
+            return None
+        _say(hole.sock, seals[0], resume.prove(ticket, keys.verifier, hole.leads, received).encode())
+    except (OSError, LinkError):
+        hole.sock.close()
+        return None
+    except SignalError:
+        hole.sock.close()
+        raise
+    return Taken(word.session, Return(hole, seals, word.received, unread))
+
+
+def send_away(hole: Hole, signals: Wake) -> None:
+    """Tell a peer that wants to go on with a session that there is none, and close the hole."""
+    assert hole.keys is not None
+    sealer, opener = seals_of(hole, hole.keys)
+    with hole.sock, contextlib.suppress(OSError, LinkError):
+        _say(hole.sock, sealer, b"")
+        _hear(hole.sock, opener, hole.unread, signals)
+        _leave(hole.sock, signals)
+
+
+def _leave(sock: socket.socket, signals: Wake) -> None:
+    """Close when the other side has: it learns why by our word, and not by a reset that could destroy it."""
+    with sock, contextlib.suppress(OSError, LinkError):
+        sock.shutdown(socket.SHUT_WR)
+        _receive(sock, b"", 1, time.monotonic() + ANSWER_TIMEOUT, signals)
+
+
+def _say(sock: socket.socket, sealer: Sealer, plaintext: bytes) -> None:
+    sock.settimeout(ANSWER_TIMEOUT)
+    sock.sendall(sealer.seal(plaintext, RESUME))
+
+
+def _hear(sock: socket.socket, opener: Opener, data: bytes, signals: Wake) -> tuple[resume.Resume | None, bytes]:
+    """Receive a RESUME record, whose beginning may be in `data`, and return it with what came after it."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    data = _receive(sock, data, HEADER.size, deadline, signals)
+    size = opener.record_size(data, kind=RESUME)
+    if size > resume.RESUME_SIZE + OVERHEAD:
+        raise PeerError(words.NOT_THIS_SESSION)
+    data = _receive(sock, data, size, deadline, signals)
+    return resume.decode_resume(bytes(opener.open(memoryview(data)[:size]))), data[size:]
+
+
+def _receive(sock: socket.socket, data: bytes, size: int, deadline: float, signals: Wake) -> bytes:
+    """Receive until there are at least `size` bytes.
+
+    Raises:
+        OSError: The hole is broken, or `deadline` has passed.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    while len(data) < size:
+        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            raise TimeoutError
+        signals.check()
+        try:
+            piece = sock.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
+        if not piece:
+            raise LostError(words.LINK_CUT)
+        data += piece
+    return data

@@ -1,0 +1,254 @@
+"""Serve many sessions at once, each over a hole of its own, and go on waiting for others.
+
+                                        ┌── new ──────> Session 1, 2, 3 …      one loop for all
+    punch, in a thread ── Hole ─────────┤
+        ▲        (the next one begins)  ├── full ─────> told so, and left
+        └───────────────────────────────┴── RESUMING ─> the session that has lost its hole
+
+Rule 1: there is one punch at a time, for new peers and for those that come back.
+Rule 2: a session that has lost its hole is kept for the time to resume; it seeks
+        nothing itself, its peer comes to the service.
+Rule 3: what ends one session ends no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+
+from punchtunnel import words
+from punchtunnel.errors import Exit, NoHoleError, PunchtunnelError
+from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.resume import Ticket
+from punchtunnel.punching.hole import Hole
+from punchtunnel.reporting import events
+from punchtunnel.session.comeback import Return, Taken, take_back
+from punchtunnel.session.holes import Holes
+from punchtunnel.session.outcome import Outcome
+from punchtunnel.session.plan import Plan
+from punchtunnel.session.seeker import Result
+from punchtunnel.session.session import Session
+from punchtunnel.system.loop import GuardedLoop, Loop, Timers
+from punchtunnel.system.signals import TRY_NOW, Wake
+
+# Seconds for the loop to answer a thread; it has nothing to wait for.
+RELEASE_TIMEOUT = 5.0
+# What a hole turned out to be: a new peer, one that came back, nobody, or why there is none.
+Found = Hole | Taken | None | Exception
+
+
+class Guest:
+    """One session of a service, while it may be without a hole: the service seeks for it (seeker.Seeks).
+
+    Attributes:
+        ticket: By which its peer is known; None before it has lost a hole.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._timers = Timers(loop)
+        self._found: Callable[[Result], None] | None = None
+        self.received = 0
+
+    def start(self, ticket: Ticket, received: int, seconds: float, found: Callable[[Result], None]) -> None:
+        """Wait until the peer comes back, for so many seconds."""
+        self.received, self._found = received, found
+        self._timers.later("gone", seconds, lambda: self.tell(NoHoleError("")))
+
+    def hurry(self) -> None:
+        """The peer comes when it comes."""
+
+    def stop(self) -> None:
+        """Wait no more."""
+        self._timers.cancel()
+        self._found = None
+
+    def tell(self, result: Result) -> None:
+        """The peer is back, or too late."""
+        found, self._found = self._found, None
+        self._timers.cancel()
+        if found is not None:
+            found(result)
+        elif isinstance(result, Return):
+            result.hole.sock.close()
+
+
+class Service:
+    """The sessions of a `--to` with `-k`.
+
+    Args:
+        holes: Where peers come from.
+        make_plan: What to do with a new session.
+        report: Where events go.
+        limit: Of sessions at one time.
+        wake: What ends a punch of `holes`.
+    """
+
+    def __init__(
+        self, holes: Holes, make_plan: Callable[[], Plan], report: events.Report, limit: int, wake: Wake
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = GuardedLoop(loop, self._broke)
+        # While a session is up, that others are waited for is no news.
+        self._holes = holes.within(wake, self._report_punch)
+        self._make_plan = make_plan
+        self._report = report
+        self._limit = limit
+        self._wake = wake
+        self._thread: threading.Thread | None = None
+        self._began = 0
+        self._sessions: dict[int, Session] = {}
+        self._guests: dict[bytes, tuple[Ticket, Session, Guest]] = {}
+        self._status: Exit | None = None
+        self.ended: asyncio.Future[Outcome] = loop.create_future()
+
+    def start(self, hole: Hole) -> None:
+        """Begin with the first hole."""
+        self._on_found(hole)
+
+    def stop(self, status: Exit) -> None:
+        """End every session cleanly, and the service with this status; a second call ends at once."""
+        self._status = status
+        self._wake.note(signal.SIGINT)
+        for session in list(self._sessions.values()):
+            session.stop(status)
+        self._end_if_empty()
+
+    def probe(self) -> None:
+        """Ask every peer for a sign of life, and dial anew (SIGHUP)."""
+        self._wake.note(TRY_NOW)
+        for session in self._sessions.values():
+            session.probe()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._wake.note(signal.SIGINT)
+        for session in self._sessions.values():
+            session.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    # ---- holes
+
+    def _report_punch(self, event: events.Event) -> None:
+        """In the thread: pass on what the punch reports."""
+        if not (self._sessions and isinstance(event, events.Punching | events.Waiting)):
+            self._loop.call_soon_threadsafe(self._report, event)
+
+    def _seek(self) -> None:
+        self._thread = threading.Thread(target=self._punch, name="punch")
+        self._thread.start()
+
+    def _punch(self) -> None:
+        """In a thread: wait for the next peer."""
+        found: Found
+        try:
+            hole = self._holes.next()
+            is_back = Trait.RESUMING in hole.traits
+            found = take_back(hole, self._ticket_of, self._release, self._wake) if is_back else hole
+        except Exception as error:
+            found = error
+        self._loop.call_soon_threadsafe(self._on_found, found)
+
+    def _ticket_of(self, session: bytes) -> Ticket | None:
+        known = self._guests.get(session)
+        return None if known is None else known[0]
+
+    def _release(self, session: bytes) -> int | None:
+        """In the thread: have a session give up its hole, if it has not noticed yet that it is lost; see take_back."""
+        answer: list[int | None] = []
+        is_done = threading.Event()
+
+        def release() -> None:
+            ticket_session_guest = self._guests.get(session)
+            if ticket_session_guest is not None and ticket_session_guest[1].release():
+                answer.append(ticket_session_guest[2].received)
+            is_done.set()
+
+        self._loop.call_soon_threadsafe(release)
+        is_done.wait(RELEASE_TIMEOUT)
+        return answer[0] if answer else None
+
+    def _on_found(self, found: Found) -> None:
+        if self.ended.done() or self._status is not None:
+            _close(found)
+            self._end_if_empty()
+            return
+        if isinstance(found, Exception):
+            if not isinstance(found, PunchtunnelError):
+                self._broke(found)
+                return
+            if not (isinstance(found, NoHoleError) and self._sessions):
+                self._fail(found)
+                return
+        elif isinstance(found, Hole):
+            self._welcome(found)
+        elif isinstance(found, Taken) and (known := self._guests.get(found.session)) is not None:
+            known[2].tell(found.back)
+        else:
+            _close(found)
+        self._seek()
+
+    def _welcome(self, hole: Hole) -> None:
+        """Begin a session with a new peer."""
+        self._began += 1
+        number = self._began
+
+        def report(event: events.Event) -> None:
+            event.belong(number)
+            self._report(event)
+
+        guest = Guest(self._loop)
+        loop = asyncio.get_running_loop()
+        session = Session(loop, hole, self._make_plan(), report, lambda *_: guest)
+        if hole.keys is not None:
+            self._guests[hole.keys.ticket.session] = hole.keys.ticket, session, guest
+        is_full = len(self._sessions) >= self._limit
+        self._sessions[number] = session
+        session.ended.add_done_callback(lambda ended: self._loop.call_soon(self._on_ended, number, hole, ended))
+        session.start(hole.unread)
+        if is_full:
+            session.turn_away()
+
+    def _on_ended(self, number: int, hole: Hole, ended: asyncio.Future[Outcome]) -> None:
+        session = self._sessions.pop(number)
+        if hole.keys is not None:
+            self._guests.pop(hole.keys.ticket.session, None)
+        session.close()
+        if (error := ended.exception()) is not None:
+            self._broke(error)
+            return
+        outcome = ended.result()
+        if Trait.CHECK in hole.traits and outcome.met:
+            self._report(events.Checked(remote=hole.remote))
+        else:
+            # To a service that is an end like any other: ssh ends its ProxyCommand by a signal.
+            reason = words.PEER_WAS_ENDED if outcome.reason == words.PEER_QUIT else outcome.reason
+            over = events.SessionOver(reason=reason or words.SESSION_OVER, sessions=len(self._sessions))
+            over.belong(number)
+            self._report(over)
+        self._end_if_empty()
+
+    # ---- the end
+
+    def _end_if_empty(self) -> None:
+        if self._status is not None and not self._sessions and not self.ended.done():
+            self.ended.set_result(Outcome(self._status, ""))
+
+    def _fail(self, error: PunchtunnelError) -> None:
+        """No more peers can come."""
+        if not self.ended.done():
+            self.ended.set_result(Outcome(error.status, str(error)))
+
+    def _broke(self, error: BaseException) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+
+def _close(found: Found) -> None:
+    """Close a hole that comes too late."""
+    if isinstance(found, Hole):
+        found.sock.close()
+    elif isinstance(found, Taken):
+        found.back.hole.sock.close()
