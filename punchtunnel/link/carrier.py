@@ -32,7 +32,7 @@ from punchtunnel.protocol.events import Event
 from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import Opener, Sealer
-from punchtunnel.protocol.resume import ACKNOWLEDGE_AFTER, CONTROL_KEPT, MOST_KEPT, WORTH_A_FRAME, Journal, most_kept
+from punchtunnel.protocol.resume import ACKNOWLEDGE_AFTER, WORTH_A_FRAME, Journal, most_kept
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
@@ -201,6 +201,8 @@ class Carrier:
             if journal is not None:
                 journal.received += len(piece)
             try:
+                if journal is not None:
+                    journal.check()
                 yield from mux.receive(piece, self.incoming.heard_at)
             except PeerError:
                 # Not where a record is wrong: a peer without a key is told nothing.
@@ -211,8 +213,6 @@ class Carrier:
             self.splicing.has_read(mux.expected[1])
         if journal is not None:
             journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
-            if journal.held > MOST_KEPT + CONTROL_KEPT:
-                raise PeerError(peer.ACKNOWLEDGES_NOTHING)
             if journal.owed() >= ACKNOWLEDGE_AFTER:
                 mux.acknowledge(journal.report())
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):

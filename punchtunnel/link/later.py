@@ -41,11 +41,14 @@ class Later:
             self._is_soon = True
             self._loop.call_soon(self._work_now)
 
-    def look(self, carrier: Carrier) -> None:
-        """Let the timers run that are needed: nothing else is to be sent now."""
+    def look(self) -> None:
+        """Let the timer run that sends what is not urgent: nothing else is to be sent now."""
         if self._mux.control and self._hurrying is None:
             self._hurrying = self._loop.call_later(ACK_DELAY, self._hurry)
-        if carrier.owes and self._acknowledging is None:
+
+    def acknowledge(self, carrier: Carrier) -> None:
+        """Let the timer run that acknowledges what has come, also while the hole is full, and other things are sent."""
+        if self._acknowledging is None and carrier.owes:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_DELAY, self._acknowledge, carrier)
 
     def _work_now(self) -> None:

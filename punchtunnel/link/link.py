@@ -189,13 +189,14 @@ class Link:
                 self._receive(carrier)
                 if self.carrier is not carrier:
                     return
+                self._later.acknowledge(carrier)
             if carrier.may_send(mux, turns):
                 self._send(carrier)
                 if self.carrier is not carrier:
                     return
             elif not receives:
                 if outgoing.writable:
-                    self._later.look(carrier)
+                    self._later.look()
                 return
             now = time.monotonic()
             began = began or now

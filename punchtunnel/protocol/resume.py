@@ -10,7 +10,8 @@ Rule 1: positions count the bytes of frames of one direction since the session b
         whatever records and holes they went through.
 Rule 2: what is sent is kept until the peer has acknowledged it, and what was received is
         acknowledged: every ACKNOWLEDGE_AFTER bytes, or after ACKNOWLEDGE_DELAY.
-        Acknowledgments alone are not acknowledged, or there would be no end of it.
+        Acknowledgments alone are not acknowledged before there are many, or there would
+        be no end of it.
 Rule 3: who comes back proves that it knows the secret of the session, for this hole
         alone: the proof contains the hole's verifier.
 
@@ -37,6 +38,8 @@ ACKNOWLEDGE_AFTER = 1024 * 1024
 WORTH_A_FRAME = 64 * 1024
 # Seconds.
 ACKNOWLEDGE_DELAY = 0.1
+# Bytes of acknowledgments that are acknowledged after all: their sender keeps them, too.
+MANY_ACKNOWLEDGMENTS = 4096
 # Bytes.  As much as BBR keeps in flight at 1 Gbit/s and 100 ms, and what is received within the delay.
 MOST_KEPT = 32 * 1024 * 1024
 # The same with a round trip of a millisecond or so: more gains nothing there, and cold memory
@@ -44,10 +47,10 @@ MOST_KEPT = 32 * 1024 * 1024
 KEPT_NEARBY = 4 * 1024 * 1024
 # What may be kept however much the windows of all streams take of the link's memory.
 KEPT_AT_LEAST = 8 * 1024 * 1024
-# Control frames go also when the sources stop; a peer that lets so much of them come together reads nothing.
+# Control frames go also when the sources stop: a peer that lets so much of them come together acknowledges nothing.
 CONTROL_KEPT = 4 * 1024 * 1024
-# Bytes that Python needs for a piece that is kept, besides its content.
-PIECE_OVERHEAD = 128
+# Bytes that Python needs for a short piece that is kept, besides its content (measured).
+PIECE_OVERHEAD = 420
 # Bytes.  What is shorter is copied and leaves its buffer free: the copy costs less than the memory.
 COPY_BELOW = 32 * 1024
 # Buffers that stay when nothing is kept.
@@ -182,6 +185,15 @@ class Journal:
         self.held += memory
         return False
 
+    def check(self) -> None:
+        """Check that the peer acknowledges: what answers it is kept, too, and has no other limit.
+
+        Raises:
+            PeerError: It does not.
+        """
+        if self.held > MOST_KEPT + CONTROL_KEPT:
+            raise PeerError(words.ACKNOWLEDGES_NOTHING)
+
     def acknowledge(self, position: int) -> None:
         """Take in the peer's RECEIVED frame: the lower POSITION_BITS bits of its position.
 
@@ -229,7 +241,8 @@ class Journal:
 
     def owed(self) -> int:
         """Return how many bytes are to be acknowledged."""
-        return self.received - self._reported - self._acknowledgments
+        few = self._acknowledgments if self._acknowledgments < MANY_ACKNOWLEDGMENTS else 0
+        return self.received - self._reported - few
 
     def report(self) -> int:
         """Return the position that a RECEIVED frame says now."""

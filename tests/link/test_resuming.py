@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +20,12 @@ from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
+from punchtunnel.protocol import resume
+from punchtunnel.protocol.frames import Flag, Header, Kind
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.protocol.resume import Journal
 from punchtunnel.system.poller import Poller
+from punchtunnel.words import peer as words
 from tests.link.links import LONG, Side, connect, receive_all, send
 
 
@@ -211,6 +215,66 @@ def test_sources_stop_when_so_much_is_kept() -> None:
                 await asyncio.gather(*feeding, reading, return_exceptions=True)
                 for _, theirs in ends:
                     theirs.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(case())
+
+
+def test_answers_to_a_peer_that_acknowledges_nothing_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asked for signs of life for ever, and every answer stayed in memory."""
+    monkeypatch.setattr(resume, "MOST_KEPT", 100_000)
+    monkeypatch.setattr(resume, "CONTROL_KEPT", 100_000)
+
+    async def case() -> None:
+        async with asyncio.timeout(LONG), resumers() as (left, _):
+            here, there = socket.socketpair()
+            there.setblocking(False)
+            left.carry(here, (bytes(32), bytes(32)), 0)
+            sealer = Sealer(bytes(32), True)
+            with there:
+                loop = asyncio.get_running_loop()
+                reading = asyncio.create_task(drain(there))
+                while left.lost.empty():
+                    assert left.journal.held < 201_000
+                    await loop.sock_sendall(there, sealer.seal(Header(Kind.PING, Flag.SYN, 0, 7).encode()))
+                    await asyncio.sleep(0)
+                assert str(left.lost.get_nowait()) == words.ACKNOWLEDGES_NOTHING
+                await asyncio.gather(reading, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(case())
+
+
+def test_what_comes_is_acknowledged_while_the_hole_is_full() -> None:
+    """A side that sent all the time acknowledged the other's few frames after hours, and that one's sources stood."""
+
+    async def case() -> None:
+        async with asyncio.timeout(LONG), resumers() as (left, _):
+            here, there = socket.socketpair()
+            there.setblocking(False)
+            left.carry(here, (bytes(32), bytes(32)), 0)
+            sealer = Sealer(bytes(32), True)
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            with there, theirs:
+                loop = asyncio.get_running_loop()
+                left.link.open(SocketEnd(ours))
+                credit = Header(Kind.WINDOW, Flag.ACK, 1, 1 << 30).encode()
+                await loop.sock_sendall(there, sealer.seal(credit))
+                while not left.journal.received or left.journal.owed():  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                feeding = asyncio.create_task(loop.sock_sendall(theirs, bytes(4 << 20)))
+                assert left.link.carrier is not None
+                # The hole takes less than that, and nothing is read from it.
+                while not left.link.carrier.outgoing.waits:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                before = left.journal.received
+                await loop.sock_sendall(there, sealer.seal(Header(Kind.PING, Flag.SYN, 0, 7).encode()))
+                while left.journal.received == before or left.journal.owed():  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                assert left.link.carrier.outgoing.waits
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(case())

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.frames import HEADER, Kind, decode_header
 from punchtunnel.protocol.resume import (
+    CONTROL_KEPT,
     COPY_BELOW,
     KEPT_AT_LEAST,
     KEPT_NEARBY,
+    MANY_ACKNOWLEDGMENTS,
     MOST_KEPT,
     RESUME_SIZE,
     Buffer,
@@ -188,3 +190,27 @@ def test_acknowledgments_alone_are_not_acknowledged() -> None:
 def test_a_frame_tells_a_position() -> None:
     header = decode_header(bytes.fromhex("000500010000000040000001"))
     assert (header.kind, header.length) == (Kind.RECEIVED, 5 * 2**30 + 1)
+
+
+def test_acknowledgments_that_are_many_are_acknowledged() -> None:
+    """A side that sent a byte now and then kept every answer to it, until its own sources had to stop."""
+    journal = kept(Journal(), b"12345")
+    for _ in range(MANY_ACKNOWLEDGMENTS // HEADER.size):
+        journal.received += HEADER.size
+        journal.acknowledge(5)
+        assert journal.owed() == 0
+    journal.received += HEADER.size
+    journal.acknowledge(5)
+    assert journal.owed() == journal.received
+    journal.report()
+    assert journal.owed() == 0
+
+
+def test_a_peer_that_acknowledges_nothing_of_what_answers_it_is_found_out() -> None:
+    journal = Journal()
+    piece = bytes(HEADER.size)
+    while journal.held <= MOST_KEPT + CONTROL_KEPT:
+        journal.check()
+        journal.keep(memoryview(piece))
+    with pytest.raises(PeerError, match="acknowledges nothing"):
+        journal.check()
