@@ -104,10 +104,6 @@ class Pulse:
         else:
             self._silence.expect(PROBE_TIMEOUT)
 
-    def pause(self) -> None:
-        """Expect no sign of life: there is no hole."""
-        self._timers.drop("probe")
-
     def why(self, error: LinkError | None = None) -> LinkError:
         """Return why the hole is lost; see `Silence.why`."""
         return self._silence.why(error)

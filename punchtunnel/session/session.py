@@ -121,10 +121,12 @@ class Session:
         """Another hole carries the session."""
         self._pulse.start(carrier)
         self.link.attach(carrier, unread)
+        self._part()
 
     def not_back(self, error: LinkError) -> None:
-        """No other hole comes."""
-        self._verdict.fail(error)
+        """No other hole comes.  Where both have said goodbye, only the sign is missing that ours was read."""
+        if self._parting.state is not State.PARTED:
+            self._verdict.fail(error)
         self.link.end(error)
 
     def _meet(self) -> None:
@@ -318,7 +320,8 @@ class Session:
         is_over = self._verdict.is_final or self._parting.is_over or self.ended.done()
         if self._resuming is None or not self._met or is_over:
             return False
-        self._pulse.pause()
+        # Before the next hole nothing is heard, and no answer to a goodbye that may not have been read.
+        self.timers.drop("probe", "goodbye")
         return self._resuming.seek(self._pulse.why(error or LostError(words.LINK_CUT)), self.link.stream_count)
 
     def link_ended(self, error: LinkError | None) -> None:
@@ -373,8 +376,6 @@ class Session:
         self.report(events.LinkEnded(reason, self._pulse.elapsed, self.link.bytes_in, self.link.bytes_out))
         found = None if self._check is None else self._check.found
         self.ended.set_result(Outcome(status, reason, found, self._met))
-
-    # ---- time: pulse.py
 
     def end_idle(self, error: LinkError) -> None:
         """Nothing has passed for too long."""

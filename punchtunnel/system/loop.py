@@ -97,10 +97,11 @@ class Timers:
 
         self._handles[name] = self._loop.call_later(seconds, run)
 
-    def drop(self, name: str) -> None:
-        """Cancel a timer, if there is one of this name."""
-        if (handle := self._handles.pop(name, None)) is not None:
-            handle.cancel()
+    def drop(self, *names: str) -> None:
+        """Cancel the timers of these names, as far as there are any."""
+        for name in names:
+            if (handle := self._handles.pop(name, None)) is not None:
+                handle.cancel()
 
     def cancel(self) -> None:
         """Cancel all of them."""
