@@ -15,7 +15,9 @@ from punchtunnel.protocol import schedule
 
 from ..troubleshooting import ROWS, Row
 from .ends import End, Lab
-from .flows import free_port
+from .flows import echo, free_port
+
+SECRET = "correct-horse-battery-staple-17"
 
 # Both sides as they are, but for the seconds after which silence is death.
 IMPATIENT = """\
@@ -82,9 +84,35 @@ def checked(lab: Lab) -> End:
     return left
 
 
+def served(lab: Lab) -> End:
+    lab.start_left("-k", "--to", "22", "--no-secret").wait_for("punching")
+    return lab.start_left("-k", "--to", "22", "--no-secret")
+
+
+def restarted(lab: Lab) -> End:
+    """Only who proves the secret is believed that the session is over."""
+    secret = f"export PUNCHTUNNEL_SECRET={SECRET}"
+    left = lab.start_left(shell=secret)
+    right = lab.start_right(shell=secret)
+    left.wait_for("link_up")
+    right.process.kill()
+    left.wait_for("lost")
+    lab.start_right(shell=secret)
+    return left
+
+
+def full(lab: Lab) -> End:
+    lab.start_left("-k", "--to", str(lab.serve(echo)), "--sessions", "2", "--no-secret")
+    for _ in range(2):
+        peer = lab.start_right()
+        peer.send(b"!")
+        assert peer.receive(1) == b"!"
+    return lab.start_right()
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
-    "descriptors": descriptors, "checked": checked,
+    "descriptors": descriptors, "checked": checked, "served": served, "restarted": restarted, "full": full,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 
