@@ -13,7 +13,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +85,12 @@ def tool_ends(stage: Stage, sealed: bool) -> tuple[list[str], list[str], dict[st
     return [*left, "--plain"], [*right, "--plain", "--no-secret"], environment(stage.tool)
 
 
-def punchtunnel(stage: Stage, target: int, sealed: bool) -> Forwarder:
+def punchtunnel(stage: Stage, target: int, sealed: bool, options: Sequence[str] = ()) -> Forwarder:
     """Start the tool with -L at the left and --to at the right."""
     left, right, env = tool_ends(stage, sealed)
     port = free_port()
-    far = stage.right(*right, "--to", f"{stage.place.right}:{target}", env=env)
-    return _ready(stage, port, far, stage.left(*left, "-L", str(port), env=env))
+    far = stage.right(*right, *options, "--to", f"{stage.place.right}:{target}", env=env)
+    return _ready(stage, port, far, stage.left(*left, *options, "-L", str(port), env=env))
 
 
 # ---- the peers: two hops alike, "127.0.0.1:port -> right:middle" and "right:middle -> right:target"

@@ -158,6 +158,14 @@ def echo(host: str, port: int, seconds: float, rate: float) -> dict[str, object]
     return {"percentiles": percentiles(times), "count": len(times)}
 
 
+def ping(sock: socket.socket, number: int) -> None:
+    """Send 64 bytes, and wait until they are back."""
+    data = number.to_bytes(PING, "big")
+    sock.sendall(data)
+    if exactly(sock, PING) != data:
+        raise ValueError("CORRUPT: another ping came back")
+
+
 def _in_turn(sock: socket.socket, seconds: float) -> list[int]:
     times: list[int] = []
     end = time.perf_counter_ns() + int(seconds * 1e9)
@@ -165,10 +173,7 @@ def _in_turn(sock: socket.socket, seconds: float) -> list[int]:
         began = time.perf_counter_ns()
         if began > end:
             return times
-        ping = number.to_bytes(PING, "big")
-        sock.sendall(ping)
-        if exactly(sock, PING) != ping:
-            raise ValueError("CORRUPT: another ping came back")
+        ping(sock, number)
         times.append(time.perf_counter_ns() - began)
     raise AssertionError("a count never ends")
 

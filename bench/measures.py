@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 
+from tests.e2e.cuts import cut
+
 from .forwarders import Forwarder, Start
+from .load import connected, ping
 from .stage import Stage, cpu_seconds, peak_memory_mb, result
 from .table import Metric, Running, Sample
-from .target import BLOCK
+from .target import BLOCK, MIRROR
 
 RATE = Metric("rate", "MiB/s", 0, more_is_better=True)
 CPU = Metric("CPU", "s/GiB", 3)
@@ -23,6 +27,8 @@ IDLE99 = Metric("idle p99", "ms", 1)
 BUSY50 = Metric("busy p50", "ms", 1)
 BUSY99 = Metric("busy p99", "ms", 1)
 MORE99 = Metric("p99 more than idle", "ms", 1)
+BACK50 = Metric("back p50", "ms", 0)
+BACK_MOST = Metric("back, at most", "ms", 0)
 MBITS = Metric("rate", "Mbit/s", 1, more_is_better=True)
 CPU_TIME = Metric("CPU", "s", 3)
 WALL_TIME = Metric("time", "s", 3)
@@ -101,6 +107,21 @@ def echo(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
     """Measure round trips of 64 bytes, one after another."""
     found = stage.load("echo", forwarder.host, forwarder.port, seconds=seconds)["percentiles"]
     return {P50.name: found[100], P99.name: found[198], "percentiles": found}
+
+
+def comeback(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
+    """Cut the hole again and again, and measure until the next 64 bytes are there and back."""
+    pauses: list[float] = []
+    end = time.perf_counter() + seconds
+    with connected(forwarder.host, forwarder.port, MIRROR) as sock:
+        while time.perf_counter() < end or not pauses:
+            ping(sock, 2 * len(pauses))
+            began = time.perf_counter()
+            if not cut(forwarder.hops[-1].pid, (stage.place.right,)):
+                raise ValueError("there is no hole to cut")
+            ping(sock, 2 * len(pauses) + 1)
+            pauses.append((time.perf_counter() - began) * 1000)
+    return {BACK50.name: statistics.median(pauses), BACK_MOST.name: max(pauses)}
 
 
 def echo_beside_bulk(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:

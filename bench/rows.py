@@ -13,6 +13,8 @@ from . import forwarders, measures, pipes, startup
 from .forwarders import SOCAT_BUFFER, Start
 from .hole import Path
 from .measures import (
+    BACK50,
+    BACK_MOST,
     BUSY50,
     BUSY99,
     CONNECTIONS,
@@ -32,6 +34,7 @@ from .measures import (
 from .table import Row, Subject, Target
 
 PLAIN, SEALED = "punchtunnel --plain", "punchtunnel, sealed"
+UNRESUMED = "punchtunnel, sealed, --resume 0"
 SOCAT, SOCAT_LARGE = "socat", f"socat {SOCAT_BUFFER}"
 HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED = "haproxy", "haproxy, splice", "haproxy, splice, 1 MiB pipes"
 SSH, STUNNEL, NCAT = "ssh, aes128-gcm", "stunnel, aes128-gcm", "ncat"
@@ -43,6 +46,7 @@ BARE = "a bare loop in Python"
 STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
     PLAIN: (partial(forwarders.punchtunnel, sealed=False), ()),
     SEALED: (partial(forwarders.punchtunnel, sealed=True), ()),
+    UNRESUMED: (partial(forwarders.punchtunnel, sealed=True, options=("--resume", "0")), ()),
     SOCAT: (forwarders.socat, ("socat",)),
     SOCAT_LARGE: (lambda stage, target: forwarders.socat(stage, target, SOCAT_BUFFER), ("socat",)),
     HAPROXY: (partial(forwarders.haproxy, splice=False), ("haproxy",)),
@@ -197,6 +201,31 @@ def _many_streams() -> Row:
     return Row("1000 streams", tuple(subjects), (RATE, MEMORY, CPU), tuple(targets))
 
 
+def _losses() -> Iterator[Row]:
+    """What it costs that a session outlives its hole, and how soon it does."""
+    one = partial(measures.bulk, streams=1)
+    yield Row(
+        "cost of being able to resume, one stream",
+        (_forward(SEALED, one), _forward(UNRESUMED, one)),
+        (RATE, CPU),
+        (Target(SEALED, RATE, 0.97, UNRESUMED),),
+    )
+    yield Row(
+        "cost of being able to resume, 64 bytes there and back",
+        (_forward(SEALED, measures.echo), _forward(UNRESUMED, measures.echo)),
+        (P50, P99),
+        (Target(SEALED, P50, 1.03, UNRESUMED),),
+        seconds=1.0,
+    )
+    start, _ = STARTS[SEALED]
+    yield Row(
+        "hole lost until bytes flow again",
+        (Subject(SEALED, through(start, measures.comeback), (ROOT_RIGHTS,)),),
+        (BACK50, BACK_MOST),
+        (),
+    )
+
+
 def _far() -> Iterator[Row]:
     for path, words in ((FAR_PATH, "no loss"), (FAR_LOSSY_PATH, "0.1 % loss, bbr")):
         yield Row(
@@ -245,5 +274,6 @@ def _point(title: str, load: Load, chart: tuple[str, int]) -> Row:
 def rows() -> list[Row]:
     """Return all rows, in the order in which they run."""
     return [
-        *_throughput(), *_pipes(), *_connections(), *_echo(), _many_streams(), *_far(), _start_up(), *_charts(),
+        *_throughput(), *_pipes(), *_connections(), *_echo(), _many_streams(), *_losses(), *_far(), _start_up(),
+        *_charts(),
     ]  # fmt: skip

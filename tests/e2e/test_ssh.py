@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import on_one_path
 from .ends import DEVNULL, PIPE, Lab, environment
 from .flows import MIB, digest, noise
 from .programs import SshServer, needs, proxy, run
@@ -116,3 +118,33 @@ def test_port_forwarding_inside_ssh_inside_the_tunnel(lab: Lab) -> None:
     assert session.stdin is not None
     session.stdin.close()
     assert session.wait(60) == 0
+
+
+@on_one_path
+@pytest.mark.exhaustive
+def test_ten_ssh_sessions_use_one_service_while_one_of_them_moves_a_gigabyte(lab: Lab) -> None:
+    """The second one used to hang until the first was over."""
+    server = SshServer(lab)
+    service = lab.start_right("-k", "--to", str(server.port))
+    command = server.ssh("-o", proxy(lab), "home")
+    size = 1_000_000_000
+    bulk = lab.program(*command, f"head -c {size} /dev/zero | sha256sum; head -c {size} /dev/zero", stdout=PIPE)
+    typing = [lab.program(*command, "cat", stdin=PIPE, stdout=PIPE) for _ in range(9)]
+    for number in range(20):
+        for session in typing:
+            assert session.stdin is not None
+            assert session.stdout is not None
+            session.stdin.write(b"line %d\n" % number)
+            session.stdin.flush()
+            assert session.stdout.readline() == b"line %d\n" % number
+    assert len({event["session"] for event in service.find("link_up")}) == 10
+    for session in typing:
+        rest, _ = session.communicate(timeout=60)
+        assert (rest, session.returncode) == (b"", 0)
+    assert bulk.stdout is not None
+    line = bulk.stdout.readline()
+    taken, hashed = 0, hashlib.sha256()
+    while piece := bulk.stdout.read(MIB):
+        taken += len(piece)
+        hashed.update(piece)
+    assert (taken, line.split()[0].decode(), bulk.wait(60)) == (size, hashed.hexdigest(), 0)
