@@ -184,7 +184,8 @@ class Election:
         return connection is not None and connection.state is State.PICKED and connection.pads
 
     def _close(self, conn: int, connection: Contender) -> None:
-        if connection.keys is None:
+        # Nobody can test a guess without the secret of the session (rule 9).
+        if connection.keys is None or (connection.hello is not None and self._resumed_with(connection.hello)):
             self._limits.showed_nothing(conn)
         else:
             self._limits.ended(conn, proved=False)
@@ -284,13 +285,17 @@ class Election:
         agreement = connection.agreement or self._agree()
         mine, theirs = self.mine.encode(), connection.raw_hello
         hellos = (mine, theirs) if leads else (theirs, mine)
-        resumed = self._resumed if Trait.RESUMING in hello.traits else b""
+        resumed = self._resumed_with(hello)
         connection.keys = agreement.finish(bytes(connection.buffer[:MESSAGE_SIZE]), leads, *hellos, resumed)
         connection.move(Input.KEYS)
         del connection.buffer[:MESSAGE_SIZE]
         if leads:
             return connection.keys.my_tag
         return PADDING * connection.pads + ACCEPT + agreement.message + connection.keys.my_tag
+
+    def _resumed_with(self, hello: Hello) -> bytes:
+        """Return the secret of the session that both sides want to go on with; empty if there is none."""
+        return self._resumed if Trait.RESUMING in hello.traits else b""
 
     def _read_proof(self, conn: int, connection: Contender, hello: Hello, reply: bytes) -> list[Action]:
         """Check the peer's tag once it is whole; ours is sent whatever it says, so that both sides know."""
