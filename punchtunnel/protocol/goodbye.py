@@ -13,6 +13,9 @@ Rule 2: the leader closes, when the PONG for the PING after its own GO_AWAY
         leaves no TIME_WAIT on the port.  A follower waits for that; both have
         a limit, because the last word can always be lost.
 Rule 3: the hole's end before both have spoken is a lost link.
+Rule 4: where a session can go on over another hole, its end is the leader's word only
+        after the answer to the follower's last ping.  A follower without that stays for
+        a moment: the leader may lack its goodbye, and come back for it.
 
 No sockets and no clock: session.py owns both.
 """
@@ -23,6 +26,8 @@ from enum import Enum, auto
 
 # Seconds for the answer to the last ping, or the peer's close, once both sides have said goodbye or one has failed.
 GOODBYE_TIMEOUT = 3.0
+# The same once the hole is lost: the peer may come back for our goodbye.
+COMEBACK_TIMEOUT = 10.0
 
 
 class State(Enum):
@@ -63,13 +68,18 @@ TRANSITIONS = {
 class Parting:
     """One side's view of the end of a session.
 
+    Args:
+        leads: From the election.
+        resumes: The session can go on over another hole.
+
     Attributes:
         state: See State.
         heard: The code of the peer's GO_AWAY, of the first if it says several.
     """
 
-    def __init__(self, leads: bool) -> None:
+    def __init__(self, leads: bool, *, resumes: bool = False) -> None:
         self._leads = leads
+        self._resumes = resumes
         self._ping: int | None = None
         self._was_read = False
         self.state = State.OPEN
@@ -108,8 +118,8 @@ class Parting:
 
     @property
     def is_over(self) -> bool:
-        """Nothing is left to be said: the end of the hole is the end of the session (rule 2)."""
-        return self.state is State.PARTED and (self._was_read or not self._leads)
+        """Nothing is left to be said: the end of the hole is the end of the session (rules 2 and 4)."""
+        return self.state is State.PARTED and (self._was_read or not (self._leads or self._resumes))
 
     @property
     def may_close(self) -> bool:

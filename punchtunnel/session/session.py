@@ -28,7 +28,7 @@ from punchtunnel.link.link import Link
 from punchtunnel.link.stream import Broken
 from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import Goodbye, Reason
-from punchtunnel.protocol.goodbye import GOODBYE_TIMEOUT, Parting, State
+from punchtunnel.protocol.goodbye import COMEBACK_TIMEOUT, GOODBYE_TIMEOUT, Parting, State
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
@@ -97,7 +97,7 @@ class Session:
         self.link = Link(self.loop, self.poller, hole.leads, self)
         self._ends = plan.ends
         self._ends.attach(self)
-        self._parting = Parting(hole.leads)
+        self._parting = Parting(hole.leads, resumes=self._resuming is not None)
         self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None
         self._is_certain, self._is_sealed, self._met = hole.is_certain, hole.keys is not None, False
         self._verdict = Verdict()
@@ -124,8 +124,8 @@ class Session:
         self._part()
 
     def not_back(self, error: LinkError) -> None:
-        """No other hole comes.  Where both have said goodbye, only the sign is missing that ours was read."""
-        if self._parting.state is not State.PARTED:
+        """No other hole comes.  Where the peer has said goodbye, only the sign may be missing that ours was read."""
+        if self._parting.heard is None or self.link.stream_count:
             self._verdict.fail(error)
         self.link.end(error)
 
@@ -320,8 +320,10 @@ class Session:
         is_over = self._verdict.is_final or self._parting.is_over or self.ended.done()
         if self._resuming is None or not self._met or is_over:
             return False
-        # Before the next hole nothing is heard, and no answer to a goodbye that may not have been read.
-        self.timers.drop("probe", "goodbye")
+        # Nothing is heard before the next hole, and no answer to a goodbye that may not have been read.
+        self.timers.drop("probe")
+        if "goodbye" in self.timers:
+            self.timers.later("goodbye", COMEBACK_TIMEOUT, self._finish)
         return self._resuming.seek(self._pulse.why(error or LostError(words.LINK_CUT)), self.link.stream_count)
 
     def link_ended(self, error: LinkError | None) -> None:

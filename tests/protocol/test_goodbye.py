@@ -44,6 +44,17 @@ def test_only_the_first_goodbye_counts() -> None:
     assert side.heard == 3
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_follower_whose_goodbye_may_be_lost_with_the_hole_waits_for_the_next_one(resumes: bool) -> None:
+    """It ended with 0, and the leader looked for it for a minute and ended with 1."""
+    follower = Parting(leads=False, resumes=resumes)
+    follower.hear(0)
+    follower.say(ping=1)
+    assert follower.is_over is not resumes
+    follower.pong(1)
+    assert follower.is_over
+
+
 EVENTS = st.sampled_from(["say", "hear", "pong", "old pong"])
 
 
