@@ -79,8 +79,7 @@ class Session:
         self._path = hole.local, hole.remote
         self.peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self.is_single = Role.STDIO in plan.role | hole.role
-        # The only stream of a session with stdio on one side.
-        self._only: int | None = None
+        self._only: int | None = None  # the stream of a session with stdio on one side
         try:
             self.poller = Poller(self.loop, spins=own_loop)
         except OSError:
@@ -124,7 +123,7 @@ class Session:
         self._part()
 
     def not_back(self, error: LinkError) -> None:
-        """No other hole comes.  Where the peer has said goodbye, only the sign may be missing that ours was read."""
+        """No other hole comes: only the sign may be missing that our goodbye was read."""
         if self._parting.heard is None or self.link.stream_count:
             self._verdict.fail(error)
         self.link.end(error)
@@ -320,7 +319,6 @@ class Session:
         is_over = self._verdict.is_final or self._parting.is_over or self.ended.done()
         if self._resuming is None or not self._met or is_over:
             return False
-        # Nothing is heard before the next hole, and no answer to a goodbye that may not have been read.
         self.timers.drop("probe")
         if "goodbye" in self.timers:
             self.timers.later("goodbye", COMEBACK_TIMEOUT, self._finish)
