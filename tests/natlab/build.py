@@ -167,7 +167,7 @@ def _add_site(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) ->
     scene.configure(namespace, _count_syns())
     scene.hosts[name] = Host(namespace, dial4, dial6)
     edge = _add_boxes(scene, name, behaviour, neighbour) if behaviour.routers else namespace
-    addresses = (dial4, dial6, own4, own6, f"2001:db8:{number}:1::3")
+    addresses = (dial4, dial6, own4, own6, f"2001:db8:{number}:1::3", moved4(dial4))
     scene.sites.append(Site(name, edge, addresses, behaviour.usernat))
     if not behaviour.routers:
         inside4 = "192.168.1.2" if behaviour.usernat else dial4
@@ -340,6 +340,11 @@ def add_addresses(scene: Scene, name: str, addresses: tuple[str, ...], *, accept
     if accepts:
         scene.configure(scene.hosts[name].namespace, _redirect_all(DEVICE))
         scene.services.append(scene.hosts[name].namespace)
+
+
+def moved4(dial4: str) -> str:
+    """Return the public address that a site has after it has moved."""
+    return f"{dial4[:-1]}2"
 
 
 def hide_behind_temporary_addresses(own6: str) -> list[str]:

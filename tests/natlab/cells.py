@@ -14,6 +14,7 @@ from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import Any
 
+from .incidents import ONE_SIDE, Incident, Kind
 from .topology import BEHAVIOURS, PAIR_ROWS, Behaviour, Unsolicited, can_meet
 from .wire import Path
 
@@ -99,6 +100,8 @@ SPREAD = 1.5
 HOUR = 3600.0
 # The right side's, if it is public.
 RIGHT4 = "198.51.100.20"
+# A name that the left side knows the right one by, wherever it is.
+NAME = "moves.example"
 # An address of nobody: packets to it vanish.
 NOBODY = "198.51.100.99"
 POLITE = Limit("syns", 0, 10, 250)
@@ -154,6 +157,12 @@ class Cell:
     # What the left side is given for PEER instead of the right one's address, or before it.
     peer: str = ""
     decoys: tuple[str, ...] = ()
+    # What happens to the session, one after the other; both ends send until it goes on after the last one.
+    happens: tuple[Incident, ...] = ()
+    # What each end sends, in pieces of 64 KiB; 0: what it can until all has happened.
+    pieces: int = 0
+    # Holes by which the session has gone on, at least, on either side.
+    resumes: int = 0
 
     @property
     def title(self) -> str:
@@ -170,6 +179,11 @@ class Cell:
         """Return how long one run may take; a hole that opens soon is not counted on where none may."""
         return (self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)) + self.lasts_s
 
+    @property
+    def kills(self) -> bool:
+        """Tell whether the right end is killed: only the left one is judged."""
+        return any(one.kind in (Kind.KILL, Kind.RESTART) for one in self.happens)
+
     def gap(self, run: int) -> float:
         """Return the seconds by which the right side starts after the left one in run `run`."""
         # Multiples of the golden ratio fill the spread evenly for any number of runs.
@@ -177,7 +191,7 @@ class Cell:
         return size if self.left_first or run % 2 == 0 else -size
 
 
-PAIRS = "pairs"
+PAIRS, LOSSES = "pairs", "losses"
 # The pairs that pytest runs: each behaviour at least once, and the ones that
 # a fixed retry interval or a single SYN fails in.
 SHORT_PAIRS = {
@@ -317,6 +331,83 @@ def _distance() -> Iterator[Cell]:
     )
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
+
+
+# What is noticed by silence alone takes both sides most of a minute, and then another one to come back.
+BY_SILENCE = 150.0
+# Seconds between two words of a session that is idle while it loses its hole.
+IDLE = 80.0
+
+
+def _losses() -> Iterator[Cell]:
+    """Yield cells in which a session loses its hole, or might."""
+    block = LOSSES
+    soon, late = Cell(block, "", lasts_s=30), Cell(block, "", lasts_s=BY_SILENCE, most_runs=2)
+    for router in ("drop", "reset", "openwrt", "double nat"):
+        both = replace(late, left=router, right=router)
+        title, refuses = f"{router} x {router}", router == "reset"
+        flush, reboot, move = Incident(Kind.FLUSH), Incident(Kind.REBOOT, ONE_SIDE, 10), Incident(Kind.MOVE, ONE_SIDE)
+        yield replace(both, name=f"routers forget all connections, {title}", happens=(flush,), short=refuses)
+        yield replace(both, name=f"a router is rebooted, {title}", happens=(reboot,), short=refuses)
+        yield replace(
+            both, name=f"the address changes, and the name, {title}", happens=(move,), peer=NAME, resumes=1,
+            short=refuses,
+        )  # fmt: skip
+    for left in ("public", "mapped"):
+        moves = replace(late, left=left, happens=(Incident(Kind.MOVE, ONE_SIDE),), resumes=1)
+        yield replace(moves, name=f"the address changes, the other side knows the old one, {left} x drop")
+        yield replace(moves, name=f"the same of an idle session, {left} x drop", pause_s=IDLE)
+    for lasts_s in (10, 20, 25, 31, 36, 40, 70):
+        dark = replace(late, happens=(Incident(Kind.DARK, lasts_s=lasts_s),))
+        yield replace(dark, name=f"no packets for {lasts_s} s")
+        if lasts_s >= 40:
+            yield replace(dark, name=f"no packets for {lasts_s} s, idle", pause_s=IDLE)
+    for lasts_s in (20, 60):
+        still = Incident(Kind.STOP, lasts_s=lasts_s)
+        yield replace(late, name=f"both ends stand still for {lasts_s} s", happens=(still,))
+        yield replace(late, name=f"one end stands still for {lasts_s} s", happens=(replace(still, sides=ONE_SIDE),))
+        # As laptops: what is in their routers' tables does not outlive the sleep.
+        yield replace(
+            late, name=f"both ends stand still for {lasts_s} s, and routers forget", left="reset", right="reset",
+            happens=(replace(still, meanwhile=Kind.FLUSH),),
+        )  # fmt: skip
+    still = Incident(Kind.STOP, ONE_SIDE, lasts_s=100)
+    yield replace(late, name="one end stands still for 100 s", happens=(still,), resumes=1)
+    cut = Incident(Kind.CUT, lasts_s=0.3)
+    again = replace(cut, awaits="resumed")
+    yield replace(soon, name="three losses in a row", happens=(cut, again, again), resumes=3, short=True)
+    yield replace(soon, name="ten losses in a row", happens=(cut, *(again,) * 9), lasts_s=120, resumes=10)
+    # The round trips of a punch: hellos, keys, the choice; and then one for the words of the two that come back.
+    for after_s in (0.1, 0.3, 0.6, 0.9, 1.2):
+        yield replace(
+            late, name=f"a loss {after_s} s after a connection for the session opens", path=Path(0.25), resumes=1,
+            happens=(cut, replace(cut, awaits="opened", by_any=True, after_s=after_s)),
+        )  # fmt: skip
+    ended = replace(late, path=Path(0.25), pieces=2)
+    for after_s in (0, 0.2, 0.4):
+        # One side may be through with its goodbye, and the other one not.
+        parts = replace(cut, awaits="stream_closed", after_s=after_s)
+        yield replace(ended, name=f"a loss {after_s} s after both streams have ended", happens=(parts,))
+    parts = replace(cut, awaits="stream_closed", by_any=True, after_s=0)
+    yield replace(ended, name="a loss when the stream of one side has ended", happens=(parts,))
+    yield replace(soon, name="losses at full speed", happens=(cut, *(again,) * 4), pause_s=0.001, resumes=5, lasts_s=90)
+    other = Incident(Kind.DARK4, lasts_s=60)
+    yield replace(late, name="IPv4 is gone, IPv6 is left", family=46, path=Path(0.01), happens=(other,), resumes=1)
+    scanned = replace(late, left="public", right="reset", extra=Extra.SCANNER)
+    yield replace(scanned, name="losses beside a port scanner", happens=(cut, again), resumes=2)
+    yield from _killings(soon)
+
+
+def _killings(soon: Cell) -> Iterator[Cell]:
+    gone = replace(soon, fails=Fails(LOST, "no other connection could be made in 5 s"), options=(("--resume", "5"), ()))
+    yield replace(gone, name="an end is killed", happens=(Incident(Kind.KILL, ONE_SIDE),), short=True)
+    anew = (Incident(Kind.RESTART, ONE_SIDE),)
+    # Anybody could say so.
+    yield replace(gone, name="an end is killed, and started again, no secret", happens=anew)
+    yield replace(
+        soon, name="an end is killed, and started again", secrets=("one", "one"), happens=anew, short=True,
+        fails=Fails(LOST, "was started anew, and knows nothing of this session"),
+    )  # fmt: skip
 
 
 def _starts() -> Iterator[Cell]:
@@ -471,5 +562,6 @@ def _politeness() -> Iterator[Cell]:
 
 
 CELLS = (
-    *_pairs(), *_routers(), *_ipv6(), *_distance(), *_starts(), *_clocks(), *_hosts(), *_failures(), *_politeness(),
+    *_pairs(), *_routers(), *_ipv6(), *_distance(), *_losses(), *_starts(), *_clocks(), *_hosts(), *_failures(),
+    *_politeness(),
 )  # fmt: skip

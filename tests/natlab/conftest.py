@@ -16,6 +16,7 @@ import pytest
 
 from . import report, sandbox
 from .cells import CELLS
+from .cells import LOSSES as LOSSES_BLOCK
 from .ends import ROOT
 from .judge import Result
 
@@ -23,6 +24,9 @@ from .judge import Result
 RUNS = 1
 LIMIT_SECONDS = 240
 SHORT = [cell for cell in CELLS if cell.short]
+# Sessions that lose their holes: most of the time is waiting for a silence to be noticed.
+LOSSES = [cell for cell in CELLS if cell.block == LOSSES_BLOCK and not cell.short]
+LOSSES_LIMIT_SECONDS = 1500
 
 REASON = sandbox.missing()
 needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -64,6 +68,12 @@ def _play_short_list(growing: FilePath) -> None:
     assert lab.returncode in (0, 1), out + errors
 
 
+def _play_losses(growing: FilePath) -> None:
+    with start_lab("--cells", f"^{LOSSES_BLOCK}: ", "--runs", str(RUNS), "--json", str(growing)) as lab:
+        out, errors = lab.communicate(timeout=LOSSES_LIMIT_SECONDS)
+    assert lab.returncode in (0, 1), out + errors
+
+
 def _consult(growing: FilePath) -> None:
     with start_lab(module="tests.natlab.clinic") as lab:
         out, errors = lab.communicate(timeout=LIMIT_SECONDS)
@@ -71,13 +81,23 @@ def _consult(growing: FilePath) -> None:
     growing.write_text(out)
 
 
+def _by_cell(played: FilePath) -> dict[str, list[Result]]:
+    runs: dict[str, list[Result]] = {}
+    for result in report.load(played):
+        runs.setdefault(result.cell, []).append(result)
+    return runs
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
     """Return what came out of every cell of the short list."""
-    runs: dict[str, list[Result]] = {}
-    for result in report.load(once(tmp_path_factory, "natlab", _play_short_list)):
-        runs.setdefault(result.cell, []).append(result)
-    return runs
+    return _by_cell(once(tmp_path_factory, "natlab", _play_short_list))
+
+
+@pytest.fixture(scope="session")
+def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
+    """Return what came out of every session that something has happened to."""
+    return _by_cell(once(tmp_path_factory, "losses", _play_losses))
 
 
 @pytest.fixture(scope="session")

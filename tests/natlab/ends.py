@@ -22,6 +22,9 @@ ROOT = FilePath(__file__).resolve().parents[2]
 # Sockets come and go within milliseconds while dials fail; ten looks a second
 # are 1 % of a core and see any number that lasts.
 LOOK_SECONDS = 0.1
+# 640 KB/s: a few MB while something happens, and no more than the internet process carries with ease.
+FED_AT_ONCE, FEED_PAUSE = 65536, 0.1
+READ_SIZE = 65536
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,6 +49,12 @@ class Outcome:
     words: list[str] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     ended_s: float = 0.0
+    # From the end of the last incident to the first bytes that came after it.
+    back_s: float | None = None
+
+    def count(self, event: str) -> int:
+        """Return how many events of that name there were."""
+        return sum(one.get("event") == event for one in self.events)
 
     def time_of(self, event: str) -> float | None:
         """Return the Unix time of the first event of that name."""
@@ -74,6 +83,62 @@ class Outcome:
         return 100 * (inside[-1].cpu_s - inside[0].cpu_s) / (inside[-1].time_s - inside[0].time_s)
 
 
+class Live:
+    """An end that things happen to while it runs, and that is fed until they are over.
+
+    Args:
+        pause_s: Seconds between two pieces that it is fed.
+        pieces: How many it is fed; 0: until the incidents are over.
+
+    Attributes:
+        pid: Of its process; 0 before it runs.
+        events: What it has said so far.
+        arrived_s: Unix time at which bytes came out of it last.
+        sated: Nothing more is to be fed.
+    """
+
+    def __init__(self, pause_s: float = FEED_PAUSE, pieces: int = 0) -> None:
+        self._pause_s = pause_s
+        self._pieces = pieces
+        self.pid = 0
+        self.events: list[dict[str, object]] = []
+        self.arrived_s = 0.0
+        self.sated = asyncio.Event()
+        self._news = asyncio.Event()
+
+    def tell(self) -> None:
+        """Let everybody look again who waits."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def says(self, event: str, since: int = 0) -> None:
+        """Wait until it has said something after its first `since` events."""
+        while not any(one.get("event") == event for one in self.events[since:]):
+            await self._news.wait()
+
+    async def gets(self, since_s: float) -> float:
+        """Wait until bytes come out of it after a moment, and return when."""
+        while self.arrived_s <= since_s:
+            await self._news.wait()
+        return self.arrived_s
+
+    async def feed(self, pipe: int) -> bytes:
+        """Write to a pipe at a steady rate until it is enough; return what was written."""
+        loop, fed = asyncio.get_running_loop(), bytearray()
+        os.set_blocking(pipe, False)
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(pipe, "wb"))
+        writer = asyncio.StreamWriter(transport, protocol, None, loop)
+        with contextlib.suppress(ConnectionError):
+            while not self.sated.is_set() and (not self._pieces or len(fed) < self._pieces * FED_AT_ONCE):
+                fed += (piece := os.urandom(FED_AT_ONCE))
+                writer.write(piece)
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.sated.wait(), self._pause_s)
+        writer.close()
+        return bytes(fed)
+
+
 def in_namespace(namespace: str, command: Sequence[str]) -> list[str]:
     """Return `command` as it must be started to run in a network namespace, with the names that are known there."""
     names = sandbox.names_in(namespace)
@@ -88,7 +153,12 @@ def environment() -> dict[str, str]:
 
 
 async def run_end(
-    namespace: str, command: Sequence[str], payload: bytes, limit_s: float, pause_s: float = 0.0
+    namespace: str,
+    command: Sequence[str],
+    payload: bytes,
+    limit_s: float,
+    pause_s: float = 0.0,
+    live: Live | None = None,
 ) -> Outcome:
     """Run one end to its end and return what it did.
 
@@ -100,40 +170,60 @@ async def run_end(
         limit_s: It is killed after this long; its status is then None, and
             what it said until then is kept.
         pause_s: The second half of the payload comes so much later.
+        live: Told of all that it does; it is fed by that instead of `payload`.
     """
     # asyncio would make a socket pair of stdin, and the program would hand a
     # socket where its users have a pipe.
     stdin, feed = os.pipe()
-    half = len(payload) // 2 if pause_s else len(payload)
-    os.write(feed, payload[:half])
-
-    def feed_the_rest() -> None:
-        os.write(feed, payload[half:])
-        os.close(feed)
-
-    if pause_s:
-        asyncio.get_running_loop().call_later(pause_s, feed_the_rest)
-    else:
-        feed_the_rest()
+    fed = asyncio.create_task(_feed(feed, payload, pause_s) if live is None else live.feed(feed))
     process = await asyncio.create_subprocess_exec(
         *in_namespace(namespace, command), stdin=stdin, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE, env=environment(), cwd=ROOT,
     )  # fmt: skip
     os.close(stdin)
-    looks: list[Look] = []
-    watcher = asyncio.create_task(_watch(process.pid, looks))
-    talk = asyncio.create_task(process.communicate())
+    live = live or Live()
+    live.pid = process.pid
+    outcome = Outcome(None, b"", b"", live.events)
+    watcher = asyncio.create_task(_watch(process.pid, outcome.looks))
+    talk = asyncio.gather(_receive(process.stdout, live), _listen(process.stderr, outcome, live), process.wait())
     try:
         in_time, _late = await asyncio.wait({talk}, timeout=limit_s)
     finally:
         watcher.cancel()
+        live.sated.set()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        received, said = await talk
-    outcome = Outcome(process.returncode if in_time else None, payload, received, looks=looks, ended_s=time.time())
-    for line in said.decode(errors="replace").splitlines():
-        _hear(outcome, line)
+        outcome.received, _, _ = await talk
+        outcome.sent = await fed
+    outcome.status, outcome.ended_s = process.returncode if in_time else None, time.time()
     return outcome
+
+
+async def _feed(pipe: int, payload: bytes, pause_s: float) -> bytes:
+    half = len(payload) // 2 if pause_s else len(payload)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, payload[:half])
+        await asyncio.sleep(pause_s)
+        os.write(pipe, payload[half:])
+    os.close(pipe)
+    return payload
+
+
+async def _receive(stdout: asyncio.StreamReader | None, live: Live) -> bytes:
+    assert stdout is not None
+    received = bytearray()
+    while piece := await stdout.read(READ_SIZE):
+        received += piece
+        live.arrived_s = time.time()
+        live.tell()
+    return bytes(received)
+
+
+async def _listen(stderr: asyncio.StreamReader | None, outcome: Outcome, live: Live) -> None:
+    assert stderr is not None
+    async for line in stderr:
+        _hear(outcome, line.decode(errors="replace").rstrip("\n"))
+        live.tell()
 
 
 def _hear(outcome: Outcome, line: str) -> None:

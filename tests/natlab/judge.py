@@ -41,15 +41,19 @@ def judge(
     everyone = [outcome for play in plays for outcome in play]
     pairs = [tuple(play[at : at + 2]) for play in plays for at in range(0, len(play), 2)]
     if cell.fails is None:
-        complaints = _connected(pairs)
+        complaints = _connected(pairs) + _went_on(cell, everyone)
     else:
-        complaints = _failed(everyone, cell.fails, cell.wait_s + cell.lasts_s, subject.explains)
+        judged = everyone[:1] if cell.kills else everyone
+        complaints = _failed(judged, cell.fails, cell.wait_s + cell.lasts_s, subject.explains)
     measured = {limit.name: _measure(limit, everyone[0], log) for limit in cell.limits}
     complaints += [
         f"{limit.name}: {measured[limit.name]:g}, more than {limit.most:g}"
         for limit in cell.limits
         if measured[limit.name] > limit.most
     ]
+    backs = [outcome.back_s for outcome in everyone if outcome.back_s is not None]
+    if backs:
+        measured["seconds to go on"] = round(max(backs), 2)
     most = [outcome.most_sockets for outcome in everyone]
     sockets = max(most[::2]), max(most[1::2], default=0)
     if max(sockets) > SIXTY_FOUR_SOCKETS:
@@ -71,6 +75,18 @@ def _connected(pairs: list[tuple[Outcome, ...]]) -> list[str]:
                 complaints.append(f"{side} exit {one.status} ({one.reason})")
             elif _digest(one.received) != _digest(other.sent):
                 complaints.append(f"{side} got {len(one.received)} of {len(other.sent)} bytes, or others")
+    return complaints
+
+
+def _went_on(cell: Cell, everyone: list[Outcome]) -> list[str]:
+    """Return what is wrong with a session that something has happened to."""
+    complaints = [
+        f"{one.count('resumed')} holes after the first one instead of {cell.resumes}"
+        for one in everyone
+        if one.count("resumed") < cell.resumes
+    ]
+    if cell.happens and not cell.pieces and None in [one.back_s for one in everyone]:
+        complaints.append("no bytes came after all that has happened")
     return complaints
 
 

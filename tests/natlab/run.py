@@ -19,12 +19,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path as FilePath
 
 from punchtunnel.protocol import schedule
 
 from . import build, ends, internet, sandbox
-from .cells import NOBODY, Cell, Extra, Layout
+from .cells import NAME, NOBODY, Cell, Extra, Layout
+from .drama import Drama
+from .incidents import Kind
 from .judge import Result, judge
 from .packetlog import PacketLog
 from .subjects import Call, Subject
@@ -97,14 +100,14 @@ async def standing(
     """Set a scene, and clear it away; an actor is a namespace and its arguments."""
     children: list[asyncio.subprocess.Process] = []
     try:
-        await _shell(["ip", "-batch", "-"], "\n".join(scene.links))
+        await shell(["ip", "-batch", "-"], "\n".join(scene.links))
         for space, lines in scene.names.items():
             sandbox.names_in(space).write_text(lines)
         if scene.sites:
             command = [sys.executable, "-m", "tests.natlab.internet"]
             children.append(await _child(command, plan.to_json() + "\n"))
         scripts = scene.scripts.items()
-        await asyncio.gather(*(_shell(ends.in_namespace(space, ["sh", "-e"]), text) for space, text in scripts))
+        await asyncio.gather(*(shell(ends.in_namespace(space, ["sh", "-e"]), text) for space, text in scripts))
         for namespace, arguments in actors:
             command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
             children.append(await _child(ends.in_namespace(namespace, command)))
@@ -114,7 +117,7 @@ async def standing(
             await _end(child)
         for space in scene.names:
             sandbox.names_in(space).unlink(missing_ok=True)
-        await _shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
+        await shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
 
 
 def _scene(cell: Cell, prefix: str) -> build.Scene:
@@ -131,6 +134,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 stranger=cell.extra in (Extra.SCANNER, Extra.REFUSER, Extra.ACCEPTER),
                 neighbours=cell.extra is Extra.NEIGHBOUR,
             )  # fmt: skip
+            if cell.peer == NAME:
+                scene.names[scene.hosts["left"].namespace] = f"{scene.hosts['right'].dial4} {NAME}\n"
             if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
                 build.add_addresses(scene, "stranger", cell.decoys, accepts=cell.extra is Extra.ACCEPTER)
             if cell.extra is Extra.PRIVACY:
@@ -192,7 +197,7 @@ def _without_common_ports(cell: Cell, now: float) -> str:
     raise AssertionError
 
 
-async def _shell(command: Sequence[str], text: str) -> None:
+async def shell(command: Sequence[str], text: str) -> None:
     """Run a command with `text` as its input; whatever it complains about is a bug of the laboratory."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
@@ -232,6 +237,8 @@ async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> li
     gap = cell.gap(run)
     shift = subject.offset_to_border(time.time(), abs(gap) / 2) if cell.border_between else 0.0
     starts = {"left": max(0.0, -gap), "right": max(0.0, gap)}
+    if cell.happens:
+        return await _play_drama(cell, subject, starts, scene)
     neighbour: asyncio.Task[ends.Outcome] | None = None
     if cell.extra is Extra.NEIGHBOUR:
         neighbour = asyncio.create_task(_play_neighbour(cell, subject, scene))
@@ -271,6 +278,37 @@ async def _play_end(namespace: str, command: list[str], start: float, cell: Cell
     await asyncio.sleep(start)
     limit_s = cell.wait_s + cell.lasts_s + GRACE
     return await ends.run_end(namespace, command, os.urandom(PAYLOAD), limit_s, cell.pause_s)
+
+
+async def _play_drama(cell: Cell, subject: Subject, starts: dict[str, float], scene: build.Scene) -> list[ends.Outcome]:
+    """Start both ends, and let happen to them what the cell says."""
+    feeder = partial(ends.Live, cell.pause_s or ends.FEED_PAUSE, cell.pieces)
+    drama = Drama(scene, shell, cell.happens, feeder, named=cell.peer == NAME)
+
+    async def act(side: str) -> ends.Outcome:
+        await asyncio.sleep(starts[side])
+        command = subject.command(_call(cell, scene, side, cell.channels[0], 0.0))
+        where, limit_s = scene.hosts[side].namespace, cell.wait_s + cell.lasts_s + GRACE
+        outcome = await ends.run_end(where, command, b"", limit_s, live=drama.lives[side])
+        if side == "right" and drama.restarts:
+            await ends.run_end(where, command, b"", cell.wait_s + GRACE)
+        outcome.back_s = drama.back_s.get(side)
+        return outcome
+
+    happening = asyncio.create_task(drama.play())
+    left, right = asyncio.create_task(act("left")), asyncio.create_task(act("right"))
+    try:
+        if Kind.RESTART in {one.kind for one in cell.happens}:
+            # The right end waits for a peer that does not come any more.
+            await asyncio.wait({left})
+            return [await left]
+        return list(await asyncio.gather(left, right))
+    finally:
+        for task in (happening, left, right):
+            task.cancel()
+        await asyncio.wait({happening, left, right})
+        if not happening.cancelled():
+            happening.result()
 
 
 async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> ends.Outcome:

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import pytest
 
 from .cells import Cell
-from .conftest import LIMIT_SECONDS, SHORT, needs_lab, start_lab
+from .conftest import LIMIT_SECONDS, LOSSES, LOSSES_LIMIT_SECONDS, SHORT, needs_lab, start_lab
 from .ends import ROOT
 from .judge import Result
 
@@ -34,6 +34,15 @@ GONE_SECONDS = 10
 @pytest.mark.parametrize("cell", SHORT, ids=lambda cell: cell.title)
 def test_cell_comes_out_as_it_must(cell: Cell, results: dict[str, list[Result]]) -> None:
     runs = results[cell.title]
+    assert [run.why for run in runs] == [""] * len(runs)
+
+
+@needs_lab
+@pytest.mark.exhaustive
+@pytest.mark.timeout(LOSSES_LIMIT_SECONDS + 10)
+@pytest.mark.parametrize("cell", LOSSES, ids=lambda cell: cell.title)
+def test_a_session_comes_out_of_what_happens_to_it_as_it_must(cell: Cell, losses: dict[str, list[Result]]) -> None:
+    runs = losses[cell.title]
     assert [run.why for run in runs] == [""] * len(runs)
 
 
