@@ -161,6 +161,8 @@ class Cell:
     happens: tuple[Incident, ...] = ()
     # What each end sends, in pieces of 64 KiB; 0: what it can until all has happened.
     pieces: int = 0
+    # Seconds from the end of all that happens to the first bytes of either end after it, at most; 0: any.
+    back_s: float = 0.0
     # Holes by which the session has gone on, at least, on either side.
     resumes: int = 0
 
@@ -359,7 +361,7 @@ def _losses() -> Iterator[Cell]:
         yield replace(moves, name=f"the same of an idle session, {left} x drop", pause_s=IDLE)
     for lasts_s in (10, 20, 25, 31, 36, 40, 70):
         dark = replace(late, happens=(Incident(Kind.DARK, lasts_s=lasts_s),))
-        yield replace(dark, name=f"no packets for {lasts_s} s")
+        yield replace(dark, name=f"no packets for {lasts_s} s", back_s=10)
         if lasts_s >= 40:
             yield replace(dark, name=f"no packets for {lasts_s} s, idle", pause_s=IDLE)
     for lasts_s in (20, 60):

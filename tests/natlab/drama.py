@@ -90,7 +90,9 @@ class Drama:
                 os.kill(live.pid, signal.SIGKILL)
             there = self._moved.get(side, self.scene.hosts[side].dial4)
             new = build.moved4(there) if there.endswith("0") else self.scene.hosts[side].dial4
-            for router in self._routers(side):
+            # Only the outermost box has the public address.
+            boxes = self._routers(side)
+            for router in boxes[:1] if incident.kind is Kind.MOVE else boxes:
                 await self._run(router, incidents.begin(incident.kind, self._keep(router), there, new))
             if incident.kind is Kind.MOVE:
                 self._moved[side] = new

@@ -87,6 +87,11 @@ def _went_on(cell: Cell, everyone: list[Outcome]) -> list[str]:
     ]
     if cell.happens and not cell.pieces and None in [one.back_s for one in everyone]:
         complaints.append("no bytes came after all that has happened")
+    complaints += [
+        f"went on {one.back_s:.1f} s after all that has happened, not within {cell.back_s:g} s"
+        for one in everyone
+        if cell.back_s and one.back_s is not None and one.back_s > cell.back_s
+    ]
     return complaints
 
 

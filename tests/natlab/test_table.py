@@ -11,6 +11,7 @@ import pytest
 from . import build, heatmap, report
 from .cells import CELLS, NO_HOLE, PAIRS, Cell, Fails, Limit
 from .ends import Look, Outcome
+from .incidents import Incident, Kind
 from .judge import LATE, Result, judge
 from .packetlog import PacketLog, record
 from .subjects import BASELINE, TOOL, Call
@@ -132,6 +133,26 @@ def test_limits_are_measured_in_their_window_after_the_first_dial() -> None:
     result = judge(cell, TOOL, 0, [[outcome(NO_HOLE, punching=1.0)]], log, (5, 0))
     assert result.measured == {"syns in 0-10 s": 3, "cpu percent in 0-10 s": pytest.approx(1.25)}
     assert result.why == "syns in 0-10 s: 3, more than 2"
+
+
+def test_a_session_that_something_happened_to_must_have_gone_on_by_other_holes_and_soon() -> None:
+    cell = Cell("", "x", happens=(Incident(Kind.CUT),), resumes=1, back_s=10)
+
+    def why(times: dict[str, float], back_s: float | None) -> str:
+        pair = outcome(sent=b"b", received=b"a", **times), outcome(**times)
+        for one in pair:
+            one.back_s = back_s
+        return judge(cell, TOOL, 0, [list(pair)], PacketLog(), (0, 0)).why
+
+    assert not why({"resumed": 2.0}, 1.0)
+    assert "0 holes after the first one instead of 1" in why({}, 1.0)
+    assert "no bytes came" in why({"resumed": 2.0}, None)
+    assert "went on 11.0 s after" in why({"resumed": 2.0}, 11.0)
+
+
+def test_of_an_end_that_is_killed_nothing_is_expected() -> None:
+    cell = Cell("", "x", happens=(Incident(Kind.KILL),), fails=Fails(NO_HOLE, "no answer"), lasts_s=60)
+    assert judge(cell, TOOL, 0, [[outcome(NO_HOLE), outcome(-9)]], PacketLog(), (0, 0)).passed
 
 
 def results() -> list[Result]:
