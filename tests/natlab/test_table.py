@@ -138,16 +138,17 @@ def test_limits_are_measured_in_their_window_after_the_first_dial() -> None:
 def test_a_session_that_something_happened_to_must_have_gone_on_by_other_holes_and_soon() -> None:
     cell = Cell("", "x", happens=(Incident(Kind.CUT),), resumes=1, back_s=10)
 
-    def why(times: dict[str, float], back_s: float | None) -> str:
-        pair = outcome(sent=b"b", received=b"a", **times), outcome(**times)
+    def why(resumed: int, back_s: float | None) -> str:
+        pair = outcome(sent=b"b", received=b"a"), outcome()
         for one in pair:
             one.back_s = back_s
+            one.events += [{"event": "resumed"}] * resumed
         return judge(cell, TOOL, 0, [list(pair)], PacketLog(), (0, 0)).why
 
-    assert not why({"resumed": 2.0}, 1.0)
-    assert "0 holes after the first one instead of 1" in why({}, 1.0)
-    assert "no bytes came" in why({"resumed": 2.0}, None)
-    assert "went on 11.0 s after" in why({"resumed": 2.0}, 11.0)
+    assert not why(1, 1.0)
+    assert "0 holes after the first one instead of 1" in why(0, 1.0)
+    assert "no bytes came" in why(1, None)
+    assert "went on 11.0 s after" in why(1, 11.0)
 
 
 def test_of_an_end_that_is_killed_nothing_is_expected() -> None:
