@@ -69,20 +69,24 @@ class Pulse:
         idle: Seconds without payload after which it ends; 0: never.
         patient: What a program here has not read when the hole has ended is waited for without a limit: there is
             nobody else who waits for the next hole.
+        resumes: The session can go on over another hole.
     """
 
-    def __init__(self, host: Host, idle: float, *, patient: bool) -> None:
+    def __init__(self, host: Host, idle: float, *, patient: bool, resumes: bool) -> None:
         self._host = host
         self._link = host.link
         self._timers = host.timers
         self._idle = idle
         self._patient = patient
+        self._dead_after = silence.LOST_AFTER if resumes else None
         self._began = time.monotonic()
 
     def start(self, carrier: Carrier) -> None:
         """Begin, with the first hole or with another one."""
         self._carrier = carrier
-        self._silence = Silence(carrier, self._link.ping, self._timers.later, self._host.die)
+        self._silence = Silence(
+            carrier, self._link.ping, self._timers.later, self._host.die, dead_after=self._dead_after
+        )
         self._timers.later("tick", TICK, self._tick)
 
     @property

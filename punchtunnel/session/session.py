@@ -101,7 +101,7 @@ class Session:
         self._is_certain, self._is_sealed, self._met = hole.is_certain, hole.keys is not None, False
         self._verdict = Verdict()
         idle, patient = 0.0 if self._is_checked else plan.idle, self.is_single
-        self._pulse = Pulse(self, idle, patient=patient)
+        self._pulse = Pulse(self, idle, patient=patient, resumes=self._resuming is not None)
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, unread: bytes) -> None:

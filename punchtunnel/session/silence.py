@@ -25,6 +25,9 @@ from punchtunnel.system.tcp import Delivery
 # that does not answer for DEAD_AFTER is gone.
 HEARTBEAT = 15.0
 DEAD_AFTER = 40.0
+# The same where a lost hole costs nothing but a pause: so a side that nothing tells of it
+# notices it well before the other one, which knows, gives up looking (--resume).
+LOST_AFTER = 30.0
 # Seconds for a sign of life after waking: a wireless network needs some to come back.
 WAKE_TIMEOUT = 10.0
 # Seconds.  Pings are repeated more often than that, and each is acknowledged.
@@ -67,6 +70,7 @@ class Silence:
         die: Called with why the link is lost.
         monotonic: Steady seconds.
         with_sleep: The same, going on while the machine is suspended.
+        dead_after: Seconds of silence after a question; None: DEAD_AFTER.
     """
 
     def __init__(
@@ -77,11 +81,14 @@ class Silence:
         die: Callable[[LinkError], None],
         monotonic: Callable[[], float] = time.monotonic,
         with_sleep: Callable[[], float] = clock.with_sleep,
+        *,
+        dead_after: float | None = None,
     ) -> None:
         self._carrier = carrier
         self._ping = ping
         self._later = later
         self._die = die
+        self._dead_after = dead_after or DEAD_AFTER
         self._monotonic = monotonic
         self._with_sleep = with_sleep
         self._looked_at = with_sleep()
@@ -120,7 +127,7 @@ class Silence:
             self._swallowed = delivery.packet_size if only_short and delivery.repeats >= SWALLOWED_AFTER else 0
         if carrier.heard_at >= self._asked_at:
             self._asked_at = NEVER
-        if now - self._asked_at >= (2 * DEAD_AFTER if self._acknowledged else DEAD_AFTER):
+        if now - self._asked_at >= (2 * self._dead_after if self._acknowledged else self._dead_after):
             self._die(self.why())
         elif now - min(carrier.said_at, carrier.heard_at) >= HEARTBEAT:
             self._asked_at = min(self._asked_at, now)

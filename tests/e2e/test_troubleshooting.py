@@ -24,7 +24,7 @@ IMPATIENT = """\
 from punchtunnel.cli import command
 from punchtunnel.session import silence
 silence.HEARTBEAT = 1.0
-silence.DEAD_AFTER = 3.0
+silence.DEAD_AFTER = silence.LOST_AFTER = 3.0
 command.main()
 """
 
