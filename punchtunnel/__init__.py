@@ -19,6 +19,7 @@ As a library (library/):
     reader, writer = await punchtunnel.connect(…)       one sealed stream
     async with punchtunnel.open_tunnel(…) as tunnel:    any number of streams
     async for tunnel in punchtunnel.open_tunnels(…):    one tunnel after another
+    await punchtunnel.serve_tunnels(handle, …)          many tunnels at once
 """
 
 # Nothing is imported before a name is asked for, not even `typing`: importing
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         RejectedError,
         UsageError,
     )
-    from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
+    from punchtunnel.library.calls import connect, open_tunnel, open_tunnels, serve_tunnels
     from punchtunnel.library.punch import punch
     from punchtunnel.library.tunnel import Tunnel
     from punchtunnel.punching.hole import Hole
@@ -56,6 +57,7 @@ __all__ = [
     "open_tunnel",
     "open_tunnels",
     "punch",
+    "serve_tunnels",
 ]
 
 _MODULES = {
@@ -65,6 +67,7 @@ _MODULES = {
     "open_tunnel": "library.calls",
     "open_tunnels": "library.calls",
     "punch": "library.punch",
+    "serve_tunnels": "library.calls",
 }
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
-from punchtunnel.punching.settings import DEFAULT_RESUME, DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.punching.settings import (
+    DEFAULT_RESUME,
+    DEFAULT_SESSIONS,
+    DEFAULT_WAIT,
+    Settings,
+    has_fast_aes,
+    settings_from,
+)
 from punchtunnel.words import usage
 
 # Seconds: three centuries.  A longer time is a mistake.
 LONGEST = 1e10
-DEFAULT_SESSIONS = 16
 
 
 def _traits(options: Options) -> Trait:

@@ -13,24 +13,33 @@ import contextlib
 import signal
 import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from punchtunnel import words
-from punchtunnel.errors import LocalError, SignalError, UsageError
+from punchtunnel.errors import Exit, LinkError, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.rations import Rations
-from punchtunnel.punching.settings import DEFAULT_RESUME, DEFAULT_WAIT, Settings, has_fast_aes, settings_from
+from punchtunnel.punching.settings import (
+    DEFAULT_RESUME,
+    DEFAULT_SESSIONS,
+    DEFAULT_WAIT,
+    Settings,
+    has_fast_aes,
+    settings_from,
+)
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ends
+from punchtunnel.session.seeker import Seekers, seekers
+from punchtunnel.session.service import Service
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
@@ -184,6 +193,76 @@ async def open_tunnels(
             goes_on = holes.goes_on(hole, await tunnel._outcome())
 
 
+async def serve_tunnels(
+    handle: Callable[[Tunnel], Awaitable[object]],
+    *peers: str,
+    sessions: int = DEFAULT_SESSIONS,
+    channel: str = "",
+    secret: str | bytes = "",
+    no_secret: bool = False,
+    wait: float = 0.0,
+    bind: str | None = None,
+    family: int = 0,
+    clock_offset: float = 0.0,
+    plain: bool = False,
+    resume: float = DEFAULT_RESUME,
+) -> None:
+    """Serve many peers at once, as `-k --to` does: `handle(tunnel)` runs as a task for each of them.
+
+    The far side is `punchtunnel --stdio`, `-L`, `connect` or `open_tunnel`, and
+    opens the streams.  Arguments are those of `open_tunnels`, and how many tunnels
+    there are at one time, at most: one peer more is told so.  The end of `handle` ends its tunnel
+    as the end of `open_tunnel`'s block does.  A LinkError that it raises ends its
+    tunnel alone; any other exception ends the call, and every tunnel with it, as
+    cancelling the call does.
+
+    Raises:
+        UsageError, NoHoleError, LocalError: As `open_tunnel`.
+        ExceptionGroup: What `handle` has raised.
+    """
+    settings = _settings(Role.TO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
+    if sessions < 1:
+        raise UsageError(usage.NO_SESSIONS)
+    settings = replace(settings, keep=True, traits=settings.traits | Trait.SERVICE)
+    with Wake() as wake:
+        holes = Holes(settings, wake, rations=_RATIONS)
+        first = await _punch(holes, wake)
+        async with asyncio.TaskGroup() as group:
+
+            def begin(hole: Hole, _: events.Report, seekers: Seekers) -> Session:
+                tunnel = Tunnel(hole, Plan(settings.role, Ends(), resume=resume), seekers)
+                group.create_task(_handle(tunnel, handle))
+                return tunnel._session
+
+            service = Service(holes, begin, events.unreported, sessions, wake)
+            failure = await _serve(service, first)
+    if failure is not None:
+        raise failure
+
+
+async def _handle(tunnel: Tunnel, handle: Callable[[Tunnel], Awaitable[object]]) -> None:
+    """Have one tunnel handled, and end it."""
+    with contextlib.suppress(LinkError):
+        async with _ending(tunnel):
+            if await tunnel._met():
+                await handle(tunnel)
+
+
+async def _serve(service: Service, first: Hole) -> PunchtunnelError | None:
+    """Serve until no more peers can come, and return why."""
+    try:
+        service.start(first)
+        await asyncio.shield(service.ended)
+    except BaseException:
+        # The peers are told; that takes a second at most.
+        service.stop(Exit.LOST)
+        await asyncio.wait([service.ended])
+        raise
+    finally:
+        service.close()
+    return service.failure
+
+
 @contextlib.asynccontextmanager
 async def _ending(tunnel: Tunnel) -> AsyncIterator[None]:
     """End a tunnel when the block ends; an exception cuts it."""
@@ -240,7 +319,7 @@ async def _next(holes: Holes, wake: Wake, plan: Plan) -> tuple[Hole, Tunnel]:
         if Trait.CHECK in hole.traits:
             outcome = await _be_checked(hole, plan)
         else:
-            tunnel = Tunnel(hole, plan, holes)
+            tunnel = Tunnel(hole, plan, seekers(holes))
             try:
                 if await tunnel._met():
                     return hole, tunnel

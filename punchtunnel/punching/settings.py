@@ -19,6 +19,8 @@ DEFAULT_WAIT = 120.0
 # Seconds to look for another hole when a session has lost one: the longest silence until the
 # other side has noticed it, too, and some more.
 DEFAULT_RESUME = 60.0
+# Sessions that a service has at one time.
+DEFAULT_SESSIONS = 16
 # Seconds that are left to wait, at least, when a peer has only checked the path, and the
 # seconds by which that may make the whole longer: a peer that checks again and again ends it.
 SHORTEST_WAIT = 1.0

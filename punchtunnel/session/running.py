@@ -99,8 +99,13 @@ async def _serve(
 ) -> Outcome:
     loop = asyncio.get_running_loop()
 
+    def begin(hole: Hole, report: Report, seekers: Seekers) -> Session:
+        session = Session(loop, hole, make_plan(), report, seekers)
+        session.start(hole.unread)
+        return session
+
     with Wake() as wake:
-        service = Service(holes, make_plan, report, limit, wake)
+        service = Service(holes, begin, report, limit, wake)
 
         def on_signal() -> None:
             while (number := signals.take()) is not None:

@@ -28,7 +28,8 @@ from punchtunnel.session.comeback import Return, Taken, take_back
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.seeker import Result
+from punchtunnel.session.roles import Ends
+from punchtunnel.session.seeker import Result, Seekers
 from punchtunnel.session.session import Session
 from punchtunnel.system.loop import GuardedLoop, Loop, Timers
 from punchtunnel.system.signals import TRY_NOW, Wake
@@ -37,6 +38,7 @@ from punchtunnel.system.signals import TRY_NOW, Wake
 RELEASE_TIMEOUT = 5.0
 # What a hole turned out to be: a new peer, one that came back, nobody, or why there is none.
 Found = Hole | Taken | None | Exception
+Begin = Callable[[Hole, events.Report, Seekers], Session]
 
 
 class Guest:
@@ -79,20 +81,22 @@ class Service:
 
     Args:
         holes: Where peers come from.
-        make_plan: What to do with a new session.
+        begin: Begins a session with a new peer: on this hole, with its report and what seeks another hole for it.
         report: Where events go.
         limit: Of sessions at one time.
         wake: What ends a punch of `holes`.
+
+    Attributes:
+        ended: How the service ends.
+        failure: Why no more peers can come, if that ends it.
     """
 
-    def __init__(
-        self, holes: Holes, make_plan: Callable[[], Plan], report: events.Report, limit: int, wake: Wake
-    ) -> None:
+    def __init__(self, holes: Holes, begin: Begin, report: events.Report, limit: int, wake: Wake) -> None:
         loop = asyncio.get_running_loop()
         self._loop = GuardedLoop(loop, self._broke)
         # While a session is up, that others are waited for is no news.
         self._holes = holes.within(wake, self._report_punch)
-        self._make_plan = make_plan
+        self._begin = begin
         self._report = report
         self._limit = limit
         self._wake = wake
@@ -101,6 +105,7 @@ class Service:
         self._sessions: dict[int, Session] = {}
         self._guests: dict[bytes, tuple[Ticket, Session, Guest]] = {}
         self._status: Exit | None = None
+        self.failure: PunchtunnelError | None = None
         self.ended: asyncio.Future[Outcome] = loop.create_future()
 
     def start(self, hole: Hole) -> None:
@@ -200,16 +205,12 @@ class Service:
             self._report(event)
 
         guest = Guest(self._loop)
-        loop = asyncio.get_running_loop()
-        session = Session(loop, hole, self._make_plan(), report, lambda *_: guest)
+        begin = self._begin if len(self._sessions) < self._limit else _turn_away
+        session = begin(hole, report, lambda *_: guest)
         if hole.keys is not None:
             self._guests[hole.keys.ticket.session] = hole.keys.ticket, session, guest
-        is_full = len(self._sessions) >= self._limit
         self._sessions[number] = session
         session.ended.add_done_callback(lambda ended: self._loop.call_soon(self._on_ended, number, hole, ended))
-        session.start(hole.unread)
-        if is_full:
-            session.turn_away()
 
     def _on_ended(self, number: int, hole: Hole, ended: asyncio.Future[Outcome]) -> None:
         session = self._sessions.pop(number)
@@ -238,12 +239,21 @@ class Service:
 
     def _fail(self, error: PunchtunnelError) -> None:
         """No more peers can come."""
+        self.failure = error
         if not self.ended.done():
             self.ended.set_result(Outcome(error.status, str(error)))
 
     def _broke(self, error: BaseException) -> None:
         if not self.ended.done():
             self.ended.set_exception(error)
+
+
+def _turn_away(hole: Hole, report: events.Report, seekers: Seekers) -> Session:
+    """Begin a session only to end it: there are enough."""
+    session = Session(asyncio.get_running_loop(), hole, Plan(hole.role, Ends()), report, seekers)
+    session.start(hole.unread)
+    session.turn_away()
+    return session
 
 
 def _close(found: Found) -> None:

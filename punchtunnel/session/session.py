@@ -195,7 +195,7 @@ class Session:
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        """Give everything back but the listeners of -L."""
+        """Give everything back but the listeners of -L; a second call does nothing."""
         self.timers.cancel()
         if self._resuming is not None:
             self._resuming.stop()

@@ -77,7 +77,7 @@ class Poller:
         self._loop = loop
         self._spins = spins
         self._monotonic = monotonic
-        self.may_spin = False
+        self.may_spin = self._is_closed = False
         # Waits in a row that were short, and when the last one began.
         self._short_waits = 0
         self._left_at = float("-inf")
@@ -105,7 +105,10 @@ class Poller:
             self._kernel.unregister(fd)
 
     def close(self) -> None:
-        """Stop watching everything."""
+        """Stop watching everything; a second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._loop.remove_reader(self._kernel.fileno())
         self._callbacks.clear()
         self._kernel.close()
