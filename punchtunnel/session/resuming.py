@@ -83,7 +83,7 @@ class Resuming:
             # No thread is to be had, or no descriptor.
             return False
         self._why, self._lost_at = str(error), time.monotonic()
-        self._host.report(events.Lost(reason=self._why, streams=streams))
+        self._host.report(events.Lost(reason=words.without_lost(self._why), streams=streams))
         return True
 
     def stop(self) -> None:

@@ -231,6 +231,11 @@ def served_already(process: int | None) -> str:
     return f"{other} of this machine serves this peer on this channel already: end it, or give both sides a --channel"
 
 
+def without_lost(reason: str) -> str:
+    """Return why a link is lost without saying that it is."""
+    return reason.removeprefix("link lost: ")
+
+
 def not_back(reason: str, seconds: float) -> str:
     """Say that a lost connection could not be replaced in time."""
     return f"{reason}; and no other connection could be made in {seconds:g} s"

@@ -128,8 +128,8 @@ class Cell:
     gap_s: float | None = None
     left_first: bool = False
     clocks: tuple[float, float] = (0.0, 0.0)
-    # Both clocks are moved so that a bucket border falls between the starts.
-    border_between: bool = False
+    # Both clocks are moved so that a bucket border falls so many seconds after the first start.
+    border_s: float | None = None
     channels: tuple[str, ...] = ("lab",)
     # Seconds by which the ends of each further channel start later.
     channel_gap_s: float = 0.0
@@ -331,6 +331,12 @@ def _distance() -> Iterator[Cell]:
         options=(briefly, briefly),
         short=True,
     )
+    for seconds in (60, 300):
+        # As much silence as the shortest timers that routers are known for: pings are all that keeps the mapping.
+        forgetful = replace(lost, name=f"mappings of {seconds} s, idle for longer", path=Path(), pause_s=seconds + 15)
+        alone = ("--resume", "0")
+        left = f"forgets in {seconds} s"
+        yield replace(forgetful, left=left, right=left, lasts_s=seconds + 60, options=(alone, alone), most_runs=1)
     yield from _axis(block, "25 hops", path=Path(hops=25))
     yield from _axis(block, "3 hops", path=Path(hops=3))
 
@@ -418,7 +424,7 @@ def _starts() -> Iterator[Cell]:
         yield from _axis(block, f"{gap_s} s apart", gap_s == 3, gap_s=gap_s, wait_s=gap_s + PATIENCE)
     for gap_s in (30, 60):
         yield from _axis(block, f"{gap_s} s apart", gap_s=gap_s, wait_s=gap_s + PATIENCE, most_runs=5)
-    yield from _axis(block, "bucket border between the starts", True, gap_s=4, border_between=True)
+    yield from _axis(block, "bucket border between the starts", True, gap_s=4, border_s=2)
     yield Cell(block, "10 minutes apart, reset x reset", "reset", "reset", gap_s=600, wait_s=640, most_runs=1)
 
 
@@ -539,9 +545,10 @@ def _behind_one_router(absent: Cell, both: Cell) -> Iterator[Cell]:
     alone = replace(absent, left="address and port filter, hairpins", peer="198.51.100.10")
     lonely = replace(alone, name="behind one router that sends back, the peer absent", short=False)
     yield replace(lonely, fails=Fails(NO_HOLE, together))
-    # The ports are the first one's, and what the second one sends gets others.
+    # The ports are the first one's, and what the second one sends gets others.  New ones, after
+    # a border, are those of whichever dials first.
     yield replace(
-        both, name="both behind one router that sends back", left=alone.left,
+        both, name="both behind one router that sends back", left=alone.left, border_s=40,
         fails=Fails(NO_HOLE, together, SILENCE.words),
     )  # fmt: skip
     refused = "refused at once by this machine's own router: either 198.51.100.10 is its address.*" + own

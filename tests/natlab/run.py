@@ -235,7 +235,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 async def play(cell: Cell, subject: Subject, run: int, scene: build.Scene) -> list[ends.Outcome]:
     """Start all ends by the cell's clock; return left and right of each channel in turn."""
     gap = cell.gap(run)
-    shift = subject.offset_to_border(time.time(), abs(gap) / 2) if cell.border_between else 0.0
+    shift = 0.0 if cell.border_s is None else subject.offset_to_border(time.time(), cell.border_s)
     starts = {"left": max(0.0, -gap), "right": max(0.0, gap)}
     if cell.happens:
         return await _play_drama(cell, subject, starts, scene)

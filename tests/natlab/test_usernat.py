@@ -120,10 +120,13 @@ def test_an_icmp_error_about_a_stranger_is_dropped() -> None:
     assert box.nat.inbound(parsed(error), 0.0) == Dropped("usernat: ICMP for no mapping")
 
 
-def test_a_mapping_that_was_idle_too_long_is_gone() -> None:
-    box = Box(UserNat(ports=Ports.SEQUENTIAL))
+@pytest.mark.parametrize("idle_s", [60.0, IDLE_SECONDS])
+def test_a_mapping_that_was_idle_too_long_is_gone(idle_s: float) -> None:
+    box = Box(UserNat(ports=Ports.SEQUENTIAL, idle_s=idle_s))
     first = box.send(1000)
-    box.now = IDLE_SECONDS + 1
+    box.now = idle_s - 1
+    assert box.receive(first) != NO_MAPPING
+    box.now = idle_s + 1
     assert box.receive(first) == NO_MAPPING
     assert box.send(1000) == first + 1
 

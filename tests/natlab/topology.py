@@ -156,6 +156,8 @@ OTHER_ROWS = (
     userspace("bare SYN dropped", UserNat(drops_bare_syn=True)),
     userspace("RST kills mapping", UserNat(dies_by_rst=True)),
     userspace("ICMP kills mapping", UserNat(dies_by_icmp=True)),
+    userspace("forgets in 60 s", UserNat(Depends.NOTHING, idle_s=60)),
+    userspace("forgets in 300 s", UserNat(Depends.NOTHING, idle_s=300)),
     userspace("address filter", UserNat(Depends.NOTHING, Depends.ADDRESS)),
 )
 

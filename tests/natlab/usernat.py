@@ -67,6 +67,8 @@ class UserNat:
     hairpins: bool = False
     # The inside has IPv6 only (RFC 6146).
     nat64: bool = False
+    # Seconds for which nothing goes out before a mapping is forgotten.
+    idle_s: float = IDLE_SECONDS
 
 
 Place = tuple[str, int]
@@ -113,7 +115,7 @@ class Translator:
         inside, far = (packet.source, packet.source_port), (packet.target, packet.target_port)
         key = _key(self._behaviour.mapping, inside, far)
         mapping = self._by_key.get(key)
-        if mapping is not None and now - mapping.used_at > IDLE_SECONDS:
+        if mapping is not None and now - mapping.used_at > self._behaviour.idle_s:
             self._forget(mapping)
             mapping = None
         if mapping is None:
@@ -133,7 +135,7 @@ class Translator:
             return Dropped("usernat: not TCP")
         far = (packet.source, packet.source_port)
         mapping = self._find(packet.target_port, far)
-        if mapping is None or now - mapping.used_at > IDLE_SECONDS:
+        if mapping is None or now - mapping.used_at > self._behaviour.idle_s:
             return Dropped("usernat: no mapping")
         if packet.is_bare_syn and self._behaviour.drops_bare_syn:
             return Dropped("usernat: bare inbound SYN")
