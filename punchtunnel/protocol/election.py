@@ -85,6 +85,9 @@ class Limits:
     def showed_nothing(self, conn: int) -> None:
         """Take note that the one on `conn` has ended before that, if there was one."""
 
+    def broken_off(self, conn: int) -> None:
+        """Take note that this side has ended the one on `conn` before the other one could prove anything."""
+
     def ended(self, conn: int, proved: bool) -> None:
         """Take note of what came of the one on `conn`."""
 
@@ -169,9 +172,9 @@ class Election:
         return self._next_choice()
 
     def end(self) -> None:
-        """Give up what is not decided."""
+        """Give up what is not decided: that the proof of another peer has not come yet is no failure of its."""
         for conn, connection in self._connections.items():
-            self._close(conn, connection)
+            self._close(conn, connection, in_time=True)
 
     def engaged(self, conn: int) -> bool:
         """Tell whether it is the peer's turn to answer on `conn`, at once."""
@@ -183,10 +186,12 @@ class Election:
         connection = self._connections.get(conn)
         return connection is not None and connection.state is State.PICKED and connection.pads
 
-    def _close(self, conn: int, connection: Contender) -> None:
+    def _close(self, conn: int, connection: Contender, *, in_time: bool = False) -> None:
         # Nobody can test a guess without the secret of the session (rule 9).
         if connection.keys is None or (connection.hello is not None and self._resumed_with(connection.hello)):
             self._limits.showed_nothing(conn)
+        elif in_time:
+            self._limits.broken_off(conn)
         else:
             self._limits.ended(conn, proved=False)
 

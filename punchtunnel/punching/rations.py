@@ -211,6 +211,10 @@ class Tries(Limits):
             self._short_tries[one.source] -= 1
             self._undo(one)
 
+    def broken_off(self, conn: int) -> None:
+        """See Limits: it has cost a try, and is no failure."""
+        self._under_way.pop(conn, None)
+
     def ended(self, conn: int, proved: bool) -> None:
         """See Limits, and rules 2 and 5."""
         if (one := self._under_way.pop(conn, None)) is None:

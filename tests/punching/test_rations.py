@@ -294,6 +294,19 @@ def test_a_proof_and_a_try_that_showed_nothing_are_no_failures() -> None:
     assert table.rations.take_untold() is None
 
 
+def test_a_try_that_this_side_breaks_off_is_spent_and_no_failure() -> None:
+    """Two peers of one service that came at one time were told of as somebody who guesses."""
+    table = desk()
+    for conn in range(FREE_TRIES + RESERVED_TRIES):
+        table.callers[conn] = Caller(PEER, "port", False)
+        table.tries.began(conn, b"peer")
+        table.tries.broken_off(conn)
+    assert table.rations.take_untold() is None
+    assert table.rations.pause(PEER, False) == TRY_EVERY
+    table.callers[99] = Caller(PEER, "port", False)
+    assert table.tries.choose({99: b"another"}) is None
+
+
 def test_failures_are_told_at_the_first_and_then_once_an_hour_with_their_number() -> None:
     """Six secrets had been tested, and the log was empty."""
     table = desk()
