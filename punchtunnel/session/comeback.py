@@ -35,7 +35,7 @@ RECEIVE_SIZE = 65536
 Seals = tuple[Sealer, Opener]
 
 
-class RestartedError(LinkError):
+class RestartedError(LostError):
     """The peer knows of no such session: it was ended, or the process was restarted."""
 
 

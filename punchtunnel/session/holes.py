@@ -127,6 +127,8 @@ class Holes:
             try:
                 hole = open_hole(settings, report=report, signals=signals, rations=self._rations)
                 return come_back(hole, ticket, received, signals)
+            except RestartedError:
+                raise
             except RejectedError as error:
                 raise RestartedError(str(error)) from error
             except (LostError, PeerError, LocalError, UsageError, OSError) as error:
