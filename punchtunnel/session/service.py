@@ -17,9 +17,10 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from punchtunnel import words
-from punchtunnel.errors import Exit, NoHoleError, PunchtunnelError
+from punchtunnel.errors import Exit, LocalError, NoHoleError, PunchtunnelError
 from punchtunnel.protocol.hello import Trait
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Hole
@@ -36,16 +37,18 @@ from punchtunnel.system.signals import TRY_NOW, Wake
 
 # Seconds for the loop to answer a thread; it has nothing to wait for.
 RELEASE_TIMEOUT = 5.0
+# Seconds before a thread is asked for again, where there was none to be had.
+THREAD_PAUSE = 5.0
 # What a hole turned out to be: a new peer, one that came back, nobody, or why there is none.
 Found = Hole | Taken | None | Exception
 Begin = Callable[[Hole, events.Report, Seekers], Session]
 
 
 class Guest:
-    """One session of a service, while it may be without a hole: the service seeks for it (seeker.Seeks).
+    """One session of a service that may be without a hole: the service seeks for it (seeker.Seeks).
 
     Attributes:
-        ticket: By which its peer is known; None before it has lost a hole.
+        received: Bytes of the peer's frames that it had when it lost its hole.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -76,6 +79,14 @@ class Guest:
             result.hole.sock.close()
 
 
+class Known(NamedTuple):
+    """A session whose peer may come back."""
+
+    ticket: Ticket
+    session: Session
+    guest: Guest
+
+
 class Service:
     """The sessions of a `--to` with `-k`.
 
@@ -94,6 +105,7 @@ class Service:
     def __init__(self, holes: Holes, begin: Begin, report: events.Report, limit: int, wake: Wake) -> None:
         loop = asyncio.get_running_loop()
         self._loop = GuardedLoop(loop, self._broke)
+        self._timers = Timers(self._loop)
         # While a session is up, that others are waited for is no news.
         self._holes = holes.within(wake, self._report_punch)
         self._begin = begin
@@ -103,7 +115,8 @@ class Service:
         self._thread: threading.Thread | None = None
         self._began = 0
         self._sessions: dict[int, Session] = {}
-        self._guests: dict[bytes, tuple[Ticket, Session, Guest]] = {}
+        # By what both sides call the session.
+        self._known: dict[bytes, Known] = {}
         self._status: Exit | None = None
         self.failure: PunchtunnelError | None = None
         self.ended: asyncio.Future[Outcome] = loop.create_future()
@@ -128,6 +141,7 @@ class Service:
 
     def close(self) -> None:
         """Give everything back."""
+        self._timers.cancel()
         self._wake.note(signal.SIGINT)
         for session in self._sessions.values():
             session.close()
@@ -142,8 +156,17 @@ class Service:
             self._loop.call_soon_threadsafe(self._report, event)
 
     def _seek(self) -> None:
-        self._thread = threading.Thread(target=self._punch, name="punch")
-        self._thread.start()
+        thread = threading.Thread(target=self._punch, name="punch")
+        try:
+            thread.start()
+        except RuntimeError:
+            if self._sessions:
+                # Their end gives some back.
+                self._timers.later("seek", THREAD_PAUSE, self._seek)
+            else:
+                self._fail(LocalError(words.NO_THREAD))
+            return
+        self._thread = thread
 
     def _punch(self) -> None:
         """In a thread: wait for the next peer."""
@@ -157,8 +180,8 @@ class Service:
         self._loop.call_soon_threadsafe(self._on_found, found)
 
     def _ticket_of(self, session: bytes) -> Ticket | None:
-        known = self._guests.get(session)
-        return None if known is None else known[0]
+        known = self._known.get(session)
+        return None if known is None else known.ticket
 
     def _release(self, session: bytes) -> int | None:
         """In the thread: have a session give up its hole, if it has not noticed yet that it is lost; see take_back."""
@@ -166,9 +189,9 @@ class Service:
         is_done = threading.Event()
 
         def release() -> None:
-            ticket_session_guest = self._guests.get(session)
-            if ticket_session_guest is not None and ticket_session_guest[1].release():
-                answer.append(ticket_session_guest[2].received)
+            known = self._known.get(session)
+            if known is not None and known.session.release():
+                answer.append(known.guest.received)
             is_done.set()
 
         self._loop.call_soon_threadsafe(release)
@@ -189,8 +212,8 @@ class Service:
                 return
         elif isinstance(found, Hole):
             self._welcome(found)
-        elif isinstance(found, Taken) and (known := self._guests.get(found.session)) is not None:
-            known[2].tell(found.back)
+        elif isinstance(found, Taken) and (known := self._known.get(found.session)) is not None:
+            known.guest.tell(found.back)
         else:
             _close(found)
         self._seek()
@@ -208,14 +231,14 @@ class Service:
         begin = self._begin if len(self._sessions) < self._limit else _turn_away
         session = begin(hole, report, lambda *_: guest)
         if hole.keys is not None:
-            self._guests[hole.keys.ticket.session] = hole.keys.ticket, session, guest
+            self._known[hole.keys.ticket.session] = Known(hole.keys.ticket, session, guest)
         self._sessions[number] = session
         session.ended.add_done_callback(lambda ended: self._loop.call_soon(self._on_ended, number, hole, ended))
 
     def _on_ended(self, number: int, hole: Hole, ended: asyncio.Future[Outcome]) -> None:
         session = self._sessions.pop(number)
         if hole.keys is not None:
-            self._guests.pop(hole.keys.ticket.session, None)
+            self._known.pop(hole.keys.ticket.session, None)
         session.close()
         if (error := ended.exception()) is not None:
             self._broke(error)
