@@ -78,15 +78,16 @@ class Pulse:
         self._timers = host.timers
         self._idle = idle
         self._patient = patient
+        # This side has given the hole up by itself.
+        self._is_alone = False
         self._dead_after = silence.LOST_AFTER if resumes else None
         self._began = time.monotonic()
 
     def start(self, carrier: Carrier) -> None:
         """Begin, with the first hole or with another one."""
         self._carrier = carrier
-        self._silence = Silence(
-            carrier, self._link.ping, self._timers.later, self._host.die, dead_after=self._dead_after
-        )
+        self._silence = Silence(carrier, self._link.ping, self._timers.later, self._die, dead_after=self._dead_after)
+        self._is_alone = False
         self._timers.later("tick", TICK, self._tick)
 
     @property
@@ -100,13 +101,24 @@ class Pulse:
         self._timers.later("traffic", every, lambda: self.tell_traffic(report, every))
         report(events.Traffic(self.elapsed, link.bytes_in, link.bytes_out, link.stream_count))
 
-    def ask_now(self) -> None:
+    def ask_now(self, *, path_only: bool) -> None:
         """Ask the peer for a sign of life; the hole is dead if none comes soon, or if its address is gone from here."""
         carrier = self._link.carrier
         if carrier is not None and carrier.local_host and not is_own_literal(carrier.local_host):
-            self._host.die(LostError(words.ADDRESS_GONE))
+            self._die(LostError(words.ADDRESS_GONE))
         else:
-            self._silence.expect(PROBE_TIMEOUT)
+            self._silence.expect(PROBE_TIMEOUT, path_only=path_only)
+
+    @property
+    def until_noticed(self) -> float:
+        """Seconds until the peer's side, too, has noticed that the hole is lost: its kernel may tell it nothing."""
+        if not self._is_alone:
+            return 0.0
+        return max(silence.HEARTBEAT + silence.LOST_AFTER - (time.monotonic() - self._carrier.heard_at), 0.0)
+
+    def _die(self, error: LinkError) -> None:
+        self._is_alone = True
+        self._host.die(error)
 
     def why(self, error: LinkError | None = None) -> LinkError:
         """Return why the hole is lost; see `Silence.why`."""

@@ -71,14 +71,19 @@ class Resuming:
         self._why = ""
         self._lost_at = 0.0
 
-    def seek(self, error: LinkError, streams: int) -> bool:
+    def seek(self, error: LinkError, streams: int, until_noticed: float) -> bool:
         """Look for another hole: the present one is lost, and all that came by it is taken in.
+
+        Args:
+            error: Why.
+            streams: How many wait.
+            until_noticed: Seconds until the other side can be expected to look for one, too.
 
         Returns:
             Another one may come.
         """
         try:
-            self._seeker.start(self._ticket, self.journal.report(), self._seconds, self._found)
+            self._seeker.start(self._ticket, self.journal.report(), until_noticed + self._seconds, self._found)
         except (RuntimeError, OSError):
             # No thread is to be had, or no descriptor.
             return False
@@ -120,6 +125,6 @@ class Resuming:
             case RestartedError():
                 self._host.not_back(result)
             case NoHoleError():
-                self._host.not_back(LostError(words.not_back(self._why, self._seconds)))
+                self._host.not_back(LostError(words.not_back(self._why, time.monotonic() - self._lost_at)))
             case _:
                 self._host.broke(result)

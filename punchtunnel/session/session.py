@@ -180,14 +180,14 @@ class Session:
     def probe(self) -> None:
         """Ask the peer for a sign of life, and end the session if none comes soon, so that -k punches again."""
         self.report(events.TryingNow(words.PROBE_LINK))
-        self.ask_now()
+        self.ask_now(path_only=False)
 
-    def ask_now(self) -> None:
+    def ask_now(self, *, path_only: bool = True) -> None:
         """See what has become of the hole, or seek another one without waiting."""
         if self._resuming is not None and self.link.carrier is None:
             self._resuming.hurry()
         else:
-            self._pulse.ask_now()
+            self._pulse.ask_now(path_only=path_only)
 
     def broke(self, error: BaseException) -> None:
         """End with the traceback of a bug: going on with half a state would hang the session."""
@@ -226,8 +226,7 @@ class Session:
 
     def adopt(self, number: int) -> None:
         """Take note that a stream is in use: it may be the only one."""
-        if self.is_single:
-            self._only = number
+        self._only = number if self.is_single else None
 
     def give_up(self, error: PunchtunnelError) -> None:
         """End the session: the only stream leads nowhere."""
@@ -316,13 +315,14 @@ class Session:
 
     def awaits_another(self, error: LinkError | None) -> bool:
         """The hole is lost: look for another one, unless the session is as good as over."""
-        is_over = self._verdict.is_final or self._parting.is_over or self.ended.done()
-        if self._resuming is None or not self._met or is_over:
+        over = self._verdict.is_final or self._parting.is_over or self.ended.done()
+        if over or self._resuming is None or not self._met:
             return False
         self.timers.drop("probe")
         if "goodbye" in self.timers:
             self.timers.later("goodbye", COMEBACK_TIMEOUT, self._finish)
-        return self._resuming.seek(self._pulse.why(error or LostError(words.LINK_CUT)), self.link.stream_count)
+        why = self._pulse.why(error or LostError(words.LINK_CUT))
+        return self._resuming.seek(why, self.link.stream_count, self._pulse.until_noticed)
 
     def link_ended(self, error: LinkError | None) -> None:
         """The last hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.

@@ -104,13 +104,18 @@ class Silence:
         before, self._looked_at = self._looked_at, self._with_sleep()
         return self._looked_at - before > longest
 
-    def expect(self, seconds: float) -> None:
-        """Ask for a sign of life now; the link is dead if none comes in so many seconds."""
+    def expect(self, seconds: float, *, path_only: bool = False) -> None:
+        """Ask for a sign of life now; the link is dead if none comes in so many seconds.
+
+        With `path_only` an answer of the peer's kernel is good enough: its process may stand still.
+        """
         self._ping()
         asked = self._monotonic()
 
         def judge() -> None:
-            if self._carrier.heard_at < asked:
+            delivery = self._carrier.delivery() if path_only else None
+            carries = delivery is not None and delivery.silent_s < self._monotonic() - asked
+            if self._carrier.heard_at < asked and not carries:
                 self._die(self.why())
 
         self._later("probe", seconds, judge)

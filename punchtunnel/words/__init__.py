@@ -238,7 +238,7 @@ def without_lost(reason: str) -> str:
 
 def not_back(reason: str, seconds: float) -> str:
     """Say that a lost connection could not be replaced in time."""
-    return f"{reason}; and no other connection could be made in {seconds:g} s"
+    return f"{reason}; and no other connection could be made in {seconds:.0f} s"
 
 
 def dead_link(seconds: float) -> str:

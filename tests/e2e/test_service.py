@@ -100,7 +100,7 @@ def test_hang_up_finds_out_that_the_peer_is_gone_long_before_the_heartbeat(lab: 
     right.wait_for("link_up")
     right.process.send_signal(signal.SIGSTOP)
     left.process.send_signal(signal.SIGHUP)
-    assert "nothing heard from the peer" in left.wait_for("punching_again")["reason"]
+    assert "nothing heard from the peer" in left.wait_for("lost")["reason"]
 
 
 def test_hang_up_meets_a_rejected_peer_again_without_the_pause(lab: Lab) -> None:

@@ -108,6 +108,27 @@ def test_a_peer_that_answers_after_sleep_is_alive(hole: Hole) -> None:
     assert not hole.died
 
 
+@pytest.mark.parametrize(
+    ("kernel", "path_only", "dead"),
+    [
+        (Delivery(0, 1.0, 1260, 300), True, False),
+        (Delivery(0, 1.0, 1260, 300), False, True),
+        # It was heard before it was asked.
+        (Delivery(0, 9.0, 1260, 300), True, True),
+        (None, True, True),
+    ],
+)
+def test_after_a_change_of_routes_a_kernel_that_answers_is_sign_enough(
+    hole: Hole, kernel: Delivery | None, path_only: bool, dead: bool
+) -> None:
+    """A peer whose process stood still lost its hole because an address of this machine had changed."""
+    hole.now = 1.0
+    hole.silence.expect(5.0, path_only=path_only)
+    hole.now, hole.kernel = 6.0, kernel
+    hole.later[0][1]()
+    assert bool(hole.died) is dead
+
+
 def test_a_segment_that_is_sent_again_and_again_may_be_cut_on_the_way(hole: Hole) -> None:
     for repeats, fragments in ((SUSPECT_AFTER - 1, False), (SUSPECT_AFTER, True)):
         hole.kernel = Delivery(repeats, 0.5, 1260, 300)
