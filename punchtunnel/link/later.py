@@ -1,8 +1,10 @@
 """When a link works: in the next turn of the loop, or a little later, so that two things go in one segment.
 
-what is urgent               in the next turn
-ACK of a stream              after ACK_DELAY              mux.control, not urgent
-acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
+    what is urgent               in the next turn
+    ACK of a stream              after ACK_DELAY              mux.control, not urgent
+    acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
+
+What goes with something else costs neither side a wake-up or a record of its own.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Taken(NamedTuple):
 def take_back(
     hole: Hole, find: Callable[[bytes], Ticket | None], release: Callable[[bytes], int | None], signals: Wake
 ) -> Taken | None:
-    """Hear which session a peer wants to go on with, and answer; None: the hole is closed.
+    """Hear which session a peer wants to go on with, and answer; None: there is none, and the hole is closed.
 
     Args:
         hole: Whose hello has said RESUMING.
@@ -150,16 +150,6 @@ def take_back(
         hole.sock.close()
         raise
     return Taken(word.session, Return(hole, seals, word.received, unread))
-
-
-def send_away(hole: Hole, signals: Wake) -> None:
-    """Tell a peer that wants to go on with a session that there is none, and close the hole."""
-    assert hole.keys is not None
-    sealer, opener = seals_of(hole, hole.keys)
-    with hole.sock, contextlib.suppress(OSError, LinkError):
-        _say(hole.sock, sealer, b"")
-        _hear(hole.sock, opener, hole.unread, signals)
-        _leave(hole.sock, signals)
 
 
 def _leave(sock: socket.socket, signals: Wake) -> None:

@@ -23,7 +23,7 @@ from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
-from punchtunnel.session.comeback import RestartedError, Return, come_back, send_away
+from punchtunnel.session.comeback import RestartedError, Return, come_back, take_back
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Wake
@@ -104,7 +104,7 @@ class Holes:
                 if self._takes_back or Trait.RESUMING not in hole.traits:
                     return hole
                 # It means a session of a process that ran here before.
-                send_away(hole, self._signals)
+                take_back(hole, lambda _: None, lambda _: None, self._signals)
                 self._report(events.PunchingAgain(words.PEER_LOOKS_FOR_ANOTHER))
 
     def again(self, ticket: Ticket, received: int, deadline: float, signals: Wake, report: events.Report) -> Return:
@@ -120,17 +120,18 @@ class Holes:
         Raises:
             SignalError: A signal has come.
             NoHoleError: It is too late.
-            RestartedError: The peer has ended, or does not fit any more.
+            RestartedError: The peer, which knows the secret, has ended the session or does not fit any more.
         """
         while (left := deadline - self._monotonic()) > 0:
             settings = self._settings.resuming(ticket.secret, left, anyone=self._peer_serves)
             try:
                 hole = open_hole(settings, report=report, signals=signals, rations=self._rations)
                 return come_back(hole, ticket, received, signals)
-            except RestartedError:
-                raise
-            except RejectedError as error:
-                raise RestartedError(str(error)) from error
+            except (RestartedError, RejectedError) as error:
+                # Without a shared secret a stranger could say so, and end the session.
+                if self._settings.secret:
+                    raise RestartedError(str(error)) from error
+                report(events.TriedAgain(str(error)))
             except (LostError, PeerError, LocalError, UsageError, OSError) as error:
                 # The network may be away, too.
                 report(events.TriedAgain(str(error)))

@@ -1,7 +1,9 @@
 """Between two holes of one session: what is said, how long it is waited for, and what comes of it.
 
-UP --lost--> SEEKING --found--> UP
-└── too late, or the peer knows nothing of the session --> given up
+    UP --lost--> SEEKING --found--> UP
+                    └── too late, or the peer knows nothing of the session --> given up
+
+comeback.py has the words, and a seeker finds the hole on which they are said.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.records import DATA, RESUME, Opener, Sealer
 from punchtunnel.protocol.resume import RESUME_SIZE, Ticket, decode_resume, is_proved, prove
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.session.comeback import RestartedError, come_back, send_away, ticket_of
+from punchtunnel.session.comeback import RestartedError, come_back, take_back, ticket_of
 from punchtunnel.system.signals import Wake
 
 TICKET = Ticket(b"s" * 16, b"t" * 32)
@@ -152,7 +152,7 @@ def test_a_peer_that_looks_for_another_session_is_sent_away(stage: Stage, answer
 
     thread = threading.Thread(target=peer)
     thread.start()
-    send_away(stage.hole, stage.wake)
+    assert take_back(stage.hole, lambda _: None, lambda _: None, stage.wake) is None
     thread.join()
     assert stage.is_closed
 

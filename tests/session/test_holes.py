@@ -10,11 +10,13 @@ import pytest
 
 from punchtunnel.errors import Exit, LocalError, NoHoleError, PunchtunnelError, RejectedError, SignalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
-from punchtunnel.reporting.events import Checked, Event, PunchingAgain
+from punchtunnel.reporting.events import Checked, Event, PunchingAgain, TriedAgain
 from punchtunnel.session import holes
+from punchtunnel.session.comeback import RestartedError, Return
 from punchtunnel.session.holes import FINAL, REJECTION_PAUSE, Holes
 from punchtunnel.session.outcome import Outcome
 
@@ -37,6 +39,7 @@ class Stage:
         keep: bool,
         wait: float = 60.0,
         traits: Trait = NO_TRAITS,
+        secret: bytes = b"",
     ) -> None:
         self.now = 0.0
         # Seconds that each punch takes.
@@ -47,7 +50,7 @@ class Stage:
         self.told: list[Event] = []
         self._punches = list(punches)
         monkeypatch.setattr(holes, "open_hole", self._open_hole)
-        settings = Settings([PEER], wait=wait, role=Role.LISTEN, traits=traits, keep=keep)
+        settings = Settings([PEER], wait=wait, role=Role.LISTEN, traits=traits, keep=keep, secret=secret)
         signals: Any = self
         self.holes = Holes(settings, signals, self.told.append, monotonic=lambda: self.now)
 
@@ -152,6 +155,33 @@ def test_a_hole_on_which_the_peer_was_never_heard_is_none(keep: bool, monkeypatc
 def test_a_side_that_checks_itself_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, hole(Trait.CHECK), keep=False, traits=Trait.CHECK)
     assert not stage.holes.goes_on(stage.holes.next(), Outcome(Exit.OK, ""))
+
+
+@pytest.mark.parametrize("secret", [b"", b"known to both"])
+@pytest.mark.parametrize("error", [RestartedError, RejectedError])
+def test_only_a_peer_that_knows_the_secret_is_believed_that_a_session_is_over(
+    error: type[PunchtunnelError], secret: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one a stranger at the peer's address ended the session of a client of a service with one empty word."""
+    found = hole(Trait.RESUME)
+    stage = Stage(monkeypatch, found, found, keep=False, secret=secret)
+    words: list[PunchtunnelError | Return] = [error("says so"), Return(found, Any, 0, b"")]  # type: ignore[arg-type]
+
+    def come_back(*_: object) -> Return:
+        word = words.pop(0)
+        if isinstance(word, Return):
+            return word
+        raise word
+
+    monkeypatch.setattr(holes, "come_back", come_back)
+    signals: Any = stage
+    again = stage.holes
+    if secret:
+        with pytest.raises(RestartedError, match="says so"):
+            again.again(Ticket(bytes(16), bytes(32)), 0, 60.0, signals, stage.told.append)
+    else:
+        assert again.again(Ticket(bytes(16), bytes(32)), 0, 60.0, signals, stage.told.append).hole is found
+        assert stage.told == [TriedAgain("says so")]
 
 
 def test_each_hole_of_a_service_may_be_waited_for_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
