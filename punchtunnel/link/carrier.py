@@ -213,8 +213,7 @@ class Carrier:
             self.splicing.has_read(mux.expected[1])
         if journal is not None:
             journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
-            if journal.owed() >= ACKNOWLEDGE_AFTER:
-                mux.acknowledge(journal.report())
+            self.acknowledge(mux, ACKNOWLEDGE_AFTER)
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LostError(words.LINK_CUT)
 
@@ -223,9 +222,9 @@ class Carrier:
         """Something was received that is not acknowledged."""
         return self._journal is not None and self._journal.owed() > 0
 
-    def acknowledge(self, mux: Mux[Stream]) -> None:
-        """Acknowledge what was received."""
-        if self._journal is not None and self._journal.owed() > 0:
+    def acknowledge(self, mux: Mux[Stream], least: int = 1) -> None:
+        """Acknowledge what was received, if that are so many bytes."""
+        if self._journal is not None and self._journal.owed() >= least:
             mux.acknowledge(self._journal.report())
 
     def acknowledged(self, position: int) -> None:
@@ -260,14 +259,18 @@ class Carrier:
         except OSError as error:
             raise LostError(words.broken_link(error)) from error
 
+    @property
+    def _is_full(self) -> bool:
+        """So much is kept that the sources must wait."""
+        return self._journal is not None and self._journal.held >= self._journal.limit
+
     def may_send(self, mux: Mux[Stream], turns: Turns) -> bool:
         """Tell whether there is something to send, and the hole may take it."""
         if not self.outgoing.writable:
             return False
         if self.outgoing.waits or self._again or mux.is_urgent:
             return True
-        # What is kept has a limit: then the sources wait.
-        return bool(turns.ring) and (self._journal is None or self._journal.held < self._journal.limit)
+        return bool(turns.ring) and not self._is_full
 
     def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
         """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
@@ -285,8 +288,7 @@ class Carrier:
                 outgoing.send_again(self._again.popleft())
                 return None
             is_crowded = len(mux.control) > PREFIX - HEADER.size
-            may_load = self._journal is None or self._journal.held < self._journal.limit
-            if turns.ring and not is_crowded and may_load:
+            if turns.ring and not is_crowded and not self._is_full:
                 stream, count, ending = turn = turns.load(outgoing, self.splicing)
                 is_last = ending is not None and ending.failure is None
                 if is_last and not count:
@@ -295,8 +297,7 @@ class Carrier:
             # What is not urgent goes only where something else does.
             control = b""
             if mux.control and (count or is_crowded or mux.is_urgent):
-                if self._journal is not None and self._journal.owed() >= WORTH_A_FRAME:
-                    mux.acknowledge(self._journal.report())
+                self.acknowledge(mux, WORTH_A_FRAME)
                 control = mux.take_control(LONGEST_FRAME)
             if count:
                 outgoing.send_loaded(control + mux.data_header(stream, count, last=is_last), count)

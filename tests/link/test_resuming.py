@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +142,11 @@ async def play(cuts: list[tuple[int, int]], sizes: list[tuple[int, int]], seed: 
                 await joining
 
 
+def run(case: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(case)
+
+
 CUT = st.integers(1, 3000) | st.integers(1, 300_000)
 
 
@@ -154,14 +159,12 @@ CUT = st.integers(1, 3000) | st.integers(1, 300_000)
 def test_whatever_is_cut_every_byte_arrives_once(
     cuts: list[tuple[int, int]], sizes: list[tuple[int, int]], seed: int
 ) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(play(cuts, sizes, seed))
+    run(play(cuts, sizes, seed))
 
 
 def test_a_hole_that_never_lets_the_resent_through_costs_nothing_but_time() -> None:
     """Cut again and again within the first record that is sent again."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(play([(1, 1)] * 30, [(700_000, 700_000)], 1))
+    run(play([(1, 1)] * 30, [(700_000, 700_000)], 1))
 
 
 def test_a_side_that_waits_no_longer_ends_its_streams() -> None:
@@ -184,8 +187,7 @@ def test_a_side_that_waits_no_longer_ends_its_streams() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await joining
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(case())
+    run(case())
 
 
 def test_sources_stop_when_so_much_is_kept() -> None:
@@ -216,8 +218,7 @@ def test_sources_stop_when_so_much_is_kept() -> None:
                 for _, theirs in ends:
                     theirs.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(case())
+    run(case())
 
 
 def test_answers_to_a_peer_that_acknowledges_nothing_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +242,7 @@ def test_answers_to_a_peer_that_acknowledges_nothing_are_not_kept_for_ever(monke
                 assert str(left.lost.get_nowait()) == words.ACKNOWLEDGES_NOTHING
                 await asyncio.gather(reading, return_exceptions=True)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(case())
+    run(case())
 
 
 def test_what_comes_is_acknowledged_while_the_hole_is_full() -> None:
@@ -276,8 +276,7 @@ def test_what_comes_is_acknowledged_while_the_hole_is_full() -> None:
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(case())
+    run(case())
 
 
 async def drain(sock: socket.socket) -> None:
