@@ -55,8 +55,9 @@ def test_200_connections_through_one_port_at_once_return_every_byte(lab: Lab) ->
     right.wait_for("stream_closed", 200)
     for end, name in ((left, "listener and hole"), (right, "hole")):
         held = [target for target in end.descriptors() if target.startswith("socket:")]
-        # Besides those of the loop itself (its wake-up pair), and the one that tells of changed addresses.
-        assert len(held) <= 6, f"{name}: {held}"
+        # Sockets of the loop itself (its wake-up pair) do not count twice.
+        # A side that can resume has one by which it hears of changed addresses.
+        assert len(held) <= 5 + ("--plain" not in lab.options), f"{name}: {held}"
 
 
 def test_one_large_transfer_through_a_port_does_not_starve_a_small_one(lab: Lab) -> None:

@@ -105,8 +105,7 @@ NAME = "moves.example"
 # An address of nobody: packets to it vanish.
 NOBODY = "198.51.100.99"
 POLITE = Limit("syns", 0, 10, 250)
-# Those that punch, those of a session that seeks a hole, and one that tells of changed addresses.
-MOST_SOCKETS = 66
+SIXTY_FOUR_SOCKETS = 64
 
 
 @dataclass(frozen=True, slots=True)

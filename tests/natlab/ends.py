@@ -244,10 +244,13 @@ async def _watch(pid: int, looks: list[Look]) -> None:
 
 
 def _look(process: FilePath) -> Look:
+    # The kernel's own, by which a session hears of changed addresses, are nobody's on the way.
+    netlink = {f"socket:[{line.split()[-1]}]" for line in (process / "net" / "netlink").read_text().splitlines()}
     sockets = 0
     for descriptor in os.listdir(process / "fd"):
         with contextlib.suppress(OSError):
-            sockets += os.readlink(process / "fd" / descriptor).startswith("socket:")
+            target = os.readlink(process / "fd" / descriptor)
+            sockets += target.startswith("socket:") and target not in netlink
     # proc(5): utime and stime are fields 14 and 15; the second may hold spaces.
     fields = (process / "stat").read_text().rpartition(")")[2].split()
     return Look(time.time(), sockets, (int(fields[11]) + int(fields[12])) / TICKS)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from .cells import MOST_SOCKETS, Cell, Fails, Limit
+from .cells import SIXTY_FOUR_SOCKETS, Cell, Fails, Limit
 from .ends import Outcome
 from .packetlog import PacketLog
 from .subjects import Subject
@@ -56,7 +56,7 @@ def judge(
         measured["seconds to go on"] = round(max(backs), 2)
     most = [outcome.most_sockets for outcome in everyone]
     sockets = max(most[::2]), max(most[1::2], default=0)
-    if max(sockets) > MOST_SOCKETS:
+    if max(sockets) > SIXTY_FOUR_SOCKETS:
         complaints.append(f"{max(sockets)} sockets at once")
     times = [seconds for pair in pairs if (seconds := _hole_time(pair)) is not None]
     reasons = [f"{outcome.status}: {outcome.reason}" for outcome in everyone]
