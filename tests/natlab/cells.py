@@ -343,6 +343,9 @@ def _distance() -> Iterator[Cell]:
 
 # What is noticed by silence alone takes both sides most of a minute, and then another one to come back.
 BY_SILENCE = 150.0
+# Kernels before Linux 6.15 double the time between two tries, up to the 40 s after which a hole is given up:
+# after 20 s without packets the next try may be 20 s away, and then another hole has to be made.
+GOES_ON = 30.0
 # Seconds between two words of a session that is idle while it loses its hole.
 IDLE = 80.0
 
@@ -367,7 +370,7 @@ def _losses() -> Iterator[Cell]:
         yield replace(moves, name=f"the same of an idle session, {left} x drop", pause_s=IDLE)
     for lasts_s in (10, 20, 25, 31, 36, 40, 70):
         dark = replace(late, happens=(Incident(Kind.DARK, lasts_s=lasts_s),))
-        yield replace(dark, name=f"no packets for {lasts_s} s", back_s=10)
+        yield replace(dark, name=f"no packets for {lasts_s} s", back_s=GOES_ON)
         if lasts_s >= 40:
             yield replace(dark, name=f"no packets for {lasts_s} s, idle", pause_s=IDLE)
     for lasts_s in (20, 60):
