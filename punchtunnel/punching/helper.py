@@ -1,11 +1,15 @@
-"""What works beside a punch and brings it something: today the resolver.
+"""What works beside a punch and brings it something: the resolver, and a mapper of ports.
 
-A mapper of ports, a meeting place and a memory of earlier holes are to be more of the kind.
+A meeting place is to be one more of the kind.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+import socket
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from punchtunnel.address import Place
 
 News = TypeVar("News", covariant=True)
 
@@ -24,3 +28,45 @@ class Helper(Protocol[News]):
 
     def close(self) -> None:
         """Close the descriptors, and wait for nothing."""
+
+
+class PortMapping(NamedTuple):
+    """A port of a router's, or of this machine behind a firewall, that leads to a port of ours.
+
+    Attributes:
+        family: AF_INET or AF_INET6.
+        own_port: Of this machine; a listener has it.
+        external: Where the peer finds it.
+        by: The protocol that made it: "PCP", "NAT-PMP" or "UPnP".
+    """
+
+    family: socket.AddressFamily
+    own_port: int
+    external: Place
+    by: str
+
+
+class RouterNews(NamedTuple):
+    """What this machine's routers have said so far; each answer replaces the one before.
+
+    Attributes:
+        mappings: Those that stand.
+        behind: External addresses of routers that are private or shared themselves: another NAT follows.
+        refusals: Why a router maps nothing, as sentences.
+        silent: All were asked, and none has answered.
+    """
+
+    mappings: tuple[PortMapping, ...] = ()
+    behind: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    silent: bool = False
+
+
+class PortMapper(Helper[RouterNews], Protocol):
+    """Lets the routers of this machine forward ports; outlives the punch that it works for."""
+
+    def want(self, ports: Mapping[socket.AddressFamily, Sequence[int]]) -> None:
+        """Map these listening ports from now on, of each family the first ones that a router gives as they are."""
+
+    def release(self) -> None:
+        """Take every mapping back, and want none; waits for nothing."""
