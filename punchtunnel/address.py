@@ -1,6 +1,7 @@
 """PEER, [BIND:]PORT and HOST:PORT as people write them, and as frozen values.
 
     PEER            203.0.113.9   2001:db8::7   [fe80::1%eth0]   home.example
+    PEER:PORT       203.0.113.9:5000   [2001:db8::7]:5000   home.example:5000
     -L [BIND:]PORT  2222   0.0.0.0:2222   [::1]:2222   unix:/run/ssh.sock
     --to [HOST:]PORT    22   nas:445   [::1]:22   unix:/run/app.sock
     --stun HOST[:PORT]  stun.example   192.0.2.1:3478   [2001:db8::1]:3478
@@ -14,6 +15,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from punchtunnel.errors import UsageError
 from punchtunnel.words import usage
@@ -25,6 +27,9 @@ LOCALHOST = "localhost"
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 # sockaddr_un has 108 bytes for the path and its final NUL (unix(7)).
 MAX_UNIX_PATH = 107
+HIGHEST_PORT = 65535
+# What people type who mean the program at the far end.
+SSH_PORT = 22
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -52,6 +57,16 @@ class UnixPlace:
 AnyPlace = Place | UnixPlace
 
 
+class Peer(NamedTuple):
+    """The other machine: `host` is a literal or a name, `port` one that is forwarded to it, or 0."""
+
+    host: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return join_host_port(self.host, self.port) if self.port else self.host
+
+
 def join_host_port(host: str, port: int) -> str:
     """Return `host:port`, with the brackets that an IPv6 literal needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -67,19 +82,32 @@ def is_literal(host: str) -> bool:
     return True
 
 
-def parse_peer(text: str) -> str:
+def parse_peer(text: str) -> Peer:
     """Check one PEER and return it without brackets.
 
     Args:
-        text: An IPv4 or IPv6 literal, with or without brackets, or a host name.
+        text: An IPv4 or IPv6 literal, with or without brackets, or a host name; before ":PORT" an
+            IPv6 literal needs them.
 
     Returns:
-        The literal in its shortest form, or the name as given.
+        The literal in its shortest form, or the name as given, and the port.
 
     Raises:
-        UsageError: It is neither a literal nor a possible name, or has a port
-            (a peer has none: both sides derive the ports).
+        UsageError: It is neither a literal nor a possible name, or the port is none.
     """
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit()) or (":" in host and not host.endswith("]")):
+        return Peer(_parse_host(text))
+    if not host:
+        raise UsageError(usage.PEER_IS_PORT.format(text=text))
+    if len(port) > 5 or not 1 <= int(port) <= HIGHEST_PORT:
+        raise UsageError(usage.PEER_PORT_OUTSIDE.format(text=text, port=port))
+    if int(port) == SSH_PORT:
+        raise UsageError(usage.PEER_OF_SSH.format(text=text))
+    return Peer(_parse_host(host), int(port))
+
+
+def _parse_host(text: str) -> str:
     bracketed = text.startswith("[") and text.endswith("]")
     bare = text[1:-1] if bracketed else text
     try:
@@ -95,9 +123,6 @@ def parse_peer(text: str) -> str:
             raise UsageError(usage.BROADCAST.format(text=text))
         _check_interface(address, text)
         return str(address)
-    host, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and (":" not in host or host.endswith("]")):
-        raise UsageError(usage.PEER_WITH_PORT.format(text=text))
     if text.isdigit():
         raise UsageError(usage.PEER_IS_PORT.format(text=text))
     if bracketed or not _is_name(bare):
@@ -189,7 +214,7 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
         raise UsageError(usage.NO_PORT.format(option=option, text=text))
     port = int(port_text)
-    if not lowest_port <= port <= 65535:
+    if not lowest_port <= port <= HIGHEST_PORT:
         raise UsageError(usage.PORT_OUTSIDE.format(option=option, text=text, port=port, lowest=lowest_port))
     if option == "-L" and host.isdigit():
         raise UsageError(usage.NOT_LOCAL.format(text=text))

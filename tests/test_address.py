@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.address import (
+    Peer,
     Place,
     UnixPlace,
     is_literal,
@@ -67,6 +68,14 @@ BAD_PEERS = [
     "1.2.3.4:22",
     "home:22",
     "[::1]:22",
+    "1.2.3.4:0",
+    "1.2.3.4:65536",
+    "1.2.3.4:123456",
+    "[::1]:0",
+    "0.0.0.0:5000",
+    ":5000",
+    "home:",
+    "home:ssh",
     "fe80::1",
     "fe80::1%0",
     "22",
@@ -155,7 +164,8 @@ def assert_one_sentence(error: UsageError) -> None:
 
 @pytest.mark.parametrize(("text", "peer"), GOOD_PEERS.items())
 def test_a_good_peer_is_returned_in_its_shortest_form(text: str, peer: str) -> None:
-    assert parse_peer(text) == peer
+    assert parse_peer(text) == Peer(peer)
+    assert str(parse_peer(text)) == peer
 
 
 @pytest.mark.parametrize("text", BAD_PEERS)
@@ -165,8 +175,24 @@ def test_a_bad_peer_gets_one_sentence(text: str) -> None:
     assert_one_sentence(caught.value)
 
 
-def test_a_peer_with_a_port_is_told_that_it_needs_none() -> None:
-    with pytest.raises(UsageError, match="both sides derive the ports"):
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("203.0.113.9:5000", "203.0.113.9", 5000),
+        ("home.example:65535", "home.example", 65535),
+        ("[2001:DB8::7]:1", "2001:db8::7", 1),
+        ("[fe80::1%eth0]:443", "fe80::1%eth0", 443),
+        ("[::ffff:192.0.2.7]:5000", "192.0.2.7", 5000),
+    ],
+)
+def test_a_peer_may_have_a_port_that_leads_to_it(text: str, host: str, port: int) -> None:
+    peer = parse_peer(text)
+    assert peer == Peer(host, port)
+    assert parse_peer(str(peer)) == peer
+
+
+def test_the_port_of_ssh_belongs_to_the_program() -> None:
+    with pytest.raises(UsageError, match="--to 22 there and -L 2222 here"):
         parse_peer("203.0.113.9:22")
 
 
@@ -250,13 +276,13 @@ def test_what_the_resolver_would_read_as_an_address_is_no_name(text: str) -> Non
 
 
 def test_mapped_address_is_punched_as_ipv4() -> None:
-    assert parse_peer("::ffff:192.0.2.7") == "192.0.2.7"
+    assert parse_peer("::ffff:192.0.2.7") == Peer("192.0.2.7")
 
 
 @given(st.ip_addresses())
 def test_an_address_survives_parsing_in_every_spelling(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     try:
-        canonical = parse_peer(str(address))
+        canonical = parse_peer(str(address)).host
     except UsageError:
         plain = (address.ipv4_mapped if address.version == 6 else None) or address
         local = plain.version == 6 and plain.is_link_local
@@ -264,7 +290,7 @@ def test_an_address_survives_parsing_in_every_spelling(address: ipaddress.IPv4Ad
         return
     mapped = address.ipv4_mapped if address.version == 6 else None
     assert canonical == str(mapped or address)
-    assert parse_peer(address.exploded) == parse_peer(f"[{address}]") == canonical
+    assert parse_peer(address.exploded) == parse_peer(f"[{address}]") == Peer(canonical)
     assert is_literal(canonical)
 
 

@@ -56,7 +56,9 @@ class Options:
 
     peers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PEER...", help="Address or name of the other machine; all given are tried at once."),
+        typer.Argument(
+            metavar="PEER[:PORT]...", help="Address or name of the other machine; all given are tried at once."
+        ),
     ] = None
     stdio: Annotated[bool, typer.Option("--stdio", help="Join the hole to stdin and stdout (the default).")] = False
     listen: Annotated[
@@ -114,6 +116,16 @@ class Options:
             autocompletion=_own_addresses,
         ),
     ] = None
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            help="Listen on PORT too, which leads here from outside; the other side gives it after PEER.",
+            show_default=False,
+        ),
+    ] = 0
+    no_map: Annotated[bool, typer.Option("--no-map", help="Do not ask the router to forward a port.")] = False
     clock_offset: Annotated[
         float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
     ] = 0.0

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from punchtunnel.address import AnyPlace, Place, is_literal, parse_bind, parse_peer, parse_target
+from punchtunnel.address import AnyPlace, Peer, Place, is_literal, parse_bind, parse_peer, parse_target
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule, secret
@@ -35,13 +35,14 @@ class Side:
     Attributes:
         peers: The PEERs, checked.
         bind: --bind, if that is an address.
-        interface: --bind, if that is an interface.
         channel: --channel.
         listens: Whether there is a -L.
         target: Where --to leads.
         flags: Options that both sides need, as they are written.
         secret: Whether there is one.
         wants_none: Whether the options say that there shall be none.
+        interface: --bind, if that is an interface.
+        port: --port, or 0.
     """
 
     peers: Sequence[str]
@@ -53,6 +54,7 @@ class Side:
     secret: bool = False
     wants_none: bool = False
     interface: str = ""
+    port: int = 0
 
 
 def side_of(options: Options) -> Side:
@@ -65,7 +67,8 @@ def side_of(options: Options) -> Side:
         "-z": options.check,
     }
     return Side(
-        peers=[parse_peer(peer) for peer in options.peers or []],
+        peers=[parse_peer(peer).host for peer in options.peers or []],
+        port=options.port,
         bind=None if options.bind is None or is_interface(options.bind) else parse_bind(options.bind),
         interface=options.bind if options.bind is not None and is_interface(options.bind) else "",
         channel=options.channel,
@@ -79,8 +82,9 @@ def side_of(options: Options) -> Side:
 
 def command(side: Side) -> str:
     """Return the line to run on the other machine, with placeholders for what is not known here."""
-    addresses = _own_addresses(side)
-    line = ["punchtunnel", *(addresses or [words.THIS_MACHINE])]
+    addresses = [str(Peer(one, side.port)) for one in _own_addresses(side)]
+    unknown = f"{words.THIS_MACHINE}:{side.port}" if side.port else words.THIS_MACHINE
+    line = ["punchtunnel", *(addresses or [unknown])]
     if side.target is not None:
         line += ["-L", _port_for(side.target)]
     if side.listens:

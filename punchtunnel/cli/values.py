@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
@@ -61,7 +63,7 @@ def settings_of(options: Options) -> Settings:
     wait = options.wait
     if wait is None:
         wait = 0.0 if options.keep else DEFAULT_WAIT
-    return settings_from(
+    settings = settings_from(
         peers=options.peers or [],
         channel=options.channel,
         wait=wait,
@@ -70,7 +72,9 @@ def settings_of(options: Options) -> Settings:
         clock_offset=options.clock_offset,
         role=_role(options),
         traits=_traits(options),
+        port=options.port,
     )
+    return replace(settings, maps=not options.no_map)
 
 
 def _role(options: Options) -> Role:

@@ -2,8 +2,8 @@
 
     strategy ──> Candidate ──> dialler ──> Fate ──> strategy
 
-Mapped ports, a PEER with a port and the ports of a birthday are candidates
-whose own and far port differ.
+A PEER with a port, and the ports of a birthday, are candidates whose own and
+far port differ.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from punchtunnel.system.addresses import Address
 
 # A port of this machine: each family has its own.
 FamilyPort = tuple[socket.AddressFamily, int]
+# The kernel chooses.
+ANY_PORT = 0
 # Errors of connect() by what they say about the way to the peer.
 REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -33,6 +35,8 @@ class Kind(Enum):
     # Both sides are this machine, which needs two ports: the end that can bind the far
     # port listens on it, and the other end dials it from the own port.
     PAIR = "pair"
+    # The peer's owner has forwarded, or opened, this far port; the own port is any.
+    FORWARDED = "forwarded port"
 
 
 # A NamedTuple, like the other small values of a punch and of the election: it takes 0.05 ms to make,

@@ -151,6 +151,16 @@ def why_no_hole(
     return words.no_hole(peers, families, wait, counts.dials, cause, times, who, nat64=nat64, own=own)
 
 
+def why_not_by(place: str, fate: Fate) -> str:
+    """Say what a port that the PEER was given with has met, to follow `why_no_hole`."""
+    met = next((met for met, fates in _MET_BY.items() if fate in fates), "nothing")
+    return words.NOT_BY_PORT[met].format(place=place)
+
+
+# What a port that was given has met: the keys of words.NOT_BY_PORT.
+_MET_BY = {"somebody": (Fate.CAPTURED, Fate.LOST), "refused": (Fate.REFUSED,)}
+
+
 # ---- hellos that do not fit
 
 _ROLE_NAMES = {Role.STDIO: "--stdio", Role.LISTEN: "-L", Role.TO: "--to", Role.RAW: "a library socket"}

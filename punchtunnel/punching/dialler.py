@@ -25,50 +25,26 @@ import selectors
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 
 from punchtunnel import words
 from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET, MAX_SOCKETS
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import Candidate, FamilyPort, Fate, Kind, fate_of, most_telling
+from punchtunnel.punching.candidates import ANY_PORT, Candidate, FamilyPort, Fate, Kind, fate_of
+from punchtunnel.punching.dial import Dial, evidence, fates, refusing
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.race import Strategy
 from punchtunnel.punching.settings import Settings
-from punchtunnel.punching.strategy import NEVER, ScheduledPorts
+from punchtunnel.punching.strategy import NEVER
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
-from punchtunnel.system.addresses import Address, source_towards
-from punchtunnel.system.neighbours import nobody_has
+from punchtunnel.system.addresses import Address
 
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 SHIELD_LIFE = 0.25
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class _Dial:
-    """The dial of one candidate.
-
-    Attributes:
-        candidate: What is dialled.
-        due: When to dial, while there is no socket; NEVER if a listener or a connection has the ports.
-        fate: What became of the last one.
-        met: What became of all of them.
-        sock: Of the dial that is in progress.
-        began: When that was dialled.
-        held: It is a hold.
-        shielded_until: When its socket begins to hear; NEVER if it hears (IPv6).
-    """
-
-    candidate: Candidate
-    due: float
-    fate: Fate = Fate.UNTRIED
-    met: set[Fate] = field(default_factory=set)
-    sock: socket.socket | None = None
-    began: float = 0.0
-    held: bool = False
-    shielded_until: float = NEVER
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 class Dialler:
@@ -88,7 +64,7 @@ class Dialler:
     def __init__(
         self,
         settings: Settings,
-        strategy: ScheduledPorts,
+        strategy: Strategy,
         listeners: Listeners,
         selector: selectors.BaseSelector,
         monotonic: Callable[[], float],
@@ -104,7 +80,7 @@ class Dialler:
         self._counts = counts
         self._report = report
         self._on_open = on_open
-        self._dials: dict[Candidate, _Dial] = {}
+        self._dials: dict[Candidate, Dial] = {}
         # Where the last attempt to bind has failed.
         self._busy: set[FamilyPort] = set()
         # Ports that were told of as taken, and the last error that was another one.
@@ -128,14 +104,14 @@ class Dialler:
         for candidate in [candidate for candidate in self._dials if candidate not in kept]:
             self._retire(self._dials.pop(candidate))
         self._listeners.resume()
-        used = {candidate.listening_port for candidate in candidates}
-        self._listeners.keep(
-            used | {(family, port) for _, port in used for family in (socket.AF_INET, socket.AF_INET6)}
-        )
+        used = {candidate.listening_port[1] for candidate in candidates} | {self._settings.port}
+        self._listeners.keep({(family, port) for port in used for family in _FAMILIES})
         now = self._monotonic()
         for candidate in candidates:
             if candidate not in self._dials:
-                self._dials[candidate] = _Dial(candidate, due=now)
+                self._dials[candidate] = Dial(candidate, due=now)
+        if self._settings.port:
+            self._listen_on_given_port()
         for family, numbers in self._strategy.listening(addresses, wall):
             missing = LISTENERS_PER_BUCKET - sum((family, port) in self._listeners for port in numbers)
             for port in numbers:
@@ -156,10 +132,9 @@ class Dialler:
             if dial.sock is not None and dial.shielded_until <= now:
                 tcp.ignore_expiry(dial.sock, False)
                 dial.shielded_until = NEVER
-        held = [dial for dial in self._dials.values() if dial.held]
-        for dial in [dial for dial in held if self._strategy.hold_ends(dial.began) <= now]:
-            self._hold_again(dial)
-        used = {(candidate.address.family, candidate.own_port) for candidate in self._dials}
+        for dial in [dial for dial in self._dials.values() if self._renewal(dial) <= now]:
+            self._renew(dial)
+        used = {(candidate.address.family, candidate.own_port) for candidate in self._dials if candidate.own_port}
         # What was busy in an earlier bucket, or in a family that is missing here, says nothing of the rest.
         if used and used <= self._busy:
             if self._unbindable is not None:
@@ -173,8 +148,14 @@ class Dialler:
         dials = self._dials.values()
         due = [dial.due for dial in dials if dial.sock is None]
         due += [dial.shielded_until for dial in dials]
-        due += [self._strategy.hold_ends(dial.began) for dial in dials if dial.held]
+        due += map(self._renewal, dials)
         return min(due, default=NEVER)
+
+    def _renewal(self, dial: Dial) -> float:
+        """Return when a dial that is in progress is to be made anew."""
+        if dial.sock is None:
+            return NEVER
+        return self._strategy.renewal(dial.candidate, dial.began, held=dial.held)
 
     def meet(self, *, known: bool) -> None:
         """Take note that the peer is heard, and dial every port plainly if the strategy wants it.
@@ -218,28 +199,20 @@ class Dialler:
 
     @property
     def ports(self) -> list[int]:
-        """The own ports in use, sorted."""
-        return sorted({candidate.own_port for candidate in self._dials})
+        """The own ports of the schedule in use, sorted."""
+        return sorted({candidate.own_port for candidate in self._dials} - {ANY_PORT})
 
     def fates(self) -> Counter[Fate]:
         """Count the candidates by what became of the last dial of each."""
-        return Counter(map(_fate_now, self._dials.values()))
+        return fates(self._dials.values())
 
     def refusing(self) -> dict[Address, int]:
         """Return the addresses that have refused a dial, and a port of each at which they have."""
-        dials = [dial.candidate for dial in self._dials.values() if Fate.REFUSED in dial.met]
-        return {candidate.address: candidate.far_port for candidate in dials}
+        return refusing(self._dials.values())
 
-    def evidence(self) -> Counter[Fate]:
-        """Count the candidates by the fate, of all that their dials have met, that tells most about the far end."""
-        addresses = {dial.candidate.address for dial in self._dials.values()}
-        absent = {address for address in addresses if not address.own and nobody_has(address)}
-        found: Counter[Fate] = Counter()
-        for dial in self._dials.values():
-            # Unanswered ARP looks like this machine's own firewall at first, and then like ICMP.
-            here = {Fate.ABSENT} if dial.candidate.address in absent else set()
-            found[most_telling(dial.met | here | {_fate_now(dial)})] += 1
-        return found
+    def evidence(self) -> dict[Candidate, Fate]:
+        """Return the fate of each candidate, of all that its dials have met, that tells most about the far end."""
+        return evidence(self._dials.values())
 
     def close(self) -> None:
         """Close listeners and dials; connections that have opened belong to others."""
@@ -272,6 +245,26 @@ class Dialler:
                 with contextlib.suppress(OSError):
                     self._listeners.open(other, None, port, pair=False)
 
+    def _listen_on_given_port(self) -> None:
+        """Listen on --port in every family that this machine has.
+
+        Raises:
+            LocalError: The port cannot be had.
+        """
+        settings, failed = self._settings, None
+        wanted = _FAMILIES if settings.family == socket.AF_UNSPEC else (settings.family,)
+        for family in wanted:
+            try:
+                self._listeners.open(family, settings.bind, settings.port, pair=False, interface=settings.interface)
+            except OSError as error:
+                failed = error
+                if error.errno == errno.EADDRINUSE:
+                    break
+        if failed is not None and (
+            failed.errno == errno.EADDRINUSE or not any((family, settings.port) in self._listeners for family in wanted)
+        ):
+            raise LocalError(words.port_refused(settings.port, failed))
+
     def _on_bind_error(self, error: OSError, port: FamilyPort, *, tell: bool) -> None:
         if error.errno == errno.EADDRNOTAVAIL and self._settings.bind:
             raise LocalError(words.not_our_address(self._settings.bind))
@@ -287,7 +280,7 @@ class Dialler:
 
     # ---- dials
 
-    def _start(self, dial: _Dial) -> None:
+    def _start(self, dial: Dial) -> None:
         """Send the first SYN of a dial, unless this end of a pair can listen instead."""
         candidate = dial.candidate
         family, host = candidate.address.family, self._settings.bind
@@ -325,7 +318,7 @@ class Dialler:
         dial.held, dial.shielded_until = False, NEVER
         self._failed(candidate, code, held=False)
 
-    def _hold(self, dial: _Dial, sock: socket.socket, ttl: int) -> int:
+    def _hold(self, dial: Dial, sock: socket.socket, ttl: int) -> int:
         """Send a SYN that dies on the way; return the errno of connect."""
         usual = tcp.time_to_live(sock)
         tcp.set_time_to_live(sock, ttl)
@@ -337,22 +330,22 @@ class Dialler:
         tcp.set_time_to_live(sock, usual)
         return code
 
-    def _hold_again(self, dial: _Dial) -> None:
-        """Make a hold anew that was not answered in its time."""
+    def _renew(self, dial: Dial) -> None:
+        """Make a dial anew that was not answered in its time."""
+        now = self._monotonic()
         if dial.sock is None or tcp.state(dial.sock) != tcp.SYN_SENT:
             # The peer's SYN has come: now the kernel must go on.
-            dial.held = False
+            dial.held, dial.began = False, now
             return
+        self._counts.held_again += dial.held
         tcp.close_with_reset(self._stop(dial))
-        self._counts.held_again += 1
-        now = self._monotonic()
-        dial.due = self._strategy.held_out(now)
+        dial.due = self._strategy.held_out(dial.candidate, now)
         if dial.due <= now:
             self._start(dial)
         elif dial.fate is Fate.UNTRIED:
             dial.fate = Fate.SILENT
 
-    def _stop(self, dial: _Dial) -> socket.socket:
+    def _stop(self, dial: Dial) -> socket.socket:
         """Take the socket from a dial that is in progress."""
         sock, dial.sock = dial.sock, None
         assert sock is not None
@@ -360,11 +353,11 @@ class Dialler:
         self._selector.unregister(sock)
         return sock
 
-    def _retire(self, dial: _Dial) -> None:
+    def _retire(self, dial: Dial) -> None:
         if dial.sock is not None:
             tcp.close_with_reset(self._stop(dial))
 
-    def _on_dialled(self, dial: _Dial) -> None:
+    def _on_dialled(self, dial: Dial) -> None:
         """A dial has ended, well or badly."""
         held, sock = dial.held, self._stop(dial)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -382,12 +375,3 @@ class Dialler:
         self.ended(candidate, fate)
         self._counts.failed[fate] += 1
         self._report(events.DialFailed(port=candidate.own_port, remote=candidate.remote, reason=os.strerror(code)))
-
-
-def _fate_now(dial: _Dial) -> Fate:
-    if dial.sock is None:
-        return dial.fate
-    if not tcp.is_stopped_here(dial.sock):
-        return Fate.PENDING
-    # Neither a local firewall that drops what is sent nor a route that is gone ends a connect() that is under way.
-    return Fate.FORBIDDEN if source_towards(dial.candidate.address) is not None else Fate.UNREACHABLE

@@ -37,6 +37,7 @@ class Listeners:
         report: Where events go.
         on_open: Called with each connection; the callee owns its socket.
         open_to_all: Take connections from other addresses than the peer's too.
+        given_port: The one of --port, to which the peer comes from any port of its own; or 0.
 
     Attributes:
         addresses: The peer's.
@@ -50,12 +51,14 @@ class Listeners:
         on_open: Callable[[Connection], None],
         *,
         open_to_all: bool,
+        given_port: int = 0,
     ) -> None:
         self._selector = selector
         self._counts = counts
         self._report = report
         self._on_open = on_open
         self._open_to_all = open_to_all
+        self._given_port = given_port
         self.addresses: Sequence[Address] = ()
         self._listeners: dict[FamilyPort, _Listener] = {}
         # Not watched until `resume`.
@@ -144,5 +147,5 @@ class Listeners:
             self._report(events.ForeignDial(remote=name))
             tcp.close_with_reset(sock)
             return
-        self._counts.rewritten += is_peer and not scheduled
+        self._counts.rewritten += is_peer and not scheduled and listener.port != self._given_port
         self._on_open(Connection(sock, name, host, scheduled))

@@ -16,10 +16,9 @@ from __future__ import annotations
 import os
 import random
 import selectors
-import socket
 import time
+from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
@@ -30,20 +29,23 @@ from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Trait
 from punchtunnel.punching import diagnosis
 from punchtunnel.punching.callers import Callers, Connection
+from punchtunnel.punching.candidates import Kind
 from punchtunnel.punching.dialler import Dialler
+from punchtunnel.punching.forwarded import ForwardedPorts
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nextrouter import NextRouter
 from punchtunnel.punching.nomination import Nomination, nonce_after
+from punchtunnel.punching.race import Race
 from punchtunnel.punching.rations import Rations, Tries
-from punchtunnel.punching.resolver import Answer, LookUps, Resolver
-from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
+from punchtunnel.punching.resolver import Answer
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
+from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
-from punchtunnel.system.addresses import Address, source_towards
+from punchtunnel.system.addresses import source_towards
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
@@ -122,12 +124,6 @@ class Puncher:
         self._started = monotonic()
         self._planned = self._told = float("-inf")
         self._buckets: tuple[int, ...] = ()
-        self._addresses: tuple[Address, ...] = ()
-        # Why names have none.
-        self._failed: tuple[str, ...] = ()
-        # Through which NAT64 IPv4 is dialled, and whether one was missed.
-        self._nat64: IPv6Network | None = None
-        self._no_nat64 = False
         self._closed = False
 
         counts = self._counts = Counts()
@@ -139,18 +135,18 @@ class Puncher:
         self._election = self._hold_election(nonce or bytes(NONCE_SIZE), Tries(callers.who, rations, rng))
         # Some carriers send traffic out of another address than the one that is
         # known, so a peer that proves the secret may come from anywhere.
-        listeners = self._listeners = Listeners(selector, counts, report, self._on_open, open_to_all=settings.proves)
-        strategy = ScheduledPorts(settings.channel, rng, self._started)
-        self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
+        listeners = self._listeners = Listeners(
+            selector, counts, report, self._on_open, open_to_all=settings.proves, given_port=settings.port
+        )
+        self._forwarded = ForwardedPorts(settings.port, rng, self._started)
+        scheduled = ScheduledPorts(settings.channel, rng, self._started)
+        race = Race({Kind.SAME_PORT: scheduled, Kind.PAIR: scheduled, Kind.FORWARDED: self._forwarded})
+        self._dialler = Dialler(settings, race, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
-        self._resolver = Resolver(settings.peers, settings.family, settings.bind, interface=settings.interface)
-        self._look_ups = LookUps()
+        self._whereabouts = Whereabouts(settings, report)
         self._next_router = NextRouter(settings, selector)
-        self._rota = Rota()
-        # Of how many addresses it was told that some are left out.
-        self._left_out = 0
         self._helpers: list[Helper[object]] = []
 
     def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
@@ -171,14 +167,9 @@ class Puncher:
         """Punch until there is a hole; `open_hole` tells what is raised."""
         if self._signals is not None:
             self._selector.register(self._signals, selectors.EVENT_READ, self._check_signals)
-        self._employ(self._resolver, self._on_resolved)
-        literals = self._resolver.literals()
-        self._use(literals)
-        if self._resolver.has_names or self._resolver.wants_nat64(literals.addresses):
-            self._look_up()
-        elif literals.failed:
-            # With -k: their interface may come.
-            self._look_ups.answered(self._started, failed=True)
+        self._employ(self._whereabouts.resolver, self._on_resolved)
+        self._whereabouts.begin(self._started)
+        self._use_addresses()
         deadline = self._started + self._settings.wait if self._settings.wait else float("inf")
         while (winner := self._nomination.winner) is None:
             self._check_signals()
@@ -188,7 +179,7 @@ class Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if self._addresses:
+            if self._whereabouts.addresses:
                 # The first SYNs, if this side has to send any, are under way.
                 self._warmup.start()
             if now - self._told >= CLOCK_CHECK:
@@ -218,39 +209,34 @@ class Puncher:
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         self._next_router.forget()
-        if self._resolver.has_names or self._resolver.wants_nat64(self._addresses):
-            self._look_up()
+        self._whereabouts.look_again(self._monotonic())
 
     def _no_hole(self) -> NoHoleError | RejectedError | LocalError:
         if self._nomination.rejection is not None:
             return self._nomination.rejection
-        if not self._addresses:
-            return NoHoleError("; ".join(self._failed) or words.NAME_UNANSWERED)
-        settings = self._settings
-        refusing = self._dialler.refusing()
+        where, settings = self._whereabouts, self._settings
+        if not where.addresses:
+            return NoHoleError("; ".join(where.failed) or words.NAME_UNANSWERED)
+        refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
         by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(
             self._counts,
-            self._dialler.evidence(),
+            Counter(evidence.values()),
             checked=settings.checked,
-            no_nat64=self._no_nat64,
+            no_nat64=where.no_nat64,
             router=next(iter(refusing)).host if by_router else "",
         )
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
-        families = sorted(set(map(self._family_name, self._addresses)))
         wait = round(settings.wait + settings.spent, 1)
-        own = source_towards(self._addresses[0], settings.interface) or ""
+        own = source_towards(where.addresses[0], settings.interface) or ""
+        given = {one.remote: fate for one, fate in evidence.items() if one.kind is Kind.FORWARDED}
         return NoHoleError(
             diagnosis.why_no_hole(
-                settings.peers, families, wait, self._counts, finding, nat64=str(self._nat64 or ""), own=own
+                settings.peers, where.families(), wait, self._counts, finding, nat64=str(where.nat64 or ""), own=own
             )
+            + "".join(diagnosis.why_not_by(remote, fate) for remote, fate in given.items())
         )
-
-    def _family_name(self, address: Address) -> str:
-        """Return the family in which the peer is to punch; behind a NAT64 that is the other one."""
-        is_mapped = self._nat64 is not None and ":" in address.host and IPv6Address(address.host) in self._nat64
-        return "IPv6" if address.family == socket.AF_INET6 and not is_mapped else "IPv4"
 
     def close(self) -> None:
         """Close everything but the winner."""
@@ -272,44 +258,15 @@ class Puncher:
         self._selector.register(helper, selectors.EVENT_READ, lambda: use(helper.take()))
 
     def _on_resolved(self, answer: Answer) -> None:
-        self._use(answer)
-        self._look_ups.answered(self._monotonic(), failed=bool(answer.failed))
+        self._whereabouts.take(self._monotonic(), answer)
+        self._use_addresses()
 
-    def _look_up(self) -> None:
-        """Begin a look-up; where no thread is to be had, known addresses are good enough for the moment."""
-        try:
-            self._resolver.start()
-        except LocalError as error:
-            if not self._addresses:
-                raise
-            self._on_resolved(Answer(failed=(str(error),), lasting=False))
-
-    def _use(self, answer: Answer) -> None:
-        """Punch towards these addresses from now on."""
-        told, self._failed = self._failed, answer.failed
-        for reason in answer.failed:
-            self._report(events.Unresolved(reason=reason))
-        if answer.refused and not self._addresses:
-            raise LocalError(answer.failed[0])
-        if not (answer.addresses or self._addresses or self._settings.keep):
-            # As long as the resolver has said nothing, nothing is final.
-            asked = answer.failed or not self._resolver.has_names
-            if asked and answer.lasting:
-                raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
-        for reason in answer.failed:
-            if reason not in told:
-                self._report(events.LookingUpAgain(reason=reason))
-        if not answer.addresses:
-            return
-        if answer.nat64 not in (None, self._nat64):
-            self._report(events.ThroughNat64(prefix=str(answer.nat64)))
-        self._nat64, self._no_nat64 = answer.nat64, answer.no_nat64
-        found = answer.after(self._addresses)
-        if len(found) > MAX_ADDRESSES and self._left_out != len(found):
-            self._left_out = len(found)
-            self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
-        self._addresses = self._callers.addresses = self._listeners.addresses = found[:MAX_ADDRESSES]
-        self._nomination.compare(self._addresses)
+    def _use_addresses(self) -> None:
+        """Punch towards the addresses that are known now."""
+        where = self._whereabouts
+        self._callers.addresses = self._listeners.addresses = where.addresses
+        self._forwarded.places = where.forwarded
+        self._nomination.compare(where.addresses)
         self._planned = float("-inf")
 
     def _plan(self, now: float) -> None:
@@ -319,12 +276,11 @@ class Puncher:
         self._nomination.retry()
         if self._nomination.winner is not None:
             return
-        if self._look_ups.take_due(now):
-            self._look_up()
-        if not self._addresses:
+        self._whereabouts.refresh(now)
+        if not self._whereabouts.addresses:
             return
         wall = self._clock() + self._settings.clock_offset
-        dialled = self._rota.dialled(self._addresses, now, busy=bool(self._callers.connections))
+        dialled = self._whereabouts.dialled(now, busy=bool(self._callers.connections))
         self._dialler.plan(dialled, wall)
         self._next_router.ask(self._dialler.refusing())
         if (buckets := schedule.current_buckets(wall)) != self._buckets:

@@ -24,7 +24,7 @@ from ipaddress import IPv6Network
 from typing import NamedTuple
 
 from punchtunnel import words
-from punchtunnel.address import is_literal
+from punchtunnel.address import Peer, Place, is_literal
 from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.punching.nat64 import ONLY_IPV4, embedded, prefix_in
 from punchtunnel.punching.rota import likely_first
@@ -56,6 +56,7 @@ class Answer(NamedTuple):
     that trying again would be of no use, and `refused` that this machine
     has nothing left to ask with.  `nat64` is the prefix through which IPv4 is
     dialled; `no_nat64` tells that one was asked for, and that there is none.
+    `forwarded` are the addresses of the PEERs with a port.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -64,6 +65,7 @@ class Answer(NamedTuple):
     refused: bool = False
     nat64: IPv6Network | None = None
     no_nat64: bool = False
+    forwarded: tuple[Place, ...] = ()
 
     def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
         """Return the addresses to punch towards, where there were others `before`."""
@@ -105,6 +107,7 @@ class Resolver:
         bind: Only addresses of this literal's family are of use.
         look_up: `socket.getaddrinfo`, or a stand-in.
         interface: The only one to punch by, or "" for any.
+        forwarded: Those of the PEERs that have a port.
     """
 
     def __init__(
@@ -114,8 +117,10 @@ class Resolver:
         bind: str | None = None,
         look_up: GetAddrInfo = socket.getaddrinfo,
         interface: str = "",
+        forwarded: Sequence[Peer] = (),
     ) -> None:
         self._peers = peers
+        self._forwarded = forwarded
         self._interface = interface
         self._nat64: IPv6Network | None = None
         self._bind = bind
@@ -181,6 +186,7 @@ class Resolver:
 
     def _resolve(self, peers: Sequence[str]) -> Answer:
         found: dict[Address, None] = {}
+        forwarded: dict[Place, None] = {}
         failed: list[str] = []
         lasting = True
         for peer in peers:
@@ -196,8 +202,11 @@ class Resolver:
                 failed.append(words.unresolved(peer, str(error.strerror or error)))
                 lasting = lasting and error.errno in _LASTING
                 continue
-            found.update({self._address(family, sockaddr): None for family, _, _, _, sockaddr in answers})
-        return Answer(tuple(found), tuple(failed), lasting)
+            addresses = [self._address(family, sockaddr) for family, _, _, _, sockaddr in answers]
+            found.update(dict.fromkeys(addresses))
+            ports = [one.port for one in self._forwarded if one.host == peer]
+            forwarded.update({Place(address.host, port): None for address in addresses for port in ports})
+        return Answer(tuple(found), tuple(failed), lasting, forwarded=tuple(forwarded))
 
     def _has_route(self, address: Address) -> bool:
         """Tell whether there is a route; IPv6 addresses are taken to have one where IPv6 has any."""
@@ -216,11 +225,13 @@ class Resolver:
                 self._nat64 = None
         if self._nat64 is None:
             return answer._replace(no_nat64=True)
-        found = dict.fromkeys(answer.addresses)
+        found, forwarded = dict.fromkeys(answer.addresses), dict.fromkeys(answer.forwarded)
         for address in answer.addresses:
             if not self._has_route(address) and (host := embedded(address.host, self._nat64)) is not None:
                 found[Address(socket.AF_INET6, host)] = None
-        return answer._replace(addresses=tuple(found), nat64=self._nat64)
+                ports = [place.port for place in answer.forwarded if place.host == address.host]
+                forwarded.update({Place(host, port): None for port in ports})
+        return answer._replace(addresses=tuple(found), nat64=self._nat64, forwarded=tuple(forwarded))
 
     def _refusal(self) -> str | None:
         """Return why nothing can be asked here: the resolver calls it an unknown name."""

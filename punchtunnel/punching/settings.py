@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 
 from punchtunnel import words
-from punchtunnel.address import is_literal, parse_bind, parse_peer
+from punchtunnel.address import HIGHEST_PORT, Peer, is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
@@ -35,7 +35,7 @@ class Settings:
     """How to punch; `settings_from` makes it of unchecked values.
 
     Attributes:
-        peers: Literals and names, as `parse_peer` returns them.
+        peers: Literals and names, as `parse_peer` returns them, without their ports.
         channel: Its name; can be encoded in UTF-8.
         wait: Seconds to keep trying; 0 is for ever.
         bind: Literal address to punch from, or None for any.
@@ -50,6 +50,9 @@ class Settings:
         interface: The only one to punch by, or "" for any.
         resumed: The secret of a session that has lost its hole; empty if there is none.
         insists: Only a side that wants to go on with that session, too, gets the hole.
+        forwarded: The PEERs that were given with a port.
+        port: One to listen on besides those of the schedule, which leads here from outside; or 0.
+        maps: Routers of this machine are asked to forward ports.
     """
 
     peers: Sequence[str]
@@ -67,6 +70,9 @@ class Settings:
     interface: str = ""
     resumed: bytes = field(default=b"", repr=False)
     insists: bool = False
+    forwarded: Sequence[Peer] = ()
+    port: int = 0
+    maps: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -116,6 +122,7 @@ def settings_from(
     role: Role,
     traits: Trait,
     secret: bytes = b"",
+    port: int = 0,
 ) -> Settings:
     """Check what a command line or a program has given.
 
@@ -129,6 +136,7 @@ def settings_from(
         role: Of this side.
         traits: Of this side.
         secret: In its normal form, or empty.
+        port: To listen on besides; 0 is none.
 
     Raises:
         UsageError: One of them is wrong, or contradicts another one.
@@ -140,13 +148,15 @@ def settings_from(
         ("family", family, int),
         ("clock_offset", clock_offset, (int, float)),
         ("secret", secret, bytes),
+        ("port", port, int),
         *(("a peer", peer, str) for peer in peers),
     )
     if family not in _FAMILIES:
         raise UsageError(usage.NOT_A_FAMILY.format(family=family))
     bind, interface, family = _bound(bind, family)
-    peers = [parse_peer(peer) for peer in peers]
-    if family and peers and all(is_literal(peer) and (":" in peer) != (family == 6) for peer in peers):
+    given = [parse_peer(peer) for peer in peers]
+    hosts = list(dict.fromkeys(peer.host for peer in given))
+    if family and hosts and all(is_literal(host) and (":" in host) != (family == 6) for host in hosts):
         raise UsageError(words.NO_ADDRESS)
     if not 0 <= wait < float("inf"):
         raise UsageError(usage.CANNOT_WAIT.format(seconds=wait))
@@ -156,9 +166,11 @@ def settings_from(
         raise UsageError(usage.NOT_A_CHANNEL) from error
     if secret and Trait.PLAIN in traits:
         raise UsageError(usage.PLAIN_WITH_SECRET)
-    return Settings(
-        peers, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret, interface=interface
-    )
+    if not 0 <= port <= HIGHEST_PORT:
+        raise UsageError(usage.LISTEN_PORT_OUTSIDE.format(port=port))
+    settings = Settings(hosts, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret)
+    forwarded = tuple(peer for peer in given if peer.port)
+    return replace(settings, interface=interface, forwarded=forwarded, port=port)
 
 
 def _bound(bind: str | None, family: int) -> tuple[str | None, str, int]:

@@ -6,8 +6,7 @@ A strategy is asked by a dialler, which performs it:
     begin(candidate, now) ────────> plain, or a hold with this TTL
     ended(candidate, fate, now) ──> when to dial it again
 
-There is one so far, `ScheduledPorts`.  Another one in the same race has its own
-candidates, waits and budget: of each dial, the dialler must then know whose it is.
+`ScheduledPorts` is the one that needs nothing but two addresses; race.py has others run beside it.
 
 Words:
 
@@ -163,12 +162,14 @@ class ScheduledPorts:
         earliest = now if self._captured else max(now, self._syns[0] + SYNS_SPAN)
         return earliest + wait
 
-    def hold_ends(self, began: float) -> float:
-        """Return when a hold that began then is to be made anew (rule 3)."""
-        return began + HOLD_LIFE if self._captured else NEVER
+    def renewal(self, candidate: Candidate, began: float, *, held: bool) -> float:
+        """Return when a dial that began then, and is not answered, is to be made anew (rule 3)."""
+        del candidate
+        return began + HOLD_LIFE if held and self._captured else NEVER
 
-    def held_out(self, now: float) -> float:
+    def held_out(self, candidate: Candidate, now: float) -> float:
         """Return when to dial again after a hold that was not answered in its time."""
+        del candidate
         waited = now - self._started
         if waited < PATIENT_AFTER:
             return now

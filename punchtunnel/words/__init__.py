@@ -142,6 +142,14 @@ NO_HOLE = {
 }
 
 
+# What a port that PEER was given with has met.
+NOT_BY_PORT = {
+    "somebody": "; {place} answers, but not as a punchtunnel: the port leads to another program or machine",
+    "refused": "; {place} refuses: forward that port to the peer, and give --port with it there",
+    "nothing": "; {place} does not answer: forward that port to the peer, and give --port with it there",
+}
+
+
 def unresolved(peer: str, reason: str) -> str:
     """Say that a name has no address."""
     return f"{peer!r} cannot be resolved: {reason}; check its spelling and this machine's network, or give an address"
@@ -153,6 +161,11 @@ def all_ports_busy(count: int, channel: str) -> str:
         f"none of the {count} ports of channel {channel!r} could be bound: "
         f"another punchtunnel is punching on it; give every link its own --channel"
     )
+
+
+def port_refused(port: int, error: OSError) -> str:
+    """Say that the port of --port cannot be listened on."""
+    return f"cannot listen on --port {port}: {error.strerror or error}; end what has it, or give another one"
 
 
 def not_our_address(bind: str | None) -> str:

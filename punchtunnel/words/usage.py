@@ -14,7 +14,12 @@ from typing import Final
 NO_PEER: Final = "no peer: give the address of the other machine"
 NOT_ONE_MACHINE: Final = "{text!r} is not the address of one machine"
 BROADCAST: Final = "{text!r} is a broadcast address, not a machine"
-PEER_WITH_PORT: Final = "{text!r} has a port, but PEER is an address only: both sides derive the ports"
+PEER_PORT_OUTSIDE: Final = "{text!r}: port {port} is outside 1–65535"
+PEER_OF_SSH: Final = (
+    "{text!r}: port 22 is that of a program, which --to 22 there and -L 2222 here lead to; "
+    "a port after PEER is one that --port there listens on"
+)
+LISTEN_PORT_OUTSIDE: Final = "--port {port} is outside 1–65535"
 PEER_IS_PORT: Final = "{text!r} is no PEER: a port belongs to -L here, or to --to there"
 NO_INTERFACE: Final = "{text!r} needs its interface, as in fe80::1%eth0"
 NOT_A_PEER: Final = "{text!r} is neither an address nor a host name"

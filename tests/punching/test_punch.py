@@ -23,18 +23,18 @@ from punchtunnel.errors import LocalError, NoHoleError, RejectedError, SignalErr
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, Hello, Role, Trait
-from punchtunnel.punching import callers, puncher, warmup
+from punchtunnel.punching import callers, warmup, whereabouts
 from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
-from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.resolver import Answer, Resolver
 from punchtunnel.punching.rota import MAX_ADDRESSES
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
+from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting.events import (
     AddressesLeftOut,
     DialFailed,
@@ -483,7 +483,7 @@ def test_a_name_that_fails_at_first_is_said_once_and_looked_up_again(
     error: int, keep: bool, two: ThreadPoolExecutor, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service whose name was not there yet ended with 2, and its unit did not start it again."""
-    monkeypatch.setattr(puncher, "Resolver", LateName(error, 1).resolver)
+    monkeypatch.setattr(whereabouts, "Resolver", LateName(error, 1).resolver)
     told: list[Event] = []
     named = replace(settings("home", None, channel), keep=keep)
     check_pair(
@@ -514,18 +514,13 @@ def test_a_refresh_that_gets_no_thread_keeps_the_address(channel: str, monkeypat
 def test_addresses_that_are_left_out_are_told_once(channel: str) -> None:
     """The ninth address of a name was never tried, and nothing said so."""
     told: list[Event] = []
-    monotonic = time.monotonic
-    made = puncher.Puncher(
-        settings("198.51.100.1", None, channel), time.time, monotonic, random.Random(1), None, told.append, None,
-        Rations(monotonic), None,
-    )  # fmt: skip
+    where = Whereabouts(settings("198.51.100.1", None, channel), told.append)
     found = tuple(Address(socket.AF_INET, f"198.51.100.{number}") for number in range(MAX_ADDRESSES + 3))
-    with contextlib.closing(made), contextlib.closing(made._resolver):
+    with contextlib.closing(where.resolver):
         for _ in range(2):
-            made._use(Answer(found))
-        assert told == [AddressesLeftOut(count=3, total=MAX_ADDRESSES + 3)]
-        # Nothing is dialled before `run`.
-        assert len(made._callers.addresses) == len(made._listeners.addresses) == MAX_ADDRESSES
+            where.take(0.0, Answer(found))
+    assert told == [AddressesLeftOut(count=3, total=MAX_ADDRESSES + 3)]
+    assert where.addresses == found[:MAX_ADDRESSES]
 
 
 def test_name_is_looked_up_and_punched(two: ThreadPoolExecutor, channel: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from punchtunnel import words
 from punchtunnel.address import parse_peer
 from punchtunnel.errors import LocalError, UsageError
-from punchtunnel.punching import puncher
+from punchtunnel.punching import puncher, whereabouts
 from punchtunnel.punching.resolver import REFRESH, Answer, LookUps, Resolver
 from punchtunnel.punching.settings import Settings
 from punchtunnel.system.addresses import Address, is_own
@@ -215,7 +215,7 @@ def test_a_look_up_without_a_descriptor_is_no_unknown_name(monkeypatch: pytest.M
         answer = resolver.take()
     assert answer.refused
     assert "ulimit -n" in answer.failed[0]
-    monkeypatch.setattr(puncher, "Resolver", functools.partial(Resolver, look_up=names))
+    monkeypatch.setattr(whereabouts, "Resolver", functools.partial(Resolver, look_up=names))
     with pytest.raises(LocalError, match="ulimit -n"):
         puncher.open_hole(Settings(["a.example"], wait=30))
 
@@ -359,7 +359,7 @@ def test_a_bind_address_makes_two_own_addresses_two_machines() -> None:
 def test_an_interface_that_cannot_exist_fails_with_a_sentence(peer: str) -> None:
     """The name of the interface was never checked: getaddrinfo raised UnicodeError."""
     try:
-        checked = parse_peer(peer)
+        checked = parse_peer(peer).host
     except UsageError:
         return
     with closing(Resolver([checked])) as resolver:

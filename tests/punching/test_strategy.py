@@ -260,16 +260,17 @@ def test_the_ttl_of_a_hold_is_beyond_the_own_routers_and_short_of_the_peers() ->
 
 def test_only_captured_holds_are_made_anew_and_in_time() -> None:
     table = Table()
-    assert table.strategy.hold_ends(START) == NEVER
+    assert table.strategy.renewal(same_port(SLOW), START, held=True) == NEVER
     table.strategy.ended(same_port(SLOW), Fate.CAPTURED, START)
-    assert table.strategy.hold_ends(START) == START + HOLD_LIFE < START + 1
+    assert table.strategy.renewal(same_port(SLOW), START, held=True) == START + HOLD_LIFE < START + 1
+    assert table.strategy.renewal(same_port(SLOW), START, held=False) == NEVER
 
 
 def test_captured_holds_become_patient_like_other_dials() -> None:
     """They were made anew every 0.9 s for as long as the punch lasted: 20 SYNs a second for months."""
     strategy = Table().strategy
-    assert strategy.held_out(LATE - 1) == LATE - 1, "at once, at first"
-    assert math.isclose(strategy.held_out(LATE), LATE + PATIENT_WAIT)
+    assert strategy.held_out(same_port(SLOW), LATE - 1) == LATE - 1, "at once, at first"
+    assert math.isclose(strategy.held_out(same_port(SLOW), LATE), LATE + PATIENT_WAIT)
 
 
 # ---- the peer is heard
@@ -296,7 +297,7 @@ def test_starting_over_forgets_what_other_routers_did_but_not_what_was_sent() ->
     for fate in (Fate.CAPTURED, Fate.EXPIRED, *REFUSED * 9):
         table.strategy.ended(same_port(FAST), fate, LATE)
     table.strategy.start_over(LATE)
-    assert table.strategy.hold_ends(LATE) == NEVER
+    assert table.strategy.renewal(same_port(SLOW), LATE, held=True) == NEVER
     assert math.isclose(table.strategy.ended(same_port(FAST), Fate.REFUSED, LATE), LATE + FIRST_WAIT)
     assert table.holds(same_port(FAST), LATE) == HOLD_SHARE
     assert table.strategy.meet(LATE, known=True)

@@ -1,0 +1,132 @@
+"""Where the peer is: its addresses as they are known now, and when its names are looked up again."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv6Address, IPv6Network
+
+from punchtunnel import words
+from punchtunnel.address import Place
+from punchtunnel.errors import LocalError, UsageError
+from punchtunnel.punching.resolver import Answer, LookUps, Resolver
+from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting import events
+from punchtunnel.system.addresses import Address
+
+
+class Whereabouts:
+    """Takes the answers of a resolver, which works as a helper beside the punch.
+
+    Args:
+        settings: PEERs, family, and what to bind.
+        report: Where events go.
+
+    Attributes:
+        resolver: Its answers are for `take`.
+        addresses: The peer's, the likely ones first.
+        forwarded: Those of the PEERs that were given with a port, and the ports.
+        failed: Why names have none.
+        nat64: Through which one IPv4 is dialled.
+        no_nat64: One was missed.
+    """
+
+    def __init__(self, settings: Settings, report: events.Report) -> None:
+        self._settings = settings
+        self._report = report
+        self.resolver = Resolver(
+            settings.peers, settings.family, settings.bind, interface=settings.interface, forwarded=settings.forwarded
+        )
+        self._look_ups = LookUps()
+        self._rota = Rota()
+        self.addresses: tuple[Address, ...] = ()
+        self.forwarded: tuple[Place, ...] = ()
+        self.failed: tuple[str, ...] = ()
+        self.nat64: IPv6Network | None = None
+        self.no_nat64 = False
+        # Of how many addresses it was told that some are left out.
+        self._left_out = 0
+
+    def begin(self, now: float) -> None:
+        """Take the literals, and begin to look up names, if there are any.
+
+        Raises:
+            UsageError, LocalError: As `take`.
+        """
+        literals = self.resolver.literals()
+        self._use(literals)
+        if self.resolver.has_names or self.resolver.wants_nat64(literals.addresses):
+            self._look_up(now)
+        elif literals.failed:
+            # With -k: their interface may come.
+            self._look_ups.answered(now, failed=True)
+
+    def look_again(self, now: float) -> None:
+        """Look everything up that may have changed, now."""
+        if self.resolver.has_names or self.resolver.wants_nat64(self.addresses):
+            self._look_up(now)
+
+    def refresh(self, now: float) -> None:
+        """Look everything up if that is due."""
+        if self._look_ups.take_due(now):
+            self._look_up(now)
+
+    def take(self, now: float, answer: Answer) -> None:
+        """Use an answer of the resolver from now on.
+
+        Raises:
+            UsageError: No PEER has an address, and asking again would be of no use.
+            LocalError: This machine has nothing left to ask with.
+        """
+        self._use(answer)
+        self._look_ups.answered(now, failed=bool(answer.failed))
+
+    def dialled(self, now: float, *, busy: bool) -> Sequence[Address]:
+        """Return the addresses whose turn it is; see `Rota`."""
+        return self._rota.dialled(self.addresses, now, busy=busy)
+
+    def families(self) -> list[str]:
+        """Return the families in which the peer is to punch, as people call them."""
+        return sorted(set(map(self._family_name, self.addresses)))
+
+    def _family_name(self, address: Address) -> str:
+        """Return the family in which the peer is to punch; behind a NAT64 that is the other one."""
+        is_mapped = self.nat64 is not None and ":" in address.host and IPv6Address(address.host) in self.nat64
+        return "IPv6" if address.family == socket.AF_INET6 and not is_mapped else "IPv4"
+
+    def _look_up(self, now: float) -> None:
+        """Begin a look-up; where no thread is to be had, known addresses are good enough for the moment."""
+        try:
+            self.resolver.start()
+        except LocalError as error:
+            if not self.addresses:
+                raise
+            self.take(now, Answer(failed=(str(error),), lasting=False))
+
+    def _use(self, answer: Answer) -> None:
+        told, self.failed = self.failed, answer.failed
+        for reason in answer.failed:
+            self._report(events.Unresolved(reason=reason))
+        if answer.refused and not self.addresses:
+            raise LocalError(answer.failed[0])
+        if not (answer.addresses or self.addresses or self._settings.keep):
+            # As long as the resolver has said nothing, nothing is final.
+            asked = answer.failed or not self.resolver.has_names
+            if asked and answer.lasting:
+                raise UsageError("; ".join(answer.failed) or words.NO_ADDRESS)
+        for reason in answer.failed:
+            if reason not in told:
+                self._report(events.LookingUpAgain(reason=reason))
+        if not answer.addresses:
+            return
+        if answer.nat64 not in (None, self.nat64):
+            self._report(events.ThroughNat64(prefix=str(answer.nat64)))
+        self.nat64, self.no_nat64 = answer.nat64, answer.no_nat64
+        before = self.forwarded if answer.failed else ()
+        self.forwarded = tuple(dict.fromkeys((*answer.forwarded, *before)))
+        found = answer.after(self.addresses)
+        if len(found) > MAX_ADDRESSES and self._left_out != len(found):
+            self._left_out = len(found)
+            self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
+        self.addresses = found[:MAX_ADDRESSES]
