@@ -29,7 +29,7 @@ ROOMS = {
     "ends": GROUND | {"system"},
     "link": GROUND | {"protocol", "system", "ends"},
     "session": GROUND | {"protocol", "system", "reporting", "punching", "reach", "ends", "link"},
-    "library": GROUND | {"protocol", "system", "reporting", "punching", "ends", "session"},
+    "library": GROUND | {"protocol", "system", "reporting", "punching", "reach", "ends", "session"},
     "__init__": {"errors", "punching", "library"},
     "doctor": GROUND | {"protocol", "system", "punching", "reach"},
     "cli": GROUND

@@ -27,6 +27,7 @@ from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, 
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.settings import Settings
+from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events, notify
 from punchtunnel.reporting.jsonlines import open_jsonlines
 from punchtunnel.reporting.output import Output, open_output
@@ -181,7 +182,19 @@ def _run(
     options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
-    holes = Holes(settings, signals, status, meanwhile=_load_session)
+    with Gatherer(settings) as gathering:
+        holes = Holes(settings, signals, status, meanwhile=_load_session, gathering=gathering)
+        return _use(holes, options, settings, listeners, status, signals)
+
+
+def _use(
+    holes: Holes,
+    options: Options,
+    settings: Settings,
+    listeners: list[socket.socket],
+    status: Status,
+    signals: Signals,
+) -> tuple[Exit, str]:
     if options.serves_many:
         outcome = _serve(holes, options, settings, status, signals)
         return outcome.status, outcome.reason

@@ -33,6 +33,7 @@ from punchtunnel.punching.settings import (
     has_fast_aes,
     settings_from,
 )
+from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
@@ -61,34 +62,34 @@ async def connect(
     clock_offset: float = 0.0,
     plain: bool = False,
     resume: float = DEFAULT_RESUME,
+    port: int = 0,
+    map_ports: bool = True,
 ) -> Stream:
     """Punch a hole and return the one stream through it.
 
     The far side is the same call, `--stdio`, `--to`, or the first client of `-L`.
 
     Args:
-        peers: Addresses or names of one machine; all are tried at once.
-        channel: Keeps links between the same two machines apart; equal on
-            both sides.
-        secret: The same on both sides; each then proves that it knows it.
-            Without one the link is sealed, but the peer is not authenticated.
-        no_secret: There is none, on purpose: whoever answers at the peer's
-            address is let in.  Without it a call without a secret warns, if
-            the peer is another machine.
+        peers: Addresses or names of one machine; all are tried at once.  "203.0.113.9:40022" has a `port` there.
+        channel: Keeps links between the same two machines apart; equal on both sides.
+        secret: The same on both sides; each then proves that it knows it.  Without one the link is
+            sealed, but the peer is not authenticated.
+        no_secret: There is none, on purpose: whoever answers at the peer's address is let in.  Without
+            it a call without a secret warns, if the peer is another machine.
         wait: Seconds to keep punching; 0 waits for ever.
         bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds to add to a wrong clock.
         plain: Do not seal; must be given on both sides.
         resume: Seconds to look for another hole when one is lost; 0: none.
+        port: Listen on it too: it leads here from outside, and the peer is given it.
+        map_ports: Ask this machine's router to forward a port meanwhile.
 
     Returns:
-        Reader and writer, as of `asyncio.open_connection`.  `write_eof()`
-        ends one direction.  `await writer.wait_closed()`, after
-        `writer.close()`, returns when the far side has taken everything and
-        has ended its direction too, and raises LinkError if that did not
-        happen.  The reader raises LinkError where the stream was cut; only
-        the far side's true end reads as EOF.
+        Reader and writer, as of `asyncio.open_connection`.  `write_eof()` ends one direction.  `await
+        writer.wait_closed()`, after `writer.close()`, returns when the far side has taken everything and
+        has ended its direction too, and raises LinkError if that did not happen.  The reader raises
+        LinkError where the stream was cut; only the far side's true end reads as EOF.
         `writer.get_extra_info` knows "sockname", "peername" and "verifier".
 
     Raises:
@@ -98,10 +99,16 @@ async def connect(
         LocalError: No port of this machine could be used.
         LinkError: The link was lost before there was a stream.
     """
-    settings = _settings(Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
+    settings = _settings(
+        Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
+    )
     if settings.trusts_anyone and not no_secret:
         warnings.warn(words.CONNECTS_TO_ANYONE, stacklevel=2)
-    tunnel = await _meet(settings, resume)
+    return await _only_stream(await _meet(settings, resume))
+
+
+async def _only_stream(tunnel: Tunnel) -> Stream:
+    """Return the one stream of a tunnel, which ends with it."""
     try:
         reader, writer = await anext(tunnel)
     except BaseException:
@@ -124,6 +131,8 @@ async def open_tunnel(
     clock_offset: float = 0.0,
     plain: bool = False,
     resume: float = DEFAULT_RESUME,
+    port: int = 0,
+    map_ports: bool = True,
 ) -> AsyncIterator[Tunnel]:
     """Punch a hole for any number of streams, in either direction.
 
@@ -146,7 +155,9 @@ async def open_tunnel(
         UsageError: As `connect`, or there is neither a secret nor `no_secret`.
         LinkError: The link was lost before everything was delivered.
     """
-    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
+    settings = _settings(
+        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
+    )
     tunnel = await _meet(settings, resume)
     async with _ending(tunnel):
         yield tunnel
@@ -164,6 +175,8 @@ async def open_tunnels(
     clock_offset: float = 0.0,
     plain: bool = False,
     resume: float = DEFAULT_RESUME,
+    port: int = 0,
+    map_ports: bool = True,
 ) -> AsyncGenerator[Tunnel, None]:
     """Punch again when a tunnel has ended, as `-k` does: one tunnel after another.
 
@@ -182,9 +195,11 @@ async def open_tunnels(
     Raises:
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
     """
-    settings = _settings(_EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
-    with Wake() as wake:
-        holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS)
+    settings = _settings(
+        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
+    )
+    with Wake() as wake, Gatherer(settings) as gathering:
+        holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS, gathering=gathering)
         goes_on = True
         while goes_on:
             hole, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
@@ -206,6 +221,8 @@ async def serve_tunnels(
     clock_offset: float = 0.0,
     plain: bool = False,
     resume: float = DEFAULT_RESUME,
+    port: int = 0,
+    map_ports: bool = True,
 ) -> None:
     """Serve many peers at once, as `-k --to` does: `handle(tunnel)` runs as a task for each of them.
 
@@ -220,12 +237,14 @@ async def serve_tunnels(
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
         ExceptionGroup: What `handle` has raised.
     """
-    settings = _settings(Role.TO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume)
+    settings = _settings(
+        Role.TO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
+    )
     if sessions < 1:
         raise UsageError(usage.NO_SESSIONS)
     settings = replace(settings, keep=True, traits=settings.traits | Trait.SERVICE)
-    with Wake() as wake:
-        holes = Holes(settings, wake, rations=_RATIONS)
+    with Wake() as wake, Gatherer(settings) as gathering:
+        holes = Holes(settings, wake, rations=_RATIONS, gathering=gathering)
         first = await _punch(holes, wake)
         async with asyncio.TaskGroup() as group:
 
@@ -286,6 +305,8 @@ def _settings(
     clock_offset: float,
     plain: bool,
     resume: float,
+    port: int,
+    map_ports: bool,
 ) -> Settings:
     text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
     if not isinstance(resume, int | float):
@@ -296,7 +317,8 @@ def _settings(
     traits |= Trait.FAST_AES if has_fast_aes() else NO_TRAITS
     # Another type is told of by settings_from.
     shared = secrets.normal(text) if text and isinstance(text, str) else text or b""
-    settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared)
+    settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared, port)
+    settings = replace(settings, maps=map_ports)
     if shared and no_secret:
         raise UsageError(usage.NO_SECRET_WITH_SECRET)
     if settings.serves_anyone and not no_secret:
@@ -306,9 +328,15 @@ def _settings(
 
 async def _meet(settings: Settings, resume: float) -> Tunnel:
     """Return one tunnel."""
-    with Wake() as wake:
-        plan = Plan(settings.role, Ends(), resume=resume)
-        _, tunnel = await _next(Holes(settings, wake, rations=_RATIONS), wake, plan)
+    with contextlib.ExitStack() as stack:
+        gathering = stack.enter_context(Gatherer(settings))
+        with Wake() as wake:
+            holes = Holes(settings, wake, rations=_RATIONS, gathering=gathering)
+            _, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
+        # The tunnel needs it to its end; closing waits for the router for a moment.
+        stack.pop_all()
+        loop = asyncio.get_running_loop()
+        tunnel._session.ended.add_done_callback(lambda _: loop.run_in_executor(None, gathering.close))
         return tunnel
 
 

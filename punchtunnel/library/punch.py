@@ -15,6 +15,7 @@ def punch(
     bind: str | None = None,
     family: int = 0,
     clock_offset: float = 0.0,
+    port: int = 0,
 ) -> Hole:
     """Open a hole to a program that punches towards this machine, and return it.
 
@@ -27,6 +28,7 @@ def punch(
         bind: Literal address, or interface, of this machine to punch from.
         family: 4 or 6 to use only that; 0 for both.
         clock_offset: Seconds to add to a clock that is known to be wrong.
+        port: Listen on it too: it leads here from outside, and the peer is given it.
 
     Returns:
         The hole.  Its far end is the same call in another program.
@@ -38,4 +40,4 @@ def punch(
         LocalError: No port of this machine could be used.
     """
     # The caller gets the bare socket: sealing it is the caller's business.
-    return open_hole(settings_from(peers, channel, wait, bind, family, clock_offset, Role.RAW, Trait.PLAIN))
+    return open_hole(settings_from(peers, channel, wait, bind, family, clock_offset, Role.RAW, Trait.PLAIN, port=port))

@@ -70,3 +70,16 @@ class PortMapper(Helper[RouterNews], Protocol):
 
     def release(self) -> None:
         """Take every mapping back, and want none; waits for nothing."""
+
+
+class Gathering(Protocol):
+    """What helps every punch of a run, and outlives each of them.
+
+    Attributes:
+        told: What was reported, so that the next punch does not repeat it.
+    """
+
+    told: set[str]
+
+    def mapper(self) -> PortMapper:
+        """Return the one mapper, which is made when it is first asked for."""

@@ -65,6 +65,7 @@ class Hole:
         counts: What happened on the way.
         keys: What seals the link; None on a plain one.
         fast_aes: Both processors have AES instructions.
+        mapped: It came to a port that a router forwards for us, and may need that to the end.
     """
 
     sock: socket.socket
@@ -78,6 +79,7 @@ class Hole:
     counts: Counts
     keys: Keys | None = None
     fast_aes: bool = False
+    mapped: bool = False
 
     @property
     def is_certain(self) -> bool:

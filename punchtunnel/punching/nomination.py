@@ -33,7 +33,7 @@ from punchtunnel.punching.callers import (
     Callers,
     Connection,
 )
-from punchtunnel.punching.candidates import Fate
+from punchtunnel.punching.candidates import FamilyPort, Fate
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.settings import Settings
@@ -56,8 +56,14 @@ class Winner(NamedTuple):
     connection: Connection
     won: Won
 
-    def hole(self, settings: Settings, waited: float, counts: Counts) -> Hole:
-        """Return it as a hole; `waited` is seconds from the start of the punch."""
+    @property
+    def listening_port(self) -> FamilyPort | None:
+        """The port of ours that it came to; None if this side has dialled it."""
+        sock = self.connection.sock
+        return None if self.connection.candidate else (socket.AddressFamily(sock.family), sock.getsockname()[1])
+
+    def hole(self, settings: Settings, waited: float, counts: Counts, *, mapped: bool) -> Hole:
+        """Return it as a hole; `waited` is seconds from the start of the punch, for the rest see `Hole`."""
         sock, won = self.connection.sock, self.won
         sock.setblocking(True)
         return Hole(
@@ -72,6 +78,7 @@ class Winner(NamedTuple):
             counts=counts,
             keys=won.keys,
             fast_aes=Trait.FAST_AES in settings.traits & won.hello.traits,
+            mapped=mapped,
         )
 
 

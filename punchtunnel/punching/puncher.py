@@ -39,6 +39,7 @@ from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.race import Race
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer
+from punchtunnel.punching.routers import Routers
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -50,7 +51,7 @@ from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
-    from punchtunnel.punching.helper import Helper, News
+    from punchtunnel.punching.helper import Gathering, Helper, News
 
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0
@@ -66,6 +67,7 @@ def open_hole(
     signals: Wake | None = None,
     rations: Rations | None = None,
     meanwhile: Callable[[], None] | None = None,
+    gathering: Gathering | None = None,
 ) -> Hole:
     """Punch as `settings` say, and return the hole.
 
@@ -82,6 +84,7 @@ def open_hole(
             object for all punches with it, or each one would give fresh tries.
         meanwhile: Called in a thread once the SYNs, if any, are under way: what
             comes after the punch can be loaded while the peer is waited for.
+        gathering: Has what else can help; None: nothing.
 
     Raises:
         UsageError: No peer, or one that is no address and has none.
@@ -93,7 +96,7 @@ def open_hole(
     if not settings.peers:
         raise UsageError(usage.NO_PEER)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
-    puncher = Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile)
+    puncher = Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile, gathering)
     try:
         return puncher.run()
     finally:
@@ -114,6 +117,7 @@ class Puncher:
         signals: Wake | None,
         rations: Rations,
         meanwhile: Callable[[], None] | None,
+        gathering: Gathering | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -147,6 +151,7 @@ class Puncher:
         )
         self._whereabouts = Whereabouts(settings, report)
         self._next_router = NextRouter(settings, selector)
+        self._routers = Routers(settings, gathering, selector, listeners, report, self._started)
         self._helpers: list[Helper[object]] = []
 
     def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
@@ -182,12 +187,15 @@ class Puncher:
             if self._whereabouts.addresses:
                 # The first SYNs, if this side has to send any, are under way.
                 self._warmup.start()
+                self._routers.ask(now, self._whereabouts.addresses, busy=bool(self._callers.connections))
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report(events.Waiting(waited_s=now - self._started, dials=self._counts.dials))
             self._nomination.expire(now)
             self._wait(deadline)
-        hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts)
+        port = winner.listening_port
+        mapped = port is not None and self._routers.leads_to(port)
+        hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
         if not self._settings.resumed:
             self._report_hole(hole, winner.connection.round_trip)
         return hole
@@ -196,7 +204,8 @@ class Puncher:
         """Wait for sockets and helpers until something is due, and handle what they have."""
         if self._nomination.winner is not None:
             return
-        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry()) - self._monotonic()
+        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry(), self._routers.due)
+        due -= self._monotonic()
         for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
             # An earlier one of this batch may have closed it, or won.
             if self._nomination.winner is None and self._selector.get_map().get(key.fd) is key:
@@ -209,6 +218,7 @@ class Puncher:
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         self._next_router.forget()
+        self._routers.start_over()
         self._whereabouts.look_again(self._monotonic())
 
     def _no_hole(self) -> NoHoleError | RejectedError | LocalError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 
 from punchtunnel import words
-from punchtunnel.address import HIGHEST_PORT, Peer, is_literal, parse_bind, parse_peer
+from punchtunnel.address import HIGHEST_PORT, SSH_PORT, Peer, is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
@@ -166,11 +166,17 @@ def settings_from(
         raise UsageError(usage.NOT_A_CHANNEL) from error
     if secret and Trait.PLAIN in traits:
         raise UsageError(usage.PLAIN_WITH_SECRET)
-    if not 0 <= port <= HIGHEST_PORT:
-        raise UsageError(usage.LISTEN_PORT_OUTSIDE.format(port=port))
+    _check_port(port)
     settings = Settings(hosts, channel, wait, bind, _FAMILIES[family], clock_offset, role, traits, secret)
     forwarded = tuple(peer for peer in given if peer.port)
     return replace(settings, interface=interface, forwarded=forwarded, port=port)
+
+
+def _check_port(port: int) -> None:
+    if port == SSH_PORT:
+        raise UsageError(usage.LISTEN_PORT_OF_SSH)
+    if not 0 <= port <= HIGHEST_PORT:
+        raise UsageError(usage.LISTEN_PORT_OUTSIDE.format(port=port))
 
 
 def _bound(bind: str | None, family: int) -> tuple[str | None, str, int]:

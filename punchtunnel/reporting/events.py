@@ -19,6 +19,9 @@ from punchtunnel.reporting.event import Event as Event
 from punchtunnel.reporting.event import Level as Level
 from punchtunnel.reporting.event import Report as Report
 from punchtunnel.reporting.event import unreported as unreported
+from punchtunnel.reporting.reach_events import MappedElsewhere as MappedElsewhere
+from punchtunnel.reporting.reach_events import NotMapped as NotMapped
+from punchtunnel.reporting.reach_events import PortMapped as PortMapped
 from punchtunnel.reporting.session_events import Announced as Announced
 from punchtunnel.reporting.session_events import CannotResume as CannotResume
 from punchtunnel.reporting.session_events import Checked as Checked

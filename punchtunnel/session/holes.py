@@ -22,6 +22,7 @@ from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
+from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events
 from punchtunnel.session.comeback import RestartedError, Return, come_back, take_back
 from punchtunnel.session.outcome import Outcome
@@ -45,6 +46,7 @@ class Holes:
         report: Where events go.
         rations: The tries at the secret that strangers have left; by default counted by this object alone.
         meanwhile: Called in a thread once the first SYNs are under way.
+        gathering: What helps all punches of a run; None: nothing.
         monotonic: Any steady time in seconds.
     """
 
@@ -56,6 +58,7 @@ class Holes:
         *,
         rations: Rations | None = None,
         meanwhile: Callable[[], None] | None = None,
+        gathering: Gatherer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = self._current = settings
@@ -63,6 +66,7 @@ class Holes:
         self._report = report
         self._rations = rations or Rations(monotonic)
         self._meanwhile = meanwhile
+        self._gathering = gathering
         self._monotonic = monotonic
         self._began = monotonic()
         self._has_met = False
@@ -125,7 +129,10 @@ class Holes:
         while (left := deadline - self._monotonic()) > 0:
             settings = self._settings.resuming(ticket.secret, left, anyone=self._peer_serves)
             try:
-                hole = open_hole(settings, report=report, signals=signals, rations=self._rations)
+                hole = open_hole(
+                    settings, report=report, signals=signals, rations=self._rations, gathering=self._gathering
+                )
+                self._release_unless(hole.mapped)
                 return come_back(hole, ticket, received, signals)
             except (RestartedError, RejectedError) as error:
                 # Without a shared secret a stranger could say so, and end the session.
@@ -140,15 +147,24 @@ class Holes:
 
     def _open(self) -> Hole:
         try:
-            return open_hole(
+            hole = open_hole(
                 self._current,
                 report=self._report,
                 signals=self._signals,
                 rations=self._rations,
                 meanwhile=self._meanwhile,
+                gathering=self._gathering,
             )
         except OSError as error:
             raise refused(error) from error
+        # A service goes on punching at once.
+        self._release_unless(hole.mapped or self._takes_back)
+        return hole
+
+    def _release_unless(self, needed: bool) -> None:
+        """Let the routers forward nothing any more, unless a hole or the next punch needs it."""
+        if self._gathering is not None and not needed:
+            self._gathering.release()
 
     def goes_on(self, hole: Hole, outcome: Outcome) -> bool:
         """Take in how the session of a hole has ended; True if `next` is to give another hole."""

@@ -19,6 +19,9 @@ PEER_OF_SSH: Final = (
     "{text!r}: port 22 is that of a program, which --to 22 there and -L 2222 here lead to; "
     "a port after PEER is one that --port there listens on"
 )
+LISTEN_PORT_OF_SSH: Final = (
+    "--port 22 is ssh's: give --to 22 here and -L 2222 there; --port is one that punchtunnel itself listens on"
+)
 LISTEN_PORT_OUTSIDE: Final = "--port {port} is outside 1–65535"
 PEER_IS_PORT: Final = "{text!r} is no PEER: a port belongs to -L here, or to --to there"
 NO_INTERFACE: Final = "{text!r} needs its interface, as in fe80::1%eth0"

@@ -31,6 +31,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([f"{PEER}:65536"], "outside 1–65535"),
     ([PEER, "--port", "65536"], "outside 1–65535"),
     ([PEER, "--port", "ssh"], "not a valid int"),
+    ([PEER, "--port", "22"], "--to 22 here"),
     (["0.0.0.0"], "not the address of one machine"),
     (["255.255.255.255"], "broadcast"),
     (["fe80::1%" + "a" * 64], ""),

@@ -1,0 +1,133 @@
+"""What this machine's routers are asked for beside one punch: a port that leads to a listener of ours.
+
+    listeners that need no clock ──> mapper, in a thread of its own ──> router
+                 events <── RouterNews ──┘
+
+Rule 1: a hole that opens at once needs no router, and waits for none: they are asked after a moment in
+        which nothing has opened.
+Rule 2: only ports that do not move with the clock are mapped: others would need a mapping every 50 s.
+Rule 3: the mapper outlives the punch (reach/gather.py): a hole through a mapping needs it to the end.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Mapping, Sequence
+
+from punchtunnel import words
+from punchtunnel.protocol.schedule import CLOCK_FREE, CLOCK_FREE_PORTS, bucket_ports
+from punchtunnel.punching.candidates import FamilyPort
+from punchtunnel.punching.helper import Gathering, PortMapper, PortMapping, RouterNews
+from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting import events
+from punchtunnel.system.addresses import Address, is_behind_router
+
+# Seconds: see rule 1, and between two looks at what is listened on.
+DELAY = 0.1
+LOOK_EVERY = 1.0
+NEVER = float("inf")
+
+
+class Routers:
+    """Asks for mappings, and tells what has become of them.
+
+    Args:
+        settings: Channel, families, and whether routers are asked at all.
+        gathering: Has the mapper; None: nobody is asked.
+        selector: Calls `key.data()` for what becomes ready.
+        listeners: What is listened on.
+        report: Where events go.
+        now: Steady time in seconds, as in all methods.
+
+    Attributes:
+        due: When `ask` has something to do.
+        externals: The addresses that the routers have outside.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        gathering: Gathering | None,
+        selector: selectors.BaseSelector,
+        listeners: Listeners,
+        report: events.Report,
+        now: float,
+    ) -> None:
+        self._settings = settings
+        self._gathering = gathering if settings.maps else None
+        self._selector = selector
+        self._listeners = listeners
+        self._report = report
+        self._mapper: PortMapper | None = None
+        self._wanted: Mapping[socket.AddressFamily, Sequence[int]] = {}
+        self._mapped: tuple[PortMapping, ...] = ()
+        self.due = NEVER if self._gathering is None else now + DELAY
+        self.externals: frozenset[str] = frozenset()
+
+    def ask(self, now: float, addresses: Sequence[Address], *, busy: bool) -> None:
+        """Ask for what is listened on, if that has changed.
+
+        Args:
+            now: See above.
+            addresses: The peer's.
+            busy: Somebody is on a connection: it may be the hole.
+        """
+        if now < self.due or self._gathering is None:
+            return
+        self.due = now + LOOK_EVERY
+        if busy or not any(self._is_far(address) for address in addresses):
+            return
+        wanted = self._listening()
+        if self._mapper is None:
+            self._mapper = self._gathering.mapper()
+            self._selector.register(self._mapper, selectors.EVENT_READ, self._on_news)
+            self._mapper.start()
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._mapper.want(wanted)
+
+    def start_over(self) -> None:
+        """Ask anew: this machine may be in another network."""
+        if self._mapper is not None:
+            self._mapper.start()
+
+    def leads_to(self, port: FamilyPort) -> bool:
+        """Tell whether a router forwards something to a port of ours."""
+        return any((one.family, one.own_port) == port for one in self._mapped)
+
+    def _is_far(self, address: Address) -> bool:
+        """Tell whether a router may be on the way; of IPv6 that is not known before the gateways are."""
+        if address.own or address.scope:
+            return False
+        return address.family == socket.AF_INET6 or is_behind_router(address, self._settings.interface)
+
+    def _listening(self) -> dict[socket.AddressFamily, list[int]]:
+        numbers = bucket_ports(self._settings.channel, CLOCK_FREE, CLOCK_FREE_PORTS)
+        families = (socket.AF_INET, socket.AF_INET6)
+        found = {family: [one for one in numbers if (family, one) in self._listeners] for family in families}
+        return {family: ports for family, ports in found.items() if ports}
+
+    def _on_news(self) -> None:
+        assert self._mapper is not None
+        news = self._mapper.take()
+        self._mapped = news.mappings
+        self.externals = frozenset({*(one.external.host for one in news.mappings), *news.behind})
+        for event in self._events(news):
+            # Once in a run, however many punches it has.
+            if self._gathering is not None and repr(event) not in self._gathering.told:
+                self._gathering.told.add(repr(event))
+                self._report(event)
+
+    def _events(self, news: RouterNews) -> list[events.Event]:
+        found: list[events.Event] = []
+        for mapping in news.mappings:
+            kept = mapping.external.port == mapping.own_port
+            kind = events.PortMapped if kept else events.MappedElsewhere
+            found.append(kind(port=mapping.own_port, external=str(mapping.external), by=mapping.by))
+        reasons = [words.ANOTHER_NAT.format(address=address) for address in news.behind]
+        reasons += news.refusals
+        if news.silent and not (news.mappings or reasons):
+            reasons.append(words.NO_ROUTER_ANSWERS)
+        return [*found, *(events.NotMapped(reason=reason) for reason in reasons)]

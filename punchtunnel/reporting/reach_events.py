@@ -1,0 +1,38 @@
+"""The events of what helps a punch; see events.py, by which they are named."""
+
+from __future__ import annotations
+
+from punchtunnel.reporting.event import Event, Level
+
+
+class PortMapped(
+    Event,
+    name="port_mapped",
+    level=Level.INFO,
+    sentence="{external} leads to port {port} of this machine, as its router has agreed by {by}",
+):
+    """A router of this machine forwards a port, or lets the peer through to one, until the end."""
+
+    port: int
+    external: str
+    by: str
+
+
+class MappedElsewhere(
+    Event,
+    name="mapped_elsewhere",
+    level=Level.NOTE,
+    sentence="the router has given {external} for port {port} of this machine, by {by}: "
+    "if no hole opens, give {external} for PEER on the other side",
+):
+    """The same, but the port is none that the peer dials by itself."""
+
+    port: int
+    external: str
+    by: str
+
+
+class NotMapped(Event, name="not_mapped", level=Level.INFO, sentence="no port is forwarded: {reason}"):
+    """A router of this machine was asked to forward a port, and does not."""
+
+    reason: str

@@ -1,0 +1,201 @@
+"""What a punch asks of this machine's routers, when, and what it tells of their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pytest
+
+from punchtunnel.address import Place
+from punchtunnel.protocol.schedule import CLOCK_FREE, CLOCK_FREE_PORTS, bucket_ports
+from punchtunnel.punching import routers
+from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.helper import PortMapping, RouterNews
+from punchtunnel.punching.hole import Counts
+from punchtunnel.punching.listeners import Listeners
+from punchtunnel.punching.routers import DELAY, LOOK_EVERY, NEVER, Routers
+from punchtunnel.punching.settings import Settings
+from punchtunnel.reporting import events
+from punchtunnel.system.addresses import LOOPBACK, Address
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+FAR = Address(V4, "198.51.100.7")
+FAR6 = Address(V6, "2001:db8::7")
+NEAR6 = Address(V6, "fe80::7", scope=2)
+OURSELVES = Address(V4, LOOPBACK, own=True)
+START = 1000.0
+
+
+class Mapper:
+    """Notes what it is asked for, and brings what it is told."""
+
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+        self.asked: list[object] = []
+        self._news = RouterNews()
+
+    def fileno(self) -> int:
+        return self._here.fileno()
+
+    def start(self) -> None:
+        self.asked.append("start")
+
+    def want(self, ports: Mapping[socket.AddressFamily, Sequence[int]]) -> None:
+        self.asked.append({family: list(numbers) for family, numbers in ports.items()})
+
+    def take(self) -> RouterNews:
+        self._here.recv(16)
+        return self._news
+
+    def bring(self, news: RouterNews) -> None:
+        self._news = news
+        self._there.send(b"!")
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+    def close(self) -> None:
+        self._here.close()
+        self._there.close()
+
+
+class Gathering:
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+        self.made = Mapper()
+        self.count = 0
+
+    def mapper(self) -> Mapper:
+        self.count += 1
+        return self.made
+
+
+class Table:
+    """Routers with a mapper that plays, and a listener on the first port that needs no clock."""
+
+    def __init__(self, settings: Settings, gathering: Gathering) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.reported: list[events.Event] = []
+        self.listeners = Listeners(self.selector, Counts(), events.unreported, _unexpected, open_to_all=False)
+        self.gathering = gathering
+        self.numbers = bucket_ports(settings.channel, CLOCK_FREE, CLOCK_FREE_PORTS)
+        self.routers = Routers(settings, gathering, self.selector, self.listeners, self.reported.append, START)
+
+    def listen(self, number: int) -> None:
+        self.listeners.open(V4, LOOPBACK, number, pair=False)
+
+    def ask(self, now: float, *addresses: Address, busy: bool = False) -> list[object]:
+        """Return what the mapper was asked for."""
+        del self.gathering.made.asked[:]
+        self.routers.ask(now, addresses or (FAR,), busy=busy)
+        return list(self.gathering.made.asked)
+
+    def bring(self, news: RouterNews) -> list[events.Event]:
+        """Return what was reported of it."""
+        del self.reported[:]
+        self.gathering.made.bring(news)
+        for key, _ in self.selector.select(10):
+            key.data()
+        return list(self.reported)
+
+
+def _unexpected(_: Connection) -> None:
+    raise AssertionError("nobody connects here")
+
+
+Made = Callable[..., Table]
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    monkeypatch.setattr(routers, "is_behind_router", lambda address, _: address == FAR)
+    with contextlib.ExitStack() as stack:
+
+        def make(*, maps: bool = True, gathering: Gathering | None = None) -> Table:
+            gathering = gathering or Gathering()
+            stack.callback(gathering.made.close)
+            made = Table(Settings([FAR.host], os.urandom(8).hex(), maps=maps), gathering)
+            stack.callback(made.selector.close)
+            stack.callback(made.listeners.keep, ())
+            made.listen(made.numbers[0])
+            return made
+
+        yield make
+
+
+def test_routers_are_asked_after_a_moment_in_which_nothing_has_opened(table: Made) -> None:
+    made = table()
+    wanted = ["start", {V4: [made.numbers[0]]}]
+    assert made.routers.due == START + DELAY
+    assert made.ask(START + DELAY / 2) == []
+    assert made.ask(START + DELAY, busy=True) == []
+    assert made.routers.due == START + DELAY + LOOK_EVERY
+    assert made.ask(START + DELAY + LOOK_EVERY) == wanted
+    assert made.ask(START + DELAY + 2 * LOOK_EVERY) == []
+    made.listen(made.numbers[1])
+    assert made.ask(START + DELAY + 3 * LOOK_EVERY) == [{V4: made.numbers[:2]}]
+    assert made.gathering.count == 1
+
+
+def test_only_a_peer_beyond_a_router_needs_one(table: Made) -> None:
+    made = table()
+    assert made.ask(START + 5, OURSELVES, NEAR6, Address(V4, "192.168.1.3")) == []
+    assert made.ask(START + 10, OURSELVES, FAR6) != []
+
+
+def test_whoever_forbids_it_has_nobody_asked(table: Made) -> None:
+    made = table(maps=False)
+    assert made.routers.due == NEVER
+    assert made.ask(START + 5) == []
+    assert made.gathering.count == 0
+
+
+def test_what_routers_say_is_told_once_in_a_run(table: Made) -> None:
+    gathering = Gathering()
+    made = table(gathering=gathering)
+    made.ask(START + DELAY)
+    own = made.numbers[0]
+    kept = PortMapping(V4, own, Place("203.0.113.5", own), "PCP")
+    assert made.bring(RouterNews((kept,))) == [events.PortMapped(port=own, external=f"203.0.113.5:{own}", by="PCP")]
+    assert made.routers.leads_to((V4, own))
+    assert not made.routers.leads_to((V6, own))
+    assert made.routers.externals == {"203.0.113.5"}
+    other = PortMapping(V4, own, Place("203.0.113.5", 1024), "NAT-PMP")
+    assert made.bring(RouterNews((kept,))) == []
+    assert made.bring(RouterNews((other,))) == [
+        events.MappedElsewhere(port=own, external="203.0.113.5:1024", by="NAT-PMP")
+    ]
+    # The next punch of the same run.
+    made = table(gathering=gathering)
+    made.ask(START + DELAY)
+    assert made.bring(RouterNews((other,))) == []
+
+
+@pytest.mark.parametrize(
+    ("news", "reason"),
+    [
+        (RouterNews(behind=("100.64.1.2",)), "100.64.1.2, is none of the Internet: another NAT follows"),
+        (RouterNews(refusals=("the router 192.168.1.1 does not allow it",)), "does not allow it"),
+        (RouterNews(silent=True), "no router here answers"),
+    ],
+)
+def test_why_nothing_is_forwarded_is_told(table: Made, news: RouterNews, reason: str) -> None:
+    made = table()
+    made.ask(START + DELAY)
+    (event,) = made.bring(news)
+    assert isinstance(event, events.NotMapped)
+    assert reason in event.reason
+    assert made.routers.externals == set(news.behind)
+
+
+def test_another_network_is_asked_anew(table: Made) -> None:
+    made = table()
+    made.routers.start_over()
+    made.ask(START + DELAY)
+    del made.gathering.made.asked[:]
+    made.routers.start_over()
+    assert made.gathering.made.asked == ["start"]
