@@ -68,15 +68,17 @@ class PortCounts(NamedTuple):
         return self.clock_free if bucket == CLOCK_FREE else self.per_bucket
 
 
-def port_counts(addresses: int, families: int) -> PortCounts:
+def port_counts(addresses: int, families: int, further: int = 0) -> PortCounts:
     """Return the largest counts that stay below MAX_SOCKETS.
 
     Args:
-        addresses: Peer addresses, each of which costs one dial a port.
+        addresses: Peer addresses, each of which costs one dial a port, and by each interface again.
         families: Address families, each of which costs the listeners of all
             buckets: two current ones, one retained, and the clock-free one.
+        further: Interfaces beside the usual one, in each family, each of
+            which costs one listener a bucket.
     """
-    ports = (MAX_SOCKETS - 4 * LISTENERS_PER_BUCKET * families) // addresses
+    ports = (MAX_SOCKETS - 4 * (LISTENERS_PER_BUCKET * families + further)) // addresses
     clock_free = max(1, min(CLOCK_FREE_PORTS, ports // 5))
     per_bucket = max(1, min(PORTS_PER_BUCKET, (ports - clock_free) // 3))
     return PortCounts(per_bucket, clock_free)

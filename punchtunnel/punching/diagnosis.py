@@ -12,13 +12,14 @@ nothing.  A weaker kind of evidence never hides a stronger one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.protocol.hello import VERSION, Hello, Role, Trait
-from punchtunnel.punching.candidates import Fate
+from punchtunnel.punching.candidates import Candidate, Fate
 from punchtunnel.punching.hole import Counts
 from punchtunnel.words import peer as peer_words
 
@@ -70,9 +71,27 @@ _SHOWN_BY = {
 # These say that an address was not reached at all, so that what the peer's other addresses show counts more: a
 # host without IPv6 finds every IPv6 address unreachable.
 _NOT_REACHED = {Cause.ABSENT: (Fate.ABSENT,), Cause.UNREACHABLE: (Fate.UNREACHABLE,)}
+# Only somebody at the far end can have done that.
+_FROM_AFAR = {Fate.CAPTURED, Fate.LOST, Fate.REFUSED}
 # The share of the ports that may show something by chance: of twenty ports, a program of the far host can have one
 # or two, or another process here.
 _CHANCE = 0.1
+
+
+def evidence_of(met: Mapping[Candidate, Fate]) -> Counter[Fate]:
+    """Count the candidates by what they have met.
+
+    A second uplink that is dead, or that a firewall keeps for something else, says nothing
+    about the peer.  So further ways count only if the far end has answered there, and nobody
+    by the default way.
+    """
+    found: Counter[Fate] = Counter()
+    further: Counter[Fate] = Counter()
+    for candidate, fate in met.items():
+        (further if candidate.address.interface else found)[fate] += 1
+    if not _FROM_AFAR & found.keys():
+        found.update({fate: further[fate] for fate in _FROM_AFAR & further.keys()})
+    return found
 
 
 def cause_of(

@@ -50,9 +50,9 @@ class Dial:
 
 
 def refusing(dials: Collection[Dial]) -> dict[Address, int]:
-    """Return the addresses that have refused a dial, and a port of each at which they have."""
+    """Return the addresses that have refused a dial by the default way, and a port of each at which they have."""
     refused = [dial.candidate for dial in dials if Fate.REFUSED in dial.met]
-    return {candidate.address: candidate.far_port for candidate in refused}
+    return {candidate.address: candidate.far_port for candidate in refused if not candidate.address.interface}
 
 
 def evidence(dials: Collection[Dial]) -> dict[Candidate, Fate]:

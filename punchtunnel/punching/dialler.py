@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from punchtunnel import words
 from punchtunnel.errors import NO_RESOURCES, LocalError
-from punchtunnel.protocol.schedule import LISTENERS_PER_BUCKET, MAX_SOCKETS
+from punchtunnel.protocol.schedule import MAX_SOCKETS
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, FamilyPort, Fate, Kind, fate_of
@@ -112,11 +112,12 @@ class Dialler:
                 self._dials[candidate] = Dial(candidate, due=now)
         if self._settings.port:
             self._listen_on_given_port()
-        for family, numbers in self._strategy.listening(addresses, wall):
-            missing = LISTENERS_PER_BUCKET - sum((family, port) in self._listeners for port in numbers)
+        for family, interface, wanted, numbers in self._strategy.listening(addresses, wall):
+            there = self._listeners.ports(interface or self._settings.interface)
+            missing = wanted - sum((family, port) in there for port in numbers)
             for port in numbers:
                 if missing > 0 and (family, port) not in self._listeners:
-                    missing -= self._listen(family, self._settings.bind, port, pair=False)
+                    missing -= self._listen((family, port), self._settings.bind, pair=False, further=interface)
         self._listen_in_the_other_family(addresses, {candidate.own_port for candidate in candidates})
 
     def start_due(self) -> None:
@@ -207,7 +208,7 @@ class Dialler:
         return fates(self._dials.values())
 
     def refusing(self) -> dict[Address, int]:
-        """Return the addresses that have refused a dial, and a port of each at which they have."""
+        """Return the addresses that have refused a dial by the default way, and a port of each at which they have."""
         return refusing(self._dials.values())
 
     def evidence(self) -> dict[Candidate, Fate]:
@@ -223,13 +224,15 @@ class Dialler:
 
     # ---- ports
 
-    def _listen(self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool) -> bool:
-        """Make sure that a port is listened on, and tell whether it is."""
+    def _listen(self, port: FamilyPort, host: str | None, *, pair: bool, further: str = "") -> bool:
+        """Make sure that a port is listened on, and tell whether it is; `further` is the interface of a further way."""
         try:
-            self._listeners.open(family, host, port, pair=pair, interface="" if pair else self._settings.interface)
+            interface = "" if pair else further or self._settings.interface
+            self._listeners.open(port[0], host, port[1], pair=pair, interface=interface)
         except OSError as error:
             # That the other end of a pair has the port is as it should be.
-            self._on_bind_error(error, (family, port), tell=not pair)
+            if not further:
+                self._on_bind_error(error, port, tell=not pair)
             return False
         return True
 
@@ -239,11 +242,11 @@ class Dialler:
         if len(families) != 1 or self._settings.family != socket.AF_UNSPEC:
             return
         other = socket.AF_INET if socket.AF_INET6 in families else socket.AF_INET6
-        for family, port in self._listeners.ports():
+        for family, port in self._listeners.ports(interface := self._settings.interface):
             if family != other and port in numbers and len(self._dials) + len(self._listeners) < MAX_SOCKETS:
                 # This machine may lack that family, or another program have the port.
                 with contextlib.suppress(OSError):
-                    self._listeners.open(other, None, port, pair=False)
+                    self._listeners.open(other, None, port, pair=False, interface=interface)
 
     def _listen_on_given_port(self) -> None:
         """Listen on --port in every family that this machine has.
@@ -286,17 +289,19 @@ class Dialler:
         family, host = candidate.address.family, self._settings.bind
         if candidate.kind is Kind.PAIR:
             host = candidate.address.host
-            if self._listen(family, host, candidate.far_port, pair=True):
+            if self._listen((family, candidate.far_port), host, pair=True):
                 dial.due = NEVER
                 return
         own_port = family, candidate.own_port
         try:
             local = candidate.kind is Kind.PAIR
-            interface = "" if local else self._settings.interface
+            interface = "" if local else candidate.address.interface or self._settings.interface
             sock = ports.dialling_socket(family, host, candidate.own_port, local=local, interface=interface)
         except OSError as error:
-            self._on_bind_error(error, own_port, tell=True)
-            self._busy.add(own_port)
+            if not candidate.address.interface:
+                # That a further way is gone keeps nothing from the others.
+                self._on_bind_error(error, own_port, tell=True)
+                self._busy.add(own_port)
             self.ended(candidate, Fate.STARVED if error.errno in NO_RESOURCES else Fate.UNUSABLE)
             return
         self._busy.discard(own_port)

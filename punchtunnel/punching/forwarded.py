@@ -11,17 +11,17 @@ nothing behind that the next dial could meet in a router.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from punchtunnel.address import Place
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
+from punchtunnel.punching.race import Listening
 from punchtunnel.punching.strategy import redial_wait
 from punchtunnel.system.addresses import Address
 
 if TYPE_CHECKING:
     import random
-    import socket
 
 # Seconds for a SYN to be answered, and for the kernel to send it again (after one and three, RFC 6298): after
 # that its waits grow, and a fresh dial comes sooner to a peer that has just begun to listen.
@@ -60,7 +60,7 @@ class ForwardedPorts:
         self._failures = {candidate: self._failures.get(candidate, 0) for candidate in wanted}
         return list(self._failures)
 
-    def listening(self, addresses: Sequence[Address], wall: float) -> Iterator[tuple[socket.AddressFamily, list[int]]]:
+    def listening(self, addresses: Sequence[Address], wall: float) -> Listening:
         """Yield nothing: what is dialled is of no use as a listener."""
         del addresses, wall
         yield from ()

@@ -26,6 +26,7 @@ class _Listener(NamedTuple):
     sock: socket.socket
     port: int
     pair: bool
+    interface: str
 
 
 class Listeners:
@@ -70,9 +71,9 @@ class Listeners:
     def __len__(self) -> int:
         return len(self._listeners)
 
-    def ports(self) -> list[FamilyPort]:
-        """Return what is listened on."""
-        return list(self._listeners)
+    def ports(self, interface: str = "") -> list[FamilyPort]:
+        """Return what is listened on at an interface alone, or "" for what is listened on at all of them."""
+        return [port for port, listener in self._listeners.items() if listener.interface == interface]
 
     def open(
         self, family: socket.AddressFamily, host: str | None, port: int, *, pair: bool, interface: str = ""
@@ -92,7 +93,7 @@ class Listeners:
         if (family, port) in self._listeners:
             return
         sock = ports.listening_socket(family, host, port, shared=not pair, interface=interface)
-        listener = _Listener(sock, port, pair)
+        listener = _Listener(sock, port, pair, interface)
         try:
             self._watch(listener)
         except OSError:

@@ -17,7 +17,6 @@ import os
 import random
 import selectors
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -220,6 +219,7 @@ class Puncher:
         self._next_router.forget()
         self._routers.start_over()
         self._whereabouts.look_again(self._monotonic())
+        self._planned = float("-inf")
 
     def _no_hole(self) -> NoHoleError | RejectedError | LocalError:
         if self._nomination.rejection is not None:
@@ -231,7 +231,7 @@ class Puncher:
         by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(
             self._counts,
-            Counter(evidence.values()),
+            diagnosis.evidence_of(evidence),
             checked=settings.checked,
             no_nat64=where.no_nat64,
             router=next(iter(refusing)).host if by_router else "",
@@ -290,10 +290,14 @@ class Puncher:
         if not self._whereabouts.addresses:
             return
         wall = self._clock() + self._settings.clock_offset
-        dialled = self._whereabouts.dialled(now, busy=bool(self._callers.connections))
-        self._dialler.plan(dialled, wall)
+        buckets = schedule.current_buckets(wall)
+        # A network may come or go without a word to this process.
+        if buckets != self._buckets:
+            self._whereabouts.find_ways()
+        busy = bool(self._callers.connections)
+        self._dialler.plan(self._whereabouts.dialled(now, busy=busy), wall)
         self._next_router.ask(self._dialler.refusing())
-        if (buckets := schedule.current_buckets(wall)) != self._buckets:
+        if buckets != self._buckets:
             self._buckets = buckets
             ports = self._dialler.ports
             peer = words.peers_text(self._settings.peers)

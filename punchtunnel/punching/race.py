@@ -15,8 +15,8 @@ from punchtunnel.system.addresses import Address
 if TYPE_CHECKING:
     import socket
 
-# Ports of each family of which some shall listen.
-Listening = Iterator[tuple["socket.AddressFamily", list[int]]]
+# Family, interface, how many ports shall listen, and of which.
+Listening = Iterator[tuple["socket.AddressFamily", str, int, list[int]]]
 
 
 class Strategy(Protocol):

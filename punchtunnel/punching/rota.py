@@ -4,6 +4,9 @@
     turn 2    v6 a   v4 b   v6 c                           some, with most ports
     turn 3                         v4 d   v4 e   v4 f      the others
 
+Ways by further interfaces (system/uplinks.py) join the turns of all addresses only, so that
+they push no address out.
+
 A dial for each port of each address would be too many sockets.  With fewer ports for each
 all are tried at once, and nearly every hole opens at once.  But those few ports are the ones
 that the peer listens on, and where a router takes ports for itself (strategy.py: captured) it
@@ -40,19 +43,23 @@ class Rota:
         self._turn = 0
         self._ends = float("-inf")
 
-    def dialled(self, addresses: Sequence[Address], now: float, *, busy: bool) -> Sequence[Address]:
+    def dialled(
+        self, addresses: Sequence[Address], now: float, *, busy: bool, further: Sequence[Address] = ()
+    ) -> Sequence[Address]:
         """Return the addresses to dial.
 
         Args:
             addresses: All, the likely ones first.
             now: Steady time in seconds.
             busy: Somebody is on a connection: nothing changes before it is known who.
+            further: The same by other interfaces than the usual one.
         """
-        if len(addresses) <= FEW:
-            return addresses
+        everything = [*addresses, *further]
+        if len(everything) <= FEW:
+            return everything
         if self._ends == float("-inf"):
             self._ends = now + TURN
         elif now >= self._ends and not busy:
             self._turn, self._ends = self._turn + 1, now + TURN
         turn = self._turn % (1 + -(-len(addresses) // FEW))
-        return addresses[(turn - 1) * FEW : turn * FEW] if turn else addresses[:MOST]
+        return addresses[(turn - 1) * FEW : turn * FEW] if turn else everything[:MOST]

@@ -111,7 +111,8 @@ class ScheduledPorts:
         # When the last SYNs were sent.
         self._syns = deque([float("-inf")] * MOST_SYNS, MOST_SYNS)
         self._captured = False
-        self._plain_only: set[socket.AddressFamily] = set()
+        # By family and interface: a hold on a dead uplink says nothing of the others.
+        self._plain_only: set[tuple[socket.AddressFamily, str]] = set()
         # From where the peer was heard: from an address of its own, from another one.
         self._met: set[bool] = set()
         self._meeting_ends = float("-inf")
@@ -133,12 +134,25 @@ class ScheduledPorts:
             self._failures.setdefault(candidate, failures)
         return list(self._failures)
 
-    def listening(self, addresses: Sequence[Address], wall: float) -> Iterator[tuple[socket.AddressFamily, list[int]]]:
-        """Yield the ports of each bucket by family; LISTENERS_PER_BUCKET of them, any that are free, shall listen."""
+    def listening(
+        self, addresses: Sequence[Address], wall: float
+    ) -> Iterator[tuple[socket.AddressFamily, str, int, list[int]]]:
+        """Yield family, interface, how many ports shall listen, and of which: any that are free, in each bucket.
+
+        A listener that is bound to no interface answers by the default way, wherever the SYN
+        has come from: from a further one, with an address that is not of that network, and
+        the router there drops it.  So each further way has one listener of its own, on a port
+        where no other one is.
+        """
         counts = _port_counts(addresses)
-        for family in {address.family for address in addresses if not address.own}:
+        for family, interface in dict.fromkeys((one.family, one.interface) for one in addresses if not one.own):
             for bucket in schedule.current_buckets(wall):
-                yield family, schedule.bucket_ports(self._channel, bucket, counts.ports(bucket))
+                numbers = schedule.bucket_ports(self._channel, bucket, counts.ports(bucket))
+                if not interface:
+                    yield family, "", schedule.LISTENERS_PER_BUCKET, numbers
+                elif bucket != schedule.CLOCK_FREE:
+                    # The fast ports, which have no listeners, are all that is left of that one.
+                    yield family, interface, 1, numbers[schedule.LISTENERS_PER_BUCKET :]
 
     def begin(self, candidate: Candidate, now: float) -> int | None:
         """Take note of a dial that begins; return the TTL of its first SYN if it is a hold, None if it is plain."""
@@ -152,12 +166,12 @@ class ScheduledPorts:
 
         A connection may outlive its candidate.
         """
-        family = candidate.address.family
-        fast = family in self._plain_only and candidate.own_port in fast_ports(self._channel)
+        way = _way_of(candidate)
+        fast = way in self._plain_only and candidate.own_port in fast_ports(self._channel)
         failures = self._failures[candidate] = self._failures.get(candidate, 0) + 1
         wait = redial_wait(failures, now - self._started, self._rng, fast=fast)
         if fate is Fate.EXPIRED:
-            self._plain_only.add(family)
+            self._plain_only.add(way)
         self._captured |= fate is Fate.CAPTURED
         earliest = now if self._captured else max(now, self._syns[0] + SYNS_SPAN)
         return earliest + wait
@@ -211,13 +225,19 @@ class ScheduledPorts:
 
     def _hold_share(self, candidate: Candidate, now: float) -> float:
         # A pair has no router between its ends.
-        if candidate.kind is Kind.PAIR or now < self._meeting_ends or candidate.address.family in self._plain_only:
+        if candidate.kind is Kind.PAIR or now < self._meeting_ends or _way_of(candidate) in self._plain_only:
             return 0.0
         return HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
 
 
 def _port_counts(addresses: Sequence[Address]) -> schedule.PortCounts:
-    return schedule.port_counts(len(addresses), len({address.family for address in addresses}))
+    families = len({address.family for address in addresses})
+    further = len({(address.family, address.interface) for address in addresses if address.interface})
+    return schedule.port_counts(len(addresses), families, further)
+
+
+def _way_of(candidate: Candidate) -> tuple[socket.AddressFamily, str]:
+    return candidate.address.family, candidate.address.interface
 
 
 def fast_ports(channel: str) -> list[int]:

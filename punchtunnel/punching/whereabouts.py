@@ -12,6 +12,7 @@ from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.punching.resolver import Answer, LookUps, Resolver
 from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
+from punchtunnel.punching.ways import further_ways
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import Address
 
@@ -43,6 +44,8 @@ class Whereabouts:
         self.addresses: tuple[Address, ...] = ()
         self.forwarded: tuple[Place, ...] = ()
         self.failed: tuple[str, ...] = ()
+        # The same by other interfaces than the usual one; None until they are looked for.
+        self._further: tuple[Address, ...] | None = None
         self.nat64: IPv6Network | None = None
         self.no_nat64 = False
         # Of how many addresses it was told that some are left out.
@@ -64,6 +67,7 @@ class Whereabouts:
 
     def look_again(self, now: float) -> None:
         """Look everything up that may have changed, now."""
+        self.find_ways()
         if self.resolver.has_names or self.resolver.wants_nat64(self.addresses):
             self._look_up(now)
 
@@ -83,8 +87,14 @@ class Whereabouts:
         self._look_ups.answered(now, failed=bool(answer.failed))
 
     def dialled(self, now: float, *, busy: bool) -> Sequence[Address]:
-        """Return the addresses whose turn it is; see `Rota`."""
-        return self._rota.dialled(self.addresses, now, busy=busy)
+        """Return the addresses whose turn it is, by all ways; see `Rota`."""
+        if self._further is None:
+            self._further = further_ways(self.addresses, self._settings)
+        return self._rota.dialled(self.addresses, now, busy=busy, further=self._further)
+
+    def find_ways(self) -> None:
+        """Look for interfaces anew."""
+        self._further = None
 
     def families(self) -> list[str]:
         """Return the families in which the peer is to punch, as people call them."""
@@ -130,3 +140,4 @@ class Whereabouts:
             self._left_out = len(found)
             self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))
         self.addresses = found[:MAX_ADDRESSES]
+        self.find_ways()

@@ -29,12 +29,16 @@ _SOME_PORT = 9
 
 
 class Address(NamedTuple):
-    """One address of the peer, or this machine itself (`own`)."""
+    """One address of the peer, or this machine itself (`own`); what is sent there leaves by `interface`.
+
+    An `interface` of "" is the one that the routing table prefers.
+    """
 
     family: socket.AddressFamily
     host: str
     scope: int = 0
     own: bool = False
+    interface: str = ""
 
     def at(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
         """Return the address that `connect` takes for a port."""
@@ -53,8 +57,9 @@ def source_towards(address: Address, interface: str = "") -> str | None:
 
     Args:
         address: The other one.
-        interface: The only one to leave by; "" is any.
+        interface: The only one to leave by; "" is that of the address.
     """
+    interface = interface or address.interface
     with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         tcp.prefer_lasting_source(probe)
         if interface:

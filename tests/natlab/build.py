@@ -124,7 +124,7 @@ def router_scene(prefix: str, behaviour: Behaviour) -> Scene:
         number = SITE_NUMBERS["left"]
         dial4, gateway6 = f"198.51.100.{number}0", f"2001:db8:{number}:f::1"
         edge = scene.add_namespace("left-box")
-        scene.configure(edge, *_tun_lines("192.168.1.254", gateway6), "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        scene.configure(edge, *tun_lines("192.168.1.254", gateway6), "echo 1 > /proc/sys/net/ipv4/ip_forward")
         namespace = scene.add_namespace("left-host")
         scene.configure(namespace, _count_syns())
         scene.hosts["left"] = Host(namespace, dial4, f"2001:db8:{number}:1::2")
@@ -171,7 +171,7 @@ def _add_site(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) ->
     scene.sites.append(Site(name, edge, addresses, behaviour.usernat))
     if not behaviour.routers:
         inside4 = "192.168.1.2" if behaviour.usernat else dial4
-        scene.configure(edge, *_tun_lines(inside4, dial6))
+        scene.configure(edge, *tun_lines(inside4, dial6))
         if behaviour.usernat and behaviour.usernat.nat64:
             scene.configure(edge, *without_ipv4(DEVICE))
             scene.names[edge] = f"{embedded(ONE_OF_ONLY_IPV4, PREFIX)} {ONLY_IPV4}\n"
@@ -182,17 +182,17 @@ def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -
     number, boxes = SITE_NUMBERS[name], behaviour.routers
     spaces = [scene.add_namespace(f"{name}-box{level}") for level in range(len(boxes))]
     outside4 = f"198.51.100.{number}1" if boxes[0].nat is Nat.NONE else f"198.51.100.{number}0"
-    scene.configure(spaces[0], *_tun_lines(outside4, f"2001:db8:{number}:f::1"))
+    scene.configure(spaces[0], *tun_lines(outside4, f"2001:db8:{number}:f::1"))
     for level in range(1, len(boxes)):
         outer, inner = spaces[level - 1], spaces[level]
         scene.add_veth(outer, "lan", inner, DEVICE)
         link6 = f"2001:db8:{number}:f{level}"
         up, down = (f"100.64.{level}.1", f"{link6}::1"), (f"100.64.{level}.2", f"{link6}::2")
-        scene.configure(outer, *_gateway_lines("lan", *up, *down))
+        scene.configure(outer, *gateway_lines("lan", *up, *down))
         scene.configure(outer, f"ip -6 route add 2001:db8:{number}:1::/64 via {link6}::2")
-        scene.configure(inner, *_host_lines(DEVICE, *down, *up))
+        scene.configure(inner, *host_lines(DEVICE, *down, *up))
     for box, space in zip(boxes, spaces, strict=True):
-        scene.configure(space, *_box_lines(box))
+        scene.configure(space, *box_lines(box))
         if box.unsolicited is Unsolicited.SERVICE:
             scene.services.append(space)
     _add_lan(scene, name, spaces[-1], boxes[-1], neighbour)
@@ -212,8 +212,8 @@ def _add_lan(scene: Scene, name: str, router: str, box: Router, neighbour: bool)
             scene.add_namespace(f"{name}-{role}")
             scene.hosts[f"{name} neighbour"] = Host(namespace, inside4, inside6)
         scene.add_veth(router, f"lan{index}", namespace, "eth0")
-        scene.configure(router, *_gateway_lines(f"lan{index}", "192.168.1.1", gateway6, inside4, inside6))
-        scene.configure(namespace, *_host_lines("eth0", inside4, inside6, "192.168.1.1", gateway6))
+        scene.configure(router, *gateway_lines(f"lan{index}", "192.168.1.1", gateway6, inside4, inside6))
+        scene.configure(namespace, *host_lines("eth0", inside4, inside6, "192.168.1.1", gateway6))
     if box.unsolicited is Unsolicited.DMZ_SERVICE:
         scene.services.append(f"{scene.prefix}-{name}-neighbour")
     if dmz:
@@ -221,7 +221,8 @@ def _add_lan(scene: Scene, name: str, router: str, box: Router, neighbour: bool)
         scene.configure(f"{scene.prefix}-{name}-neighbour", rules)
 
 
-def _tun_lines(address4: str, address6: str) -> list[str]:
+def tun_lines(address4: str, address6: str) -> list[str]:
+    """Return the lines for a machine that is on the internet itself."""
     return [
         f"ip link set {DEVICE} up",
         f"ip addr add {address4}/32 dev {DEVICE}",
@@ -231,7 +232,7 @@ def _tun_lines(address4: str, address6: str) -> list[str]:
     ]
 
 
-def _host_lines(device: str, own4: str, own6: str, gateway4: str, gateway6: str) -> list[str]:
+def host_lines(device: str, own4: str, own6: str, gateway4: str, gateway6: str) -> list[str]:
     """Return the lines for the end of a cable that has a gateway at the other end."""
     return [
         f"ip link set {device} up",
@@ -244,7 +245,7 @@ def _host_lines(device: str, own4: str, own6: str, gateway4: str, gateway6: str)
     ]
 
 
-def _gateway_lines(device: str, own4: str, own6: str, host4: str, host6: str) -> list[str]:
+def gateway_lines(device: str, own4: str, own6: str, host4: str, host6: str) -> list[str]:
     """Return the lines for the gateway's end of such a cable."""
     return [
         f"ip link set {device} up",
@@ -255,7 +256,8 @@ def _gateway_lines(device: str, own4: str, own6: str, host4: str, host6: str) ->
     ]
 
 
-def _box_lines(box: Router) -> list[str]:
+def box_lines(box: Router) -> list[str]:
+    """Return the lines that make a machine a router."""
     lines = ["echo 1 > /proc/sys/net/ipv4/ip_forward", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]
     if box.syn_sent_s is not None:
         timeout = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent"

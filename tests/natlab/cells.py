@@ -38,6 +38,10 @@ class Extra(StrEnum):
     ACCEPTER = "the decoys are a stranger, who accepts everything"
     PRIVACY = "the left host has a temporary IPv6 address besides the one that the right one was given"
     VPN = "the left host has a VPN as its default route, behind which nobody is"
+    UPLINKS = "the left host has a second uplink, and the right one knows that address"
+    DEAD_UPLINK = "the same, and the first uplink, which has the default route, carries nothing"
+    INTERFACES = "the left host has two interfaces behind its router"
+    DARK6 = "the left router carries no IPv6"
     NEIGHBOUR = "another host of the left LAN dials elsewhere from the same ports"
     SCANNER = "a stranger connects to every port of the left host"
     CALLER = "another program at the right address connects to ports that the left side listens on"
@@ -100,6 +104,8 @@ SPREAD = 1.5
 HOUR = 3600.0
 # The right side's, if it is public.
 RIGHT4 = "198.51.100.20"
+# The left side's, by its first uplink.
+FIRST4 = "198.51.100.10"
 # A name that the left side knows the right one by, wherever it is.
 NAME = "moves.example"
 # An address of nobody: packets to it vanish.
@@ -458,6 +464,7 @@ def _hosts() -> Iterator[Cell]:
     # A router that takes ports has all those that eight addresses share, in one turn.
     many = replace(many, name="eight addresses, stranger accepts x reset", left="stranger accepts", extra=None)
     yield replace(many, wait_s=30, most_runs=5)
+    yield from _several_interfaces(block)
     for bind in ("192.168.1.2", "eth0"):
         beside = Cell(block, f"beside a VPN, --bind {bind}", extra=Extra.VPN, options=(("--bind", bind), ()))
         yield replace(beside, short=bind == "192.168.1.2")
@@ -471,6 +478,28 @@ def _hosts() -> Iterator[Cell]:
     yield Cell(block, "same host, IPv6 loopback", layout=Layout.LOOPBACK, family=6)
     yield Cell(block, "same host, own address", layout=Layout.OWN_ADDRESS)
     yield Cell(block, "same host, ten runs in a row", layout=Layout.LOOPBACK, repeats=10)
+
+
+def _several_interfaces(block: str) -> Iterator[Cell]:
+    """Yield cells in which the left host's default route is not the way to the peer, or not the only one."""
+    vpn = Cell(block, "beside a VPN", extra=Extra.VPN)
+    yield replace(vpn, short=True)
+    yield replace(vpn, name="beside a VPN, reset x reset", left="reset", right="reset")
+    yield replace(vpn, name="beside a VPN, mapped x random", left="mapped", right="random")
+    for extra, name in ((Extra.UPLINKS, "two uplinks"), (Extra.DEAD_UPLINK, "the first uplink is dead")):
+        for left, right in AXIS_PAIRS:
+            uplinks = Cell(block, f"{name}, {left} x {right}", left, right, extra=extra)
+            yield replace(uplinks, short=left == "reset" and extra is Extra.DEAD_UPLINK)
+    both = replace(uplinks, name="two uplinks, and the right one knows both addresses", extra=Extra.UPLINKS)
+    yield replace(both, options=((), (FIRST4,)))
+    yield replace(both, name="two uplinks, both families dialled", family=46)
+    for left, right in AXIS_PAIRS:
+        yield Cell(block, f"two interfaces behind one router, {left} x {right}", left, right, extra=Extra.INTERFACES)
+    dark = replace(both, family=64, extra=Extra.DARK6, short=True)
+    yield replace(dark, name="IPv6 black hole beside IPv4, reset x reset")
+    absent = replace(both, absent=True, wait_s=11, limits=(POLITE,), fails=REFUSAL)
+    yield replace(absent, name="two uplinks, peer absent")
+    yield replace(absent, name="two uplinks, the first one dead, peer absent", extra=Extra.DEAD_UPLINK)
 
 
 def _failures() -> Iterator[Cell]:

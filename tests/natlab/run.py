@@ -24,7 +24,7 @@ from pathlib import Path as FilePath
 
 from punchtunnel.protocol import schedule
 
-from . import build, ends, internet, sandbox
+from . import build, ends, internet, sandbox, uplinks
 from .cells import NAME, NOBODY, Cell, Extra, Layout
 from .drama import Drama
 from .incidents import Kind
@@ -143,6 +143,14 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 scene.configure(left.namespace, *build.hide_behind_temporary_addresses(left.dial6))
             if cell.extra is Extra.VPN:
                 scene.configure(scene.hosts["left"].namespace, *build.route_through_vpn())
+            if cell.extra in (Extra.UPLINKS, Extra.DEAD_UPLINK):
+                uplinks.add_uplink(scene, BEHAVIOURS[cell.left])
+            if cell.extra is Extra.DEAD_UPLINK:
+                uplinks.kill_uplink(scene)
+            if cell.extra is Extra.INTERFACES:
+                uplinks.add_interface(scene)
+            if cell.extra is Extra.DARK6:
+                uplinks.kill_uplink(scene, "ip6")
             if cell.extra is Extra.UNSCALED:
                 scene.configure(scene.hosts["left"].namespace, build.scale_no_windows())
             if cell.extra is Extra.FORBIDDEN:

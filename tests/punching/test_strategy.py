@@ -130,7 +130,9 @@ def test_each_family_listens_on_the_ports_of_each_bucket() -> None:
         schedule.bucket_ports(CHANNEL, bucket, counts.ports(bucket)) for bucket in schedule.current_buckets(WALL)
     ]
     for family in (socket.AF_INET, socket.AF_INET6):
-        assert [ports for one, ports in table.strategy.listening(table.addresses, WALL) if one == family] == buckets
+        assert [
+            ports for one, _, _, ports in table.strategy.listening(table.addresses, WALL) if one == family
+        ] == buckets
 
 
 def test_a_new_bucket_adds_its_ports_and_the_oldest_goes_one_window_later() -> None:
