@@ -2,7 +2,8 @@
 
 Whatever comes from a peer, a stranger or a command line gives a result or the
 one error that the decoder's docstring names: PeerError, or UsageError for
-addresses and secrets.  Anything else is a finding, printed with the smallest
+addresses and secrets.  So does a file that this program has written and
+something has damaged.  Anything else is a finding, printed with the smallest
 input that shows it and kept in the corpus, from which the next run begins.
 """
 
@@ -38,7 +39,7 @@ from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.protocol.verdicts import Drop, Reject, Send, Won
-from punchtunnel.reach import stun
+from punchtunnel.reach import remembered, stun
 
 from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
 
@@ -81,6 +82,36 @@ RULE_PIECE = st.sampled_from(
         *("--ctstate NEW ", "-m x ", "--comment 'a b' ", "--dst-type LOCAL ", "-x y ", '"', "# "),
     ]
 )
+
+
+# With a place for each value of a file of the memory: most are right, so that some get far.
+MEMORY_FILE = (
+    b'{"version":1,"time":%b,"addresses":{"a.example":{"time":%b,"hosts":[%b,%b]}},'
+    b'"way":{"time":%b,"kind":%b,"host":%b,"far_port":%b,"own_port":%b,"failures":%b}}'
+)
+MEMORY_RIGHT = [b"5", b"5", b'"192.0.2.1"', b'"2001:db8::7"', b"4", b'"fixed"', b'"192.0.2.1"', b"1", b"65535", b"1"]
+MEMORY_VALUE = st.sampled_from(
+    [
+        *(b"0", b"-1", b"6", b"65536", b"9" * 4000, b"1.5", b"1e999", b"NaN", b"true", b"null", b"[]", b"{}", b'""'),
+        *(
+            b"[" * 1000,
+            b'{"a":' * 700,
+            b'"\\ud800"',
+            b'"127.0.0.1"',
+            b'"fe80::1%x"',
+            b'"\\u0000"',
+            b'"::"',
+            b'5,"a":{}',
+        ),
+    ]
+)
+
+
+@st.composite
+def memory_content(draw: st.DrawFn) -> bytes:
+    """Fill the places."""
+    values = [draw(MEMORY_VALUE) if draw(st.integers(0, 9)) == 9 else right for right in MEMORY_RIGHT]
+    return MEMORY_FILE % tuple(values)
 
 
 @st.composite
@@ -237,6 +268,13 @@ def stun_answer(draw: st.DataObject) -> None:
         stun.read_answer(draw.draw(damaged(STUN_PIECE)), STUN_TRANSACTION)
 
 
+def memory_file(draw: st.DataObject) -> None:
+    """remembered.decode: what means the same when it is written again, and nothing is raised."""
+    names = {"a.example"}
+    known = remembered.decode(draw.draw(memory_content() | damaged(memory_content())), 5.0, names)
+    assert remembered.decode(remembered.encode(known), 5.0, names) == known
+
+
 def ntp_answer(draw: st.DataObject) -> None:
     """sntp.read_answer: a sample, or PeerError."""
     cookie = bytes(8)
@@ -256,7 +294,7 @@ def firewall_rules(draw: st.DataObject) -> None:
 
 Target = Callable[[st.DataObject], None]
 TARGETS: list[Target] = [decoder, mux, hello, election, opener, incoming, agreement, address, typed_secret]
-TARGETS += [stun_answer, ntp_answer, firewall_rules]
+TARGETS += [stun_answer, memory_file, ntp_answer, firewall_rules]
 
 # ---- the run
 
