@@ -19,12 +19,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from punchtunnel.address import parse_bind, parse_listen, parse_peer, parse_target
+from punchtunnel.address import is_literal, parse_bind, parse_listen, parse_peer, parse_target
 from punchtunnel.doctor import sntp
 from punchtunnel.doctor.firewall import Packet, fate
 from punchtunnel.doctor.rulesets import parse_iptables, parse_nft
@@ -39,7 +40,7 @@ from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.protocol.verdicts import Drop, Reject, Send, Won
-from punchtunnel.reach import remembered, stun
+from punchtunnel.reach import natpmp, pcp, remembered, stun, upnp
 
 from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
 
@@ -66,6 +67,14 @@ STUN_PIECE = st.sampled_from(
         *(bytes([0, kind, 0, size, 0, family]) for kind in (1, 9, 32) for size in (8, 20) for family in (1, 2, 3)),
     ]
 )
+MAPPING_PIECE = st.sampled_from(
+    [
+        *(bytes([0, 128 + opcode, 0, result]) + bytes(4) for opcode in (0, 1, 2) for result in (0, 1)),
+        *(bytes([2, 128 + opcode, 0, result]) + bytes(20) for opcode in (0, 1, 2) for result in (0, 2)),
+        *(bytes(12), b"\6\0\0\0\1\0\1\0", bytes(10) + b"\xff\xff\1\2\3\4", b"\1\0\1\0\0\0\1\0"),
+    ]
+)
+SSDP_PIECE = st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"LOCATION: ", b"http://192.0.2.1", b":80", b"/", b"\r\n", b"@"])
 RULE_PIECE = st.sampled_from(
     [
         *("*filter\n", ":INPUT DROP [0:0]\n", ":x - [0:0]\n", "-A INPUT ", "-A x ", "-j x\n", "-j ACCEPT\n", "-g x\n"),
@@ -275,6 +284,27 @@ def memory_file(draw: st.DataObject) -> None:
     assert remembered.decode(remembered.encode(known), 5.0, names) == known
 
 
+def natpmp_answer(draw: st.DataObject) -> None:
+    """natpmp.read_answer: an answer with ports and seconds as the wire has them, or PeerError."""
+    with contextlib.suppress(PeerError):
+        answer = natpmp.read_answer(draw.draw(damaged(MAPPING_PIECE)))
+        assert isinstance(answer, natpmp.Seen | natpmp.Mapped) or answer.result
+
+
+def pcp_answer(draw: st.DataObject) -> None:
+    """pcp.read_answer: an answer whose external host is a literal, or PeerError."""
+    with contextlib.suppress(PeerError):
+        answer = pcp.read_answer(draw.draw(damaged(MAPPING_PIECE)))
+        assert is_literal(answer.external.host) if isinstance(answer, pcp.Granted) else answer.result
+
+
+def ssdp_answer(draw: st.DataObject) -> None:
+    """upnp.read_location: a URL on the router, or PeerError."""
+    with contextlib.suppress(PeerError):
+        url = upnp.read_location(draw.draw(damaged(SSDP_PIECE)), "192.0.2.1")
+        assert urlsplit(url).hostname == "192.0.2.1"
+
+
 def ntp_answer(draw: st.DataObject) -> None:
     """sntp.read_answer: a sample, or PeerError."""
     cookie = bytes(8)
@@ -294,7 +324,7 @@ def firewall_rules(draw: st.DataObject) -> None:
 
 Target = Callable[[st.DataObject], None]
 TARGETS: list[Target] = [decoder, mux, hello, election, opener, incoming, agreement, address, typed_secret]
-TARGETS += [stun_answer, memory_file, ntp_answer, firewall_rules]
+TARGETS += [stun_answer, memory_file, natpmp_answer, pcp_answer, ssdp_answer, ntp_answer, firewall_rules]
 
 # ---- the run
 

@@ -58,9 +58,10 @@ FOREIGN = {
     "session": {"uvloop"},
     "protocol": {"spake2", "cryptography"},
     "reporting": {"rich"},
+    "reach": {"miniupnpc"},
 }
-# Imported when a link is being made, or a line drawn, and not before: inside functions only.
-LATE = {"spake2", "cryptography", "rich"}
+# Imported when a link is being made, a line drawn or a router asked, and not before: inside functions only.
+LATE = {"spake2", "cryptography", "rich", "miniupnpc"}
 
 
 def name_of(path: Path) -> str:

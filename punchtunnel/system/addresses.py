@@ -116,8 +116,11 @@ def own_addresses() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def global_addresses6() -> list[str] | None:
+def global_addresses6(interface: str = "") -> list[str] | None:
     """Return this machine's IPv6 addresses with global scope; None where Linux does not list them.
+
+    Args:
+        interface: Only those of this one; "" is any.
 
     Raises:
         ValueError: The list has another form.
@@ -128,7 +131,11 @@ def global_addresses6() -> list[str] | None:
     if table is None:
         # A kernel without IPv6 has no such file; one without networks has neither.
         return [] if proc.read("net/route") is not None else None
-    return [host for host, scope, device in _interfaces6(table) if scope == _GLOBAL_SCOPE and device != "lo"]
+    return [
+        host
+        for host, scope, device in _interfaces6(table)
+        if scope == _GLOBAL_SCOPE and device != "lo" and interface in ("", device)
+    ]
 
 
 def is_interface(name: str) -> bool:

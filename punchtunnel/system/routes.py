@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from punchtunnel.system import proc
 
@@ -19,6 +21,25 @@ class Route:
 
     device: str
     gateway: str = ""
+
+
+class Gateway(NamedTuple):
+    """A router that a default route leads to, and the interface it is reached by."""
+
+    family: socket.AddressFamily
+    device: str
+    host: str
+
+
+def gateways() -> list[Gateway]:
+    """Return the gateways of all default routes, the best first; [] where Linux lists none, or in another form."""
+    found: list[Gateway] = []
+    for family, name, read in ((socket.AF_INET, "net/route", _routes4), (socket.AF_INET6, "net/ipv6_route", _routes6)):
+        # A container may imitate the files in another form.
+        with contextlib.suppress(ValueError):
+            routes = sorted(read(proc.read(name) or ""), key=lambda one: one[0])
+            found += [Gateway(family, route.device, route.gateway) for _, route in routes if route.gateway]
+    return list(dict.fromkeys(found))
 
 
 def default_routes() -> dict[int, Route] | None:

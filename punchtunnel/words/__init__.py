@@ -9,6 +9,7 @@ dial, hold, bucket, winner, leader, stream, credit, target, peer.
     words.peer        what a peer has done wrong, and why it was rejected
     words.show        --show
     words.doctor      --doctor
+    words.reach       why a router maps no port
     words.quantities  bytes, rates and times
 
 These modules import nothing of the package.  The code that chooses a sentence

@@ -66,6 +66,8 @@ def test_every_address_of_every_interface_is_listed_as_bind_takes_it(write_proc:
 def test_only_global_addresses_of_real_interfaces_are_ipv6_to_punch_from(write_proc: Write) -> None:
     write_proc("net/if_inet6", IF_INET6)
     assert global_addresses6() == ["2001:db8::2"]
+    assert global_addresses6("eth0") == ["2001:db8::2"]
+    assert global_addresses6("wlan0") == []
 
 
 def test_a_kernel_without_ipv6_has_no_addresses_of_it(write_proc: Write) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from punchtunnel.system.routes import Route, default_routes
+from punchtunnel.system.routes import Gateway, Route, default_routes, gateways
 
 from .conftest import Write
 
@@ -46,3 +48,20 @@ def test_a_list_of_another_form_is_an_error(write_proc: Write, name: str) -> Non
     write_proc(name, "what\nis this? it has words\n")
     with pytest.raises(ValueError, match="unpack"):
         default_routes()
+
+
+def test_gateways_are_those_of_all_default_routes_the_best_first(write_proc: Write) -> None:
+    assert gateways() == []
+    write_proc("net/route", ROUTE + "ppp0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n")
+    write_proc("net/ipv6_route", IPV6_ROUTE)
+    assert gateways() == [
+        Gateway(socket.AF_INET, "eth0", "192.168.1.254"),
+        Gateway(socket.AF_INET, "wlan0", "192.168.1.1"),
+        Gateway(socket.AF_INET6, "eth0", "fe80::1"),
+    ]
+
+
+def test_a_list_of_another_form_hides_no_gateway_of_the_other_family(write_proc: Write) -> None:
+    write_proc("net/route", "what\nis this? it has words\n")
+    write_proc("net/ipv6_route", IPV6_ROUTE)
+    assert gateways() == [Gateway(socket.AF_INET6, "eth0", "fe80::1")]

@@ -1,0 +1,38 @@
+"""Why a router maps no port, and what to try.
+
+Sentences with fields are filled in by `str.format`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# ---- what is no answer
+
+NO_NATPMP: Final = "what answers does not speak NAT-PMP"
+NO_PCP: Final = "what answers does not speak PCP"
+NO_IGD: Final = "what answers is no UPnP router"
+ELSEWHERE: Final = "what answers names a device elsewhere, which is not asked"
+
+# ---- why a router maps nothing; every sentence begins with the router
+
+NOT_ALLOWED: Final = (
+    "the router {router} does not allow it ({by}): let this machine open ports in the router's settings"
+)
+NO_ROOM: Final = "the router {router} has no room for another mapped port ({by}): delete one in its settings"
+NOT_SUPPORTED: Final = "the router {router} cannot map TCP ports ({by})"
+NO_NETWORK: Final = "the router {router} has no address in the Internet at the moment ({by})"
+TRANSLATED: Final = "the router {router} sees this machine at another address ({by}): another NAT lies in between"
+REFUSED: Final = "the router {router} refuses ({by}, result {result})"
+SHORT_LEASE: Final = "the router {router} maps ports for {seconds} s only ({by}), which is of no use"
+WRONG_PORT: Final = "the router {router} offers port {port}, which was not asked for ({by})"
+ALL_TAKEN: Final = "the router {router} has given every wanted port to somebody else ({by})"
+ONLY_PERMANENT: Final = (
+    "the router {router} maps ports only for ever ({by}), which would outlive this program: "
+    "forward a port by hand in its settings"
+)
+FAILED: Final = "the router {router} fails to map a port ({by}): {reason}"
+
+# ---- why nobody was asked
+
+NO_SOCKET: Final = "no router can be asked for a port: {reason}"
