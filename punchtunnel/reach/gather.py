@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 from punchtunnel.punching.settings import Settings
@@ -40,17 +39,9 @@ class Gatherer:
         """Return the one mapper."""
         if self._mapper is None:
             # Imported late: most holes open before it is wanted.
-            import random
-
             from punchtunnel.reach.mapping import Mapper
 
-            self._mapper = Mapper(
-                time.monotonic,
-                random.SystemRandom(),
-                os.urandom(KEY_SIZE),
-                interface=self._settings.interface,
-                bind=self._settings.bind,
-            )
+            self._mapper = Mapper(os.urandom(KEY_SIZE), self._settings.interface, self._settings.bind)
         return self._mapper
 
     def release(self) -> None:
