@@ -27,6 +27,8 @@ SHORTEST_WAIT = 1.0
 LONGEST_EXTENSION = 10.0
 LAST_WAIT = 0.1
 
+# Loopback and one more.
+_USUAL_INTERFACES = 2
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -93,6 +95,13 @@ class Settings:
     def serves_anyone(self) -> bool:
         """Such a peer reaches what this side serves; a side that only checks the path serves nothing."""
         return Role.TO in self.role and Trait.CHECK not in self.traits and self.trusts_anyone
+
+    @property
+    def takes_any_way(self) -> bool:
+        """Dials may leave by every interface, and this machine has several."""
+        with contextlib.suppress(OSError):
+            return self.bind is None and not self.interface and len(socket.if_nameindex()) > _USUAL_INTERFACES
+        return False
 
     def resuming(self, secret: bytes, wait: float, *, anyone: bool) -> Settings:
         """Return the same for the next hole of a session.

@@ -12,7 +12,6 @@ from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.punching.resolver import Answer, LookUps, Resolver
 from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
-from punchtunnel.punching.ways import further_ways
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import Address
 
@@ -89,12 +88,20 @@ class Whereabouts:
     def dialled(self, now: float, *, busy: bool) -> Sequence[Address]:
         """Return the addresses whose turn it is, by all ways; see `Rota`."""
         if self._further is None:
-            self._further = further_ways(self.addresses, self._settings)
+            self._further = self._find_further_ways()
         return self._rota.dialled(self.addresses, now, busy=busy, further=self._further)
 
     def find_ways(self) -> None:
         """Look for interfaces anew."""
         self._further = None
+
+    def _find_further_ways(self) -> tuple[Address, ...]:
+        if not self._settings.takes_any_way:
+            return ()
+        # The first SYN of a machine with one uplink waits for no more than that.
+        from punchtunnel.punching.further import further_ways
+
+        return further_ways(self.addresses)
 
     def families(self) -> list[str]:
         """Return the families in which the peer is to punch, as people call them."""

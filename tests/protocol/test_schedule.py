@@ -206,6 +206,16 @@ def test_no_plan_needs_more_sockets_than_are_allowed(addresses: int, families: i
     assert counts.clock_free >= 1
 
 
+@pytest.mark.parametrize("families", [1, 2])
+@pytest.mark.parametrize("interfaces", [1, 2])
+def test_further_interfaces_and_their_listeners_are_within_the_limit(families: int, interfaces: int) -> None:
+    ways, further = min(8, families * (1 + interfaces)), families * interfaces
+    counts = port_counts(ways, families, further)
+    dials = (counts.per_bucket * 3 + counts.clock_free) * ways
+    assert dials + 4 * LISTENERS_PER_BUCKET * families + 3 * further <= MAX_SOCKETS
+    assert port_counts(ways, families, 0) >= counts
+
+
 def test_a_peer_with_one_address_gets_the_full_plan() -> None:
     assert port_counts(1, 1) == PortCounts(8, 4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections import Counter
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from punchtunnel import words
 from punchtunnel.protocol.hello import NO_TRAITS, Hello, Role, Trait, roles_fit
-from punchtunnel.punching.candidates import Fate
-from punchtunnel.punching.diagnosis import Cause, Finding, cause_of, role_name, why_no_hole, why_rejected
+from punchtunnel.punching.candidates import Candidate, Fate, Kind
+from punchtunnel.punching.diagnosis import Cause, Finding, cause_of, evidence_of, role_name, why_no_hole, why_rejected
 from punchtunnel.punching.hole import Counts
+from punchtunnel.system.addresses import Address
 
 # ---- why there is no hole
 
@@ -216,3 +218,27 @@ def test_another_version_is_named() -> None:
 )
 def test_a_role_is_named_by_its_options(role: Role, name: str) -> None:
     assert role_name(role) == name
+
+
+# ---- what counts as evidence
+
+
+def met(usual: Fate, further: Fate) -> Counter[Fate]:
+    address = Address(socket.AF_INET, ELSEWHERE)
+    ways = (address, usual), (address._replace(interface="eth1"), further)
+    return evidence_of((Candidate(Kind.SAME_PORT, way, port, port), fate) for port in range(20) for way, fate in ways)
+
+
+@pytest.mark.parametrize("usual", Fate)
+@pytest.mark.parametrize(
+    "further", [Fate.SILENT, Fate.PENDING, Fate.UNREACHABLE, Fate.FORBIDDEN, Fate.UNUSABLE, Fate.STARVED, Fate.EXPIRED]
+)
+def test_an_uplink_that_leads_nowhere_hides_nothing(usual: Fate, further: Fate) -> None:
+    assert met(usual, further) == {usual: 20}
+
+
+@pytest.mark.parametrize("further", [Fate.REFUSED, Fate.CAPTURED, Fate.LOST])
+def test_what_the_far_end_says_by_a_further_way_counts_where_the_usual_one_shows_nothing(further: Fate) -> None:
+    assert met(Fate.SILENT, further) == {Fate.SILENT: 20, further: 20}
+    assert met(Fate.UNREACHABLE, further) == {Fate.UNREACHABLE: 20, further: 20}
+    assert met(Fate.REFUSED, further) == {Fate.REFUSED: 20}

@@ -45,3 +45,25 @@ def test_a_turn_lasts_while_somebody_is_on_a_connection() -> None:
     assert rota.dialled(everyone, 10 * TURN, busy=True) == first
     assert rota.dialled(everyone, 10 * TURN, busy=False) == everyone[:FEW]
     assert rota.dialled(everyone, 11 * TURN - 0.1, busy=False) == everyone[:FEW]
+
+
+def test_further_ways_join_the_turn_of_all_and_push_no_address_out() -> None:
+    rota, known = Rota(), addresses(FEW)
+    further = [address._replace(interface="eth1") for address in known]
+    first = rota.dialled(known, 0.0, busy=False, further=further)
+    assert first == [*known, *further]
+    turns = [rota.dialled(known, float(now), busy=False, further=further) for now in range(1, 29)]
+    assert all(set(known) <= set(turn) for turn in turns)
+    assert any(list(turn) == known for turn in turns)
+
+
+def test_one_address_is_always_dialled_by_all_its_ways() -> None:
+    rota, (known,) = Rota(), addresses(1)
+    further = [known._replace(interface=name) for name in ("eth1", "eth2")]
+    for now in range(100):
+        assert rota.dialled([known], now, busy=False, further=further) == [known, *further]
+
+
+def test_many_addresses_leave_no_room_for_further_ways() -> None:
+    rota, known = Rota(), addresses(MOST)
+    assert rota.dialled(known, 0.0, busy=False, further=[known[0]._replace(interface="eth1")]) == known

@@ -135,6 +135,27 @@ def test_each_family_listens_on_the_ports_of_each_bucket() -> None:
         ] == buckets
 
 
+def test_a_further_way_has_a_listener_in_each_bucket_of_the_clock_on_a_port_without_one() -> None:
+    further = PEER._replace(interface="eth1")
+    table = Table(PEER, further)
+    counts = schedule.port_counts(2, 1, 1)
+    fixed, *buckets = [
+        schedule.bucket_ports(CHANNEL, bucket, counts.ports(bucket)) for bucket in schedule.current_buckets(WALL)
+    ]
+    usual = [(socket.AF_INET, "", schedule.LISTENERS_PER_BUCKET, ports) for ports in (fixed, *buckets)]
+    beside = [(socket.AF_INET, "eth1", 1, ports[schedule.LISTENERS_PER_BUCKET :]) for ports in buckets]
+    assert list(table.strategy.listening(table.addresses, WALL)) == [*usual, *beside]
+
+
+def test_holds_that_expire_on_one_way_are_made_on_the_others() -> None:
+    """Where nobody answers ARP behind a second uplink, its holds end at once."""
+    further = PEER._replace(interface="eth1")
+    table = Table(PEER, further)
+    table.strategy.ended(same_port(FAST, further), Fate.EXPIRED, START)
+    assert table.holds(same_port(SLOW, further)) == 0.0
+    assert table.holds(same_port(SLOW)) == HOLD_SHARE
+
+
 def test_a_new_bucket_adds_its_ports_and_the_oldest_goes_one_window_later() -> None:
     table = Table()
     change = schedule.next_change(WALL)
