@@ -303,14 +303,6 @@ class Puncher:
             peer = words.peers_text(self._settings.peers)
             self._report(events.Punching(peer=peer, port_count=len(ports), ports=ports))
 
-    def _find_further_ways(self) -> tuple[Address, ...]:
-        if not self._settings.takes_any_way:
-            return ()
-        # The first SYN of a machine with one uplink waits for no more than that.
-        from punchtunnel.punching.further import further_ways
-
-        return further_ways(self._addresses)
-
     # ---- connections
 
     def _tell_guesses(self) -> None:

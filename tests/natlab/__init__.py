@@ -20,12 +20,17 @@ The rooms, from the bottom up; a file imports only from those above it:
     internet.py   the process that carries packets
     topology.py   router behaviours as table rows
     build.py      a pair of rows -> namespaces, links, rules
+    daemon.py     a router's port-mapping daemon
+    portmaps.py   a small client of such daemons
     actors.py     scanner, stranger, busy ports: the extras of a scene
     cells.py      the table of cells: what is tried and what must come out
+    mapping_cells.py  those in which a router maps ports
+    table.py      all of them
     subjects.py   the tool and the baseline, as command lines
     ends.py       one child process at one end, watched
     run.py        one run of one cell
     clinic.py     --doctor behind the same routers, with a STUN server out there
+    asking.py     each port-mapping daemon asked, without the tool
     report.py     results -> text table, JSON
     heatmap.py    results -> SVG
     timeline.py   the packets of one punch -> SVG              pure

@@ -17,10 +17,11 @@ import sys
 from pathlib import Path as FilePath
 
 from . import heatmap, report, sandbox
-from .cells import CELLS, Cell
+from .cells import Cell
 from .judge import Result
 from .run import run_once
 from .subjects import BASELINE, TOOL, Subject
+from .table import CELLS
 
 # Runs at a time.  A run is mostly waiting for the network, but starting two
 # interpreters is not; more than two on two cores and the times suffer.

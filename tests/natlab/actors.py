@@ -6,6 +6,7 @@
     python -m tests.natlab.actors misfit ADDRESS CHANNEL PORT...   the same, and says a hello that does not fit
     python -m tests.natlab.actors hog SHARE                binds a share of all local ports
     python -m tests.natlab.actors take PORT...             binds these
+    python -m tests.natlab.actors map GATEWAY PORT...      has these TCP ports mapped by UPnP, listens on none
     python -m tests.natlab.actors time PORT SECONDS        tells the time by NTP, so much off
 
 Each prints "ready" when it has begun, and ends when its stdin does.
@@ -26,6 +27,8 @@ import time
 
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Role
+
+from .portmaps import upnp_map
 
 # What the ends could use: the tool's range and the baseline's.
 USED_PORTS = range(10240, 61000)
@@ -130,6 +133,16 @@ def take(ports: list[int]) -> None:
     threading.Event().wait()
 
 
+def map_ports(gateway: str, ports: list[int]) -> None:
+    """Have a router forward these TCP ports to this host, by UPnP."""
+    for port in ports:
+        result, _address, _port = upnp_map(gateway, port)
+        if result != 0:
+            raise SystemExit(f"port {port} was not mapped: error {result}")
+    _ready()
+    threading.Event().wait()
+
+
 def time_server(port: int, offset_s: float) -> None:
     """Answer NTP questions with this machine's time and a bit more (RFC 4330 §5)."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -170,6 +183,8 @@ def main(arguments: list[str]) -> None:
             hog(float(share))
         case ["time", port, offset_s]:
             time_server(int(port), float(offset_s))
+        case ["map", gateway, *ports]:
+            map_ports(gateway, [int(port) for port in ports])
         case ["take", *ports]:
             take([int(port) for port in ports])
         case _:

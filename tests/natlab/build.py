@@ -19,16 +19,19 @@ from dataclasses import dataclass, field, replace
 
 from punchtunnel.punching.nat64 import ONLY_IPV4, embedded
 
+from . import daemon
 from .internet import DEVICE, Site
-from .topology import PUBLIC, Behaviour, Nat, Router, SynLimit, Unsolicited, router
+from .topology import DOCUMENTATION4, PUBLIC, Behaviour, Daemon, Nat, Router, SynLimit, Unsolicited, router
 from .usernat import PREFIX
 
 SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3}
 # Where a router or DMZ host that accepts everything listens; see actors.py.
 SERVICE_PORT = 9
-# What a user forwards who does not know the ports beforehand.
+# What a user forwards who does not know the ports beforehand, and who has chosen one.
 MAPPED_PORTS = "1024-65535"
+FORWARDED_PORT = 40022
 SYN_COUNTER = "syns"
+UDP_COUNTER = "datagrams"
 # An IPv4 address that ONLY_IPV4 has everywhere (RFC 7050).
 ONE_OF_ONLY_IPV4 = "192.0.0.170"
 _BARE_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
@@ -72,6 +75,8 @@ class Scene:
     hosts: dict[str, Host] = field(default_factory=dict)
     # Namespaces in which every port must be answered by the service actor.
     services: list[str] = field(default_factory=list)
+    # Routers with a port-mapping daemon, and what it speaks.
+    daemons: list[tuple[str, Daemon]] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     # What name servers would say in a namespace: lines for its /etc/hosts.
     names: dict[str, str] = field(default_factory=dict)
@@ -122,7 +127,7 @@ def router_scene(prefix: str, behaviour: Behaviour) -> Scene:
         _add_site(scene, "left", behaviour, True)
     else:
         number = SITE_NUMBERS["left"]
-        dial4, gateway6 = f"198.51.100.{number}0", f"2001:db8:{number}:f::1"
+        dial4, gateway6 = f"{DOCUMENTATION4}.{number}0", f"2001:db8:{number}:f::1"
         edge = scene.add_namespace("left-box")
         scene.configure(edge, *tun_lines("192.168.1.254", gateway6), "echo 1 > /proc/sys/net/ipv4/ip_forward")
         namespace = scene.add_namespace("left-host")
@@ -161,8 +166,8 @@ def host_scene(prefix: str, *, loopback: bool) -> Scene:
 
 def _add_site(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -> None:
     number = SITE_NUMBERS[name]
-    dial4, dial6 = f"198.51.100.{number}0", f"2001:db8:{number}:1::2"
-    own4, own6 = f"198.51.100.{number}1", f"2001:db8:{number}:f::1"
+    dial4, dial6 = f"{behaviour.network4}.{number}0", f"2001:db8:{number}:1::2"
+    own4, own6 = f"{behaviour.network4}.{number}1", f"2001:db8:{number}:f::1"
     namespace = scene.add_namespace(f"{name}-host")
     scene.configure(namespace, _count_syns())
     scene.hosts[name] = Host(namespace, dial4, dial6)
@@ -181,7 +186,7 @@ def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -
     """Add the routers of one site and its LAN; return the namespace of the outermost."""
     number, boxes = SITE_NUMBERS[name], behaviour.routers
     spaces = [scene.add_namespace(f"{name}-box{level}") for level in range(len(boxes))]
-    outside4 = f"198.51.100.{number}1" if boxes[0].nat is Nat.NONE else f"198.51.100.{number}0"
+    outside4 = f"{behaviour.network4}.{number}{1 if boxes[0].nat is Nat.NONE else 0}"
     scene.configure(spaces[0], *tun_lines(outside4, f"2001:db8:{number}:f::1"))
     for level in range(1, len(boxes)):
         outer, inner = spaces[level - 1], spaces[level]
@@ -192,7 +197,9 @@ def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -
         scene.configure(outer, f"ip -6 route add 2001:db8:{number}:1::/64 via {link6}::2")
         scene.configure(inner, *host_lines(DEVICE, *down, *up))
     for box, space in zip(boxes, spaces, strict=True):
-        scene.configure(space, *box_lines(box))
+        scene.configure(space, *box_lines(box, f"2001:db8:{number}:1::2"))
+        if box.daemon is not None:
+            scene.daemons.append((space, box.daemon))
         if box.unsolicited is Unsolicited.SERVICE:
             scene.services.append(space)
     _add_lan(scene, name, spaces[-1], boxes[-1], neighbour)
@@ -202,7 +209,7 @@ def _add_boxes(scene: Scene, name: str, behaviour: Behaviour, neighbour: bool) -
 def _add_lan(scene: Scene, name: str, router: str, box: Router, neighbour: bool) -> None:
     number = SITE_NUMBERS[name]
     dmz = box.unsolicited in (Unsolicited.DMZ_SERVICE, Unsolicited.DMZ_DROP)
-    lan = {"host": f"198.51.100.{number}0" if box.nat is Nat.NONE else "192.168.1.2"}
+    lan = {"host": f"{DOCUMENTATION4}.{number}0" if box.nat is Nat.NONE else "192.168.1.2"}
     if dmz or neighbour:
         lan["neighbour"] = "192.168.1.3"
     for index, (role, inside4) in enumerate(lan.items(), start=1):
@@ -246,41 +253,46 @@ def host_lines(device: str, own4: str, own6: str, gateway4: str, gateway6: str) 
 
 
 def gateway_lines(device: str, own4: str, own6: str, host4: str, host6: str) -> list[str]:
-    """Return the lines for the gateway's end of such a cable."""
+    """Return the lines for the gateway's end of such a cable.
+
+    The length of the prefix makes no route: it tells a port-mapping daemon who is in the LAN.
+    """
     return [
         f"ip link set {device} up",
-        f"ip addr add {own4}/32 dev {device}",
+        f"ip addr add {own4}/24 dev {device} noprefixroute",
         f"ip addr add {own6}/128 dev {device} nodad",
         f"ip route add {host4} dev {device}",
         f"ip -6 route add {host6} dev {device}",
     ]
 
 
-def box_lines(box: Router) -> list[str]:
-    """Return the lines that make a machine a router."""
+def box_lines(box: Router, inside6: str) -> list[str]:
+    """Return the lines that make a machine a router; `inside6` is the host behind it."""
     lines = ["echo 1 > /proc/sys/net/ipv4/ip_forward", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]
     if box.syn_sent_s is not None:
         timeout = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent"
         # The file exists once conntrack is in use here, so after the rules.
-        return [*lines, _rules(box), f"echo {box.syn_sent_s} > {timeout}"]
-    return [*lines, _rules(box)]
+        return [*lines, _rules(box, inside6), f"echo {box.syn_sent_s} > {timeout}"]
+    return [*lines, _rules(box, inside6)]
 
 
 def _nft(text: str) -> str:
     return f"nft -f - <<'END'\n{text}\nEND"
 
 
-def _rules(box: Router) -> str:
-    """Return the nftables rules of one router."""
+def _rules(box: Router, inside6: str) -> str:
+    """Return the nftables rules of one router; `inside6` is the host that it stands before."""
     refusal = _REFUSALS[box.unsolicited]
     limit = f"{_BARE_SYN} limit rate over 25/second burst 50 packets drop"
     invalid = "ct state invalid drop" if box.invalid_drop else ""
     return _nft(f"""\
-table inet natlab {{
+table inet {daemon.TABLE} {{
+{daemon.chains() if box.daemon else ""}
   chain first {{ type filter hook prerouting priority -300
     {limit if box.syn_limit is SynLimit.ALL else ""}
   }}
   chain input {{ type filter hook input priority 0
+    {daemon.input_rule(box.daemon) if box.daemon else ""}
     iifname != "{DEVICE}" accept
     {limit if box.syn_limit is SynLimit.INPUT else ""}
     {invalid}
@@ -293,10 +305,12 @@ table inet natlab {{
     ct state established,related accept
     iifname != "{DEVICE}" accept
     ct status dnat accept
+    {f"jump {daemon.FORWARD}" if box.daemon else ""}
     {refusal}
   }}
 }}
-{_translation(box)}""")
+{_translation(box)}
+{_translation6(inside6) if box.nat is Nat.RANDOM6 else ""}""")
 
 
 def _translation(box: Router) -> str:
@@ -306,6 +320,8 @@ def _translation(box: Router) -> str:
     inbound = ""
     if box.nat is Nat.MAPPED:
         inbound = f'iifname "{DEVICE}" tcp dport {MAPPED_PORTS} dnat to 192.168.1.2'
+    elif box.nat is Nat.FORWARDED:
+        inbound = f'iifname "{DEVICE}" tcp dport {FORWARDED_PORT} dnat to 192.168.1.2'
     elif box.unsolicited is Unsolicited.SERVICE:
         inbound = f'iifname "{DEVICE}" meta l4proto tcp redirect to :{SERVICE_PORT}'
     elif box.unsolicited in (Unsolicited.DMZ_SERVICE, Unsolicited.DMZ_DROP):
@@ -316,15 +332,25 @@ table ip nat {{
     {inbound}
   }}
   chain outbound {{ type nat hook postrouting priority 100
-    oifname "{DEVICE}" masquerade {"fully-random" if box.nat is Nat.RANDOM else ""}
+    oifname "{DEVICE}" masquerade {"fully-random" if box.nat in (Nat.RANDOM, Nat.RANDOM6) else ""}
+  }}
+}}"""
+
+
+def _translation6(inside6: str) -> str:
+    """Return a `table ip6 nat` by which a host keeps its address but not its ports."""
+    return f"""\
+table ip6 nat {{
+  chain outbound {{ type nat hook postrouting priority 100
+    oifname "{DEVICE}" meta l4proto tcp snat to [{inside6}]:1024-65535 fully-random
   }}
 }}"""
 
 
 def _count_syns() -> str:
-    counted = f"{_BARE_SYN} counter name {SYN_COUNTER}"
+    counted = f"{_BARE_SYN} counter name {SYN_COUNTER}\n meta l4proto udp counter name {UDP_COUNTER}"
     chain = f"chain output {{ type filter hook output priority 0\n {counted}\n }}"
-    return _nft(f"table inet count {{\n counter {SYN_COUNTER} {{ }}\n {chain}\n}}")
+    return _nft(f"table inet count {{\n counter {SYN_COUNTER} {{ }}\n counter {UDP_COUNTER} {{ }}\n {chain}\n}}")
 
 
 def _redirect_all(device: str) -> str:

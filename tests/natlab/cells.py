@@ -52,11 +52,19 @@ class Extra(StrEnum):
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
     NO_FIXED_PORTS = "the ports that need no clock are taken on the right host"
     UNSCALED = "the left host's TCP does not scale windows"
+    PORT_TAKEN = "another host of the left LAN has the first of the ports mapped that need no clock"
+    PORTS_TAKEN = "another host of the left LAN has all ports mapped that need no clock"
+
+
+DATAGRAMS = "datagrams"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `most` SYNs, or percent of a core, between two moments after the first dial."""
+    """At most `most` SYNs, or percent of a core, between two moments after the first dial.
+
+    UDP datagrams are counted from the beginning to the end of a run.
+    """
 
     measure: str
     since_s: float
@@ -66,6 +74,8 @@ class Limit:
     @property
     def name(self) -> str:
         """Return how reports call what was measured."""
+        if self.measure == DATAGRAMS:
+            return f"{self.measure} in all"
         return f"{self.measure} in {self.since_s:g}-{self.until_s:g} s"
 
 
@@ -163,6 +173,8 @@ class Cell:
     # What the left side is given for PEER instead of the right one's address, or before it.
     peer: str = ""
     decoys: tuple[str, ...] = ()
+    # The port of the left side that the right one is given with its address; 0: none.
+    left_port: int = 0
     # What happens to the session, one after the other; both ends send until it goes on after the last one.
     happens: tuple[Incident, ...] = ()
     # What each end sends, in pieces of 64 KiB; 0: what it can until all has happened.
@@ -186,6 +198,11 @@ class Cell:
     def longest_s(self) -> float:
         """Return how long one run may take; a hole that opens soon is not counted on where none may."""
         return (self.wait_s if self.fails else self.repeats + (self.gap_s or 0.0)) + self.lasts_s
+
+    @property
+    def maps_ports(self) -> bool:
+        """Tell whether a port-mapping daemon is needed."""
+        return any(BEHAVIOURS[name].maps_ports for name in (self.left, self.right))
 
     @property
     def kills(self) -> bool:
@@ -602,7 +619,8 @@ def _politeness() -> Iterator[Cell]:
     yield replace(absent, name="after ten minutes, refused", wait_s=662, limits=much_later, most_runs=1)
 
 
-CELLS = (
+# All but those of mapping_cells.py; table.py has everything.
+PLAIN_CELLS = (
     *_pairs(), *_routers(), *_ipv6(), *_distance(), *_losses(), *_starts(), *_clocks(), *_hosts(), *_failures(),
     *_politeness(),
 )  # fmt: skip

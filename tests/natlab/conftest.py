@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
 
-from . import report, sandbox
-from .cells import CELLS
+from . import daemon, report, sandbox
 from .cells import LOSSES as LOSSES_BLOCK
 from .ends import ROOT
 from .judge import Result
+from .table import CELLS
 
 # Every cell once took 154 s on two cores that were very busy; four minutes are the promise.
 RUNS = 1
@@ -30,6 +31,8 @@ LOSSES_LIMIT_SECONDS = 1500
 
 REASON = sandbox.missing()
 needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+MAPPER_REASON = REASON or daemon.missing()
+needs_mapper = pytest.mark.skipif(MAPPER_REASON is not None, reason=str(MAPPER_REASON))
 CLINIC_REASON = REASON or next(
     (
         f"the consultations need {program} (Debian package {package})"
@@ -74,8 +77,9 @@ def _play_losses(growing: FilePath) -> None:
     assert lab.returncode in (0, 1), out + errors
 
 
-def _consult(growing: FilePath) -> None:
-    with start_lab(module="tests.natlab.clinic") as lab:
+def _say(module: str, growing: FilePath) -> None:
+    """Run a module of the laboratory that prints what came out as JSON."""
+    with start_lab(module=f"tests.natlab.{module}") as lab:
         out, errors = lab.communicate(timeout=LIMIT_SECONDS)
     assert lab.returncode == 0, out + errors
     growing.write_text(out)
@@ -103,5 +107,12 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
 @pytest.fixture(scope="session")
 def consultations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what came out of every consultation: clinic.Outcome as JSON."""
-    played: dict[str, Any] = json.loads(once(tmp_path_factory, "clinic", _consult).read_text())
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "clinic", partial(_say, "clinic")).read_text())
+    return played
+
+
+@pytest.fixture(scope="session")
+def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what came out of every port-mapping daemon that was asked: asking.Found as JSON."""
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "asking", partial(_say, "asking")).read_text())
     return played

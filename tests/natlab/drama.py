@@ -93,7 +93,7 @@ class Drama:
             # Only the outermost box has the public address.
             boxes = self._routers(side)
             for router in boxes[:1] if incident.kind is Kind.MOVE else boxes:
-                await self._run(router, incidents.begin(incident.kind, self._keep(router), there, new))
+                await self._run(router, incidents.begin(incident.kind, router, self._keep(router), there, new))
             if incident.kind is Kind.MOVE:
                 self._moved[side] = new
                 if self._named and side == "right":

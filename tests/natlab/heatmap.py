@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .cells import CELLS, PAIRS, Cell
+from .cells import PAIRS, Cell
 from .judge import Result
 from .report import Summary, duration, summarise
+from .table import CELLS
 from .topology import PAIR_ROWS
 
 SQUARE = 58

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from enum import StrEnum
 
+from . import daemon
 from .internet import DEVICE
 
 BOTH = ("left", "right")
@@ -28,6 +29,7 @@ class Kind(StrEnum):
     STOP = "the process stands still"
     KILL = "the process is killed"
     RESTART = "the process is killed, and another one started"
+    FORGET = "the router's port-mapping daemon has forgotten everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,12 @@ _RESET = "type filter hook forward priority -10; meta l4proto tcp reject with tc
 _CUT = f"table inet cut {{ chain everything {{ {_RESET}; }}; }}"
 
 
-def begin(kind: Kind, keep: str, old: str, new: str) -> list[str]:
+def begin(kind: Kind, router: str, keep: str, old: str, new: str) -> list[str]:
     """Return the shell lines for a router.
 
     Args:
         kind: What happens.
+        router: Its namespace.
         keep: A file's name for what is needed at the end.
         old: Its public address.
         new: Another one.
@@ -81,6 +84,8 @@ def begin(kind: Kind, keep: str, old: str, new: str) -> list[str]:
         case Kind.MOVE:
             # The kernel forgets what was masqueraded as an address that goes; with the last one the routes would go.
             return [f"ip addr add {new}/32 dev {DEVICE}", f"ip addr del {old}/32 dev {DEVICE}"]
+        case Kind.FORGET:
+            return [daemon.forget(router)]
         case _:
             return []
 

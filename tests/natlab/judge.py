@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from .cells import SIXTY_FOUR_SOCKETS, Cell, Fails, Limit
+from .cells import DATAGRAMS, SIXTY_FOUR_SOCKETS, Cell, Fails, Limit
 from .ends import Outcome
 from .packetlog import PacketLog
 from .subjects import Subject
@@ -35,7 +35,13 @@ class Result:
 
 
 def judge(
-    cell: Cell, subject: Subject, run: int, plays: list[list[Outcome]], log: PacketLog, syns: tuple[int, int]
+    cell: Cell,
+    subject: Subject,
+    run: int,
+    plays: list[list[Outcome]],
+    log: PacketLog,
+    syns: tuple[int, int],
+    datagrams: tuple[int, int] = (0, 0),
 ) -> Result:
     """Return the result of a run; every play holds left and right of each channel in turn."""
     everyone = [outcome for play in plays for outcome in play]
@@ -45,7 +51,10 @@ def judge(
     else:
         judged = everyone[:1] if cell.kills else everyone
         complaints = _failed(judged, cell.fails, cell.wait_s + cell.lasts_s, subject.explains)
-    measured = {limit.name: _measure(limit, everyone[0], log) for limit in cell.limits}
+    measured = {
+        limit.name: datagrams[0] if limit.measure == DATAGRAMS else _measure(limit, everyone[0], log)
+        for limit in cell.limits
+    }
     complaints += [
         f"{limit.name}: {measured[limit.name]:g}, more than {limit.most:g}"
         for limit in cell.limits

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 
 from . import recording, sandbox, timeline
-from .cells import CELLS
 from .packetlog import PacketLog
 from .run import play, stage_of
 from .subjects import TOOL
+from .table import CELLS
 from .wire import Path
 
 # Both routers reject, 40 ms there and back, and the sides start a tenth of a second apart.

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 
-from .cells import CELLS, PAIRS, Cell
+from .cells import PAIRS, Cell
 from .judge import Result
+from .table import CELLS
 from .topology import PAIR_ROWS
 
 # The targets: a hello, a pick and its answer take three round trips; the rest

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +25,7 @@ from pathlib import Path as FilePath
 
 from punchtunnel.protocol import schedule
 
-from . import build, ends, internet, sandbox, uplinks
+from . import build, daemon, ends, internet, sandbox, uplinks
 from .cells import NAME, NOBODY, Cell, Extra, Layout
 from .drama import Drama
 from .incidents import Kind
@@ -64,7 +65,8 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
         async with stage_of(cell, run, prefix) as stage:
             for _ in range(cell.repeats):
                 plays.append(await play(cell, subject, run, stage.scene))
-            syns = await _count_syns(cell, stage.scene)
+            syns = await _count(cell, stage.scene, build.SYN_COUNTER)
+            datagrams = await _count(cell, stage.scene, build.UDP_COUNTER)
     except SceneError as error:
         # One scene that could not be set must not end a matrix of an hour.
         return Result(cell.title, subject.name, run, False, f"the laboratory broke: {error}", None, (0, 0), (0, 0))
@@ -72,7 +74,7 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
     if stage.log_file.exists():
         log = PacketLog.load(stage.log_file)
         stage.log_file.unlink()
-    result = judge(cell, subject, run, plays, log, syns)
+    result = judge(cell, subject, run, plays, log, syns, datagrams)
     if logs is not None:
         _save_evidence(logs, result, plays, log)
     return result
@@ -98,6 +100,8 @@ async def standing(
     scene: build.Scene, plan: internet.Plan, actors: Sequence[tuple[str, list[str]]]
 ) -> AsyncIterator[None]:
     """Set a scene, and clear it away; an actor is a namespace and its arguments."""
+    if scene.daemons and (lacks := daemon.missing()):
+        raise SceneError(lacks)
     children: list[asyncio.subprocess.Process] = []
     try:
         await shell(["ip", "-batch", "-"], "\n".join(scene.links))
@@ -108,6 +112,9 @@ async def standing(
             children.append(await _child(command, plan.to_json() + "\n"))
         scripts = scene.scripts.items()
         await asyncio.gather(*(shell(ends.in_namespace(space, ["sh", "-e"]), text) for space, text in scripts))
+        for space, kind in scene.daemons:
+            command = [sys.executable, "-m", "tests.natlab.daemon", kind, str(daemon.directory_of(space))]
+            children.append(await _child(ends.in_namespace(space, command)))
         for namespace, arguments in actors:
             command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
             children.append(await _child(ends.in_namespace(namespace, command)))
@@ -117,6 +124,8 @@ async def standing(
             await _end(child)
         for space in scene.names:
             sandbox.names_in(space).unlink(missing_ok=True)
+        for space, _kind in scene.daemons:
+            shutil.rmtree(daemon.directory_of(space), ignore_errors=True)
         await shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
 
 
@@ -132,7 +141,7 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
             scene = build.internet_scene(
                 prefix, BEHAVIOURS[cell.left], BEHAVIOURS[cell.right],
                 stranger=cell.extra in (Extra.SCANNER, Extra.REFUSER, Extra.ACCEPTER),
-                neighbours=cell.extra is Extra.NEIGHBOUR,
+                neighbours=cell.extra in (Extra.NEIGHBOUR, Extra.PORT_TAKEN, Extra.PORTS_TAKEN),
             )  # fmt: skip
             if cell.peer == NAME:
                 scene.names[scene.hosts["left"].namespace] = f"{scene.hosts['right'].dial4} {NAME}\n"
@@ -178,6 +187,9 @@ def _actors(cell: Cell, scene: build.Scene) -> list[tuple[str, list[str]]]:
         # The first of them are listened on (punching/listeners.py).
         ports = fixed[: schedule.LISTENERS_PER_BUCKET]
         actors.append((scene.hosts["right"].namespace, ["caller", scene.hosts["left"].dial4, *map(str, ports)]))
+    if cell.extra in (Extra.PORT_TAKEN, Extra.PORTS_TAKEN):
+        taken = fixed[:1] if cell.extra is Extra.PORT_TAKEN else fixed
+        actors.append((scene.hosts["left neighbour"].namespace, ["map", daemon.GATEWAY, *map(str, taken)]))
     if cell.extra is Extra.NO_FIXED_PORTS:
         actors.append((scene.hosts["right"].namespace, ["take", *map(str, fixed)]))
     if cell.extra is Extra.BUSY_PORTS:
@@ -273,6 +285,8 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
     ]
     if cell.peer and side == "left":
         peers = (cell.peer,)
+    if cell.left_port and side == "right":
+        peers = tuple(f"[{one}]:{cell.left_port}" if ":" in one else f"{one}:{cell.left_port}" for one in peers)
     if side == "left":
         peers = (*cell.decoys, *peers)
     clock = cell.clocks[side == "right"] + shift
@@ -325,16 +339,16 @@ async def _play_neighbour(cell: Cell, subject: Subject, scene: build.Scene) -> e
     return await ends.run_end(host.namespace, subject.command(call), b"", cell.wait_s + GRACE)
 
 
-async def _count_syns(cell: Cell, scene: build.Scene) -> tuple[int, int]:
-    """Return the SYNs that left each host, counted there: also those that a router then dropped."""
-    left, right = [await _counter(scene.hosts[side].namespace) for side in ("left", "right")]
+async def _count(cell: Cell, scene: build.Scene, counter: str) -> tuple[int, int]:
+    """Return what left each host of a kind of packets, counted there: also those that a router then dropped, or got."""
+    left, right = [await _counter(scene.hosts[side].namespace, counter) for side in ("left", "right")]
     if cell.layout in (Layout.LOOPBACK, Layout.OWN_ADDRESS):
         return left, 0  # one machine, one counter
     return left, right
 
 
-async def _counter(namespace: str) -> int:
-    command = ends.in_namespace(namespace, ["nft", "list", "counter", "inet", "count", build.SYN_COUNTER])
+async def _counter(namespace: str, counter: str) -> int:
+    command = ends.in_namespace(namespace, ["nft", "list", "counter", "inet", "count", counter])
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said, _ = await process.communicate()
     found = re.search(rb"packets (\d+)", said)

@@ -29,7 +29,7 @@ from pathlib import Path as FilePath
 # From <linux/sched.h>, <linux/mount.h> and <linux/prctl.h>; os.unshare and
 # os.setns came with Python 3.12 only.
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 0x40000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 
 RUN = FilePath("/run")
@@ -114,6 +114,14 @@ def _mount(what: str, where: str, kind: str, flags: int) -> None:
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that started it ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+
+
+def leave_system_log() -> None:
+    """Be without this machine's log and console from now on: what syslog(3) is told goes nowhere."""
+    _check(_libc.unshare(CLONE_NEWNS), "unshare")
+    for place in ("/dev/log", "/dev/console"):
+        if os.path.exists(place):
+            _mount("/dev/null", place, "", MS_BIND)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 import pytest
 
 from .cells import Cell
-from .conftest import LIMIT_SECONDS, LOSSES, LOSSES_LIMIT_SECONDS, SHORT, needs_lab, start_lab
+from .conftest import LIMIT_SECONDS, LOSSES, LOSSES_LIMIT_SECONDS, SHORT, needs_lab, needs_mapper, start_lab
 from .ends import ROOT
 from .judge import Result
 
@@ -31,7 +31,11 @@ GONE_SECONDS = 10
 
 @needs_lab
 @pytest.mark.timeout(LIMIT_SECONDS + 10)
-@pytest.mark.parametrize("cell", SHORT, ids=lambda cell: cell.title)
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(cell, marks=needs_mapper if cell.maps_ports else ()) for cell in SHORT],
+    ids=lambda cell: cell.title,
+)
 def test_cell_comes_out_as_it_must(cell: Cell, results: dict[str, list[Result]]) -> None:
     runs = results[cell.title]
     assert [run.why for run in runs] == [""] * len(runs)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
+from math import inf
 from pathlib import Path as FilePath
 from xml.etree import ElementTree
 
 import pytest
 
-from . import build, heatmap, report
-from .cells import CELLS, NO_HOLE, PAIRS, Cell, Fails, Limit
+from . import build, daemon, heatmap, report
+from .cells import DATAGRAMS, NO_HOLE, PAIRS, Cell, Fails, Limit
 from .ends import Look, Outcome
 from .incidents import Incident, Kind
 from .judge import LATE, Result, judge
 from .packetlog import PacketLog, record
 from .subjects import BASELINE, TOOL, Call
+from .table import CELLS
 from .test_packets import parsed, segment
-from .topology import BEHAVIOURS, OTHER_ROWS, PAIR_ROWS, can_meet
+from .topology import BEHAVIOURS, OTHER_ROWS, PAIR_ROWS, Daemon, can_meet
 
 CALL = Call("198.51.100.10", ("198.51.100.20",), "lab", 1.5, 20.0)
 
@@ -82,6 +85,21 @@ def test_a_double_nat_is_two_boxes_behind_each_other() -> None:
     assert [site.namespace for site in scene.sites] == ["t-left-box0", "t-right-host"]
     assert "reject with tcp reset" in scene.scripts["t-left-box0"]
     assert "reject" not in scene.scripts["t-left-box1"]
+
+
+def test_a_router_that_maps_ports_has_an_address_that_its_daemon_takes_for_public() -> None:
+    scene = build.internet_scene("t", BEHAVIOURS["mapper"], BEHAVIOURS["drop"], stranger=False, neighbours=False)
+    assert [ipaddress.ip_address(scene.hosts[side].dial4).is_global for side in ("left", "right")] == [True, False]
+    assert scene.daemons == [("t-left-box0", Daemon.ALL)]
+    assert f"jump {daemon.FORWARD}" in scene.scripts["t-left-box0"]
+    assert daemon.FORWARD not in scene.scripts["t-right-box0"]
+
+
+def test_datagrams_are_counted_in_the_whole_run() -> None:
+    cell = Cell("", "x", absent=True, fails=Fails(NO_HOLE, ""), limits=(Limit(DATAGRAMS, 0, inf, 2),))
+    result = judge(cell, TOOL, 0, [[outcome(NO_HOLE)]], PacketLog(), (0, 0), (3, 0))
+    assert result.measured == {"datagrams in all": 3}
+    assert result.why == "datagrams in all: 3, more than 2"
 
 
 def test_only_rows_that_ask_for_it_get_a_second_host_or_a_service() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from ..troubleshooting import ROWS, Row
-from .cells import CELLS
 from .clinic import CONSULTATIONS
 from .conftest import LIMIT_SECONDS, needs_clinic, needs_lab
 from .judge import Result
+from .table import CELLS
 
 CELL_ROWS = [row for row in ROWS if row.columns.get("cell", "–") != "–"]
 DOCTOR_ROWS = [row for row in ROWS if "consultation" in row.columns]

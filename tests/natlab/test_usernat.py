@@ -9,7 +9,18 @@ import pytest
 from . import packets
 from .packets import ACK, RST, SYN
 from .test_packets import parsed, segment, tcp_is_valid
-from .usernat import IDLE_SECONDS, Depends, Dropped, Nat64, Ports, Translator, UserNat
+from .usernat import (
+    BLOCK_SESSIONS,
+    BLOCK_SIZE,
+    FIRST_PORT,
+    IDLE_SECONDS,
+    Depends,
+    Dropped,
+    Nat64,
+    Ports,
+    Translator,
+    UserNat,
+)
 
 INSIDE, OUTSIDE = "192.168.1.2", "198.51.100.10"
 PEER, OTHER = "198.51.100.20", "198.51.100.30"
@@ -79,6 +90,23 @@ def test_random_ports_differ_by_destination_and_stay_for_one() -> None:
     outside = {box.send(1000, peer_port=port) for port in range(500, 520)}
     assert len(outside) > 15
     assert box.send(1000, peer_port=500) == box.send(1000, peer_port=500)
+
+
+def test_a_port_block_is_one_machines_own_and_has_so_many_sessions_at_one_time() -> None:
+    box = Box(UserNat(ports=Ports.BLOCK))
+    mine = {box.send(1000, peer_port=port) for port in range(500, 500 + BLOCK_SESSIONS)}
+    assert len(mine) == BLOCK_SESSIONS
+    assert max(mine) - min(mine) < BLOCK_SIZE
+    one_more = parsed(segment(INSIDE, 1000, PEER, 499))
+    assert box.nat.outbound(one_more, box.now) == Dropped("usernat: too many sessions")
+    neighbours = box.nat.outbound(parsed(segment("192.168.1.3", 1000, PEER, 500)), box.now)
+    assert isinstance(neighbours, bytes)
+    assert (parsed(neighbours).source_port - FIRST_PORT) // BLOCK_SIZE not in {
+        (port - FIRST_PORT) // BLOCK_SIZE for port in mine
+    }
+    assert box.send(1000, peer_port=500) in mine
+    box.now = IDLE_SECONDS + 1
+    assert isinstance(box.nat.outbound(one_more, box.now), bytes)
 
 
 def test_endpoint_independent_random_ports_are_one_for_all_destinations() -> None:

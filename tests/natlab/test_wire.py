@@ -121,7 +121,12 @@ def test_a_userspace_nat_stands_between_its_site_and_the_paths() -> None:
 
 def test_a_plan_survives_its_way_through_json() -> None:
     plan = Plan(
-        (Site("left", "space", (LEFT,), UserNat(dies_by_rst=True)),), (("a", "b", Path()),), Path(), 3, True, "f"
+        (Site("left", "space", (LEFT,), UserNat(dies_by_rst=True, idle_s=60.0)),),
+        (("a", "b", Path()),),
+        Path(),
+        3,
+        True,
+        "f",
     )
     assert Plan.from_json(plan.to_json()) == plan
 

@@ -20,8 +20,12 @@ class Nat(StrEnum):
     MASQUERADE = "masquerade"
     # A new random source port for each connection, as pf does by default.
     RANDOM = "random"
+    # The same, and IPv6 is translated as well: the address stays, the port does not.
+    RANDOM6 = "random, IPv6 too"
     # Masquerade, and all ports that a tool may use are forwarded to the host.
     MAPPED = "mapped"
+    # Masquerade, and one port is forwarded to the host.
+    FORWARDED = "forwarded"
 
 
 class Unsolicited(StrEnum):
@@ -50,6 +54,19 @@ class SynLimit(StrEnum):
     ALL = "all"
 
 
+class Daemon(StrEnum):
+    """What the router's port-mapping daemon speaks, and what it allows; see daemon.py."""
+
+    UPNP = "UPnP"
+    NATPMP = "NAT-PMP"
+    PCP = "PCP"
+    ALL = "UPnP, NAT-PMP and PCP"
+    # All of them, and every mapping is refused.
+    DENIED = "denied"
+    # All of them, and no port is allowed from outside that the tool uses.
+    OTHER_PORTS = "other ports"
+
+
 @dataclass(frozen=True, slots=True)
 class Router:
     """One box between a host and the internet."""
@@ -60,6 +77,14 @@ class Router:
     syn_limit: SynLimit = SynLimit.NONE
     # Seconds that conntrack keeps an unanswered SYN; None is the kernel's 120.
     syn_sent_s: int | None = None
+    daemon: Daemon | None = None
+
+
+# RFC 5737, TEST-NET-2.
+DOCUMENTATION4 = "198.51.100"
+# miniupnpd maps no port where its outside address is a reserved one, and the ranges for documentation are.
+# So such a router has an address that somebody owns; no packet to it ever leaves the namespaces.
+ORDINARY4 = "11.0.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +100,13 @@ class Behaviour:
     keeps_port: bool = True
     takes_any_port: bool = False
     takes_bare_syn: bool = True
+    # The first three numbers of the site's public addresses.
+    network4: str = DOCUMENTATION4
+
+    @property
+    def maps_ports(self) -> bool:
+        """Tell whether a daemon runs on one of the boxes."""
+        return any(box.daemon for box in self.routers)
 
 
 def router(
@@ -88,7 +120,16 @@ def router(
 ) -> Behaviour:
     """Return a row with one box, a Linux router."""
     box = Router(nat, unsolicited, invalid_drop, syn_limit, syn_sent_s)
-    return Behaviour(name, (box,), keeps_port=nat is not Nat.RANDOM, takes_any_port=nat is Nat.MAPPED)
+    return Behaviour(
+        name, (box,), keeps_port=nat not in (Nat.RANDOM, Nat.RANDOM6), takes_any_port=nat in (Nat.MAPPED, Nat.FORWARDED)
+    )
+
+
+def mapper(name: str, daemon: Daemon, unsolicited: Unsolicited = Unsolicited.DROP) -> Behaviour:
+    """Return a row with one box, a Linux router on which a port-mapping daemon runs."""
+    box = Router(Nat.MASQUERADE, unsolicited, daemon=daemon)
+    opens = daemon not in (Daemon.DENIED, Daemon.OTHER_PORTS)
+    return Behaviour(name, (box,), takes_any_port=opens, network4=ORDINARY4)
 
 
 def chain(name: str, *boxes: Behaviour) -> Behaviour:
@@ -152,6 +193,7 @@ OTHER_ROWS = (
     userspace("nat64", UserNat(nat64=True)),
     userspace("nat64, random ports", UserNat(ports=Ports.RANDOM, nat64=True)),
     userspace("sequential ports", UserNat(ports=Ports.SEQUENTIAL)),
+    userspace("port block", UserNat(ports=Ports.BLOCK)),
     userspace("random per destination", UserNat(ports=Ports.RANDOM)),
     userspace("bare SYN dropped", UserNat(drops_bare_syn=True)),
     userspace("RST kills mapping", UserNat(dies_by_rst=True)),
@@ -159,6 +201,17 @@ OTHER_ROWS = (
     userspace("forgets in 60 s", UserNat(Depends.NOTHING, idle_s=60)),
     userspace("forgets in 300 s", UserNat(Depends.NOTHING, idle_s=300)),
     userspace("address filter", UserNat(Depends.NOTHING, Depends.ADDRESS)),
+    router("random, IPv6 too", nat=Nat.RANDOM6),
+    router("one port forwarded", nat=Nat.FORWARDED),
+    mapper("mapper", Daemon.ALL),
+    mapper("mapper, reset", Daemon.ALL, Unsolicited.RESET),
+    mapper("mapper, UPnP", Daemon.UPNP),
+    mapper("mapper, NAT-PMP", Daemon.NATPMP),
+    mapper("mapper, PCP", Daemon.PCP),
+    mapper("mapper denies", Daemon.DENIED),
+    mapper("mapper, other ports", Daemon.OTHER_PORTS),
+    # The mapper's own address is not public: it maps nothing.
+    chain("mapper behind a carrier", router("carrier", unsolicited=Unsolicited.RESET), mapper("home", Daemon.ALL)),
 )
 
 BEHAVIOURS = {row.name: row for row in (*PAIR_ROWS, *OTHER_ROWS)}

@@ -21,7 +21,7 @@ def add_uplink(scene: build.Scene, behaviour: Behaviour) -> None:
     """Give the left host a second uplink behind a router of its own, by whose address the right one knows it."""
     left, edge = scene.hosts["left"], scene.add_namespace("second-box")
     scene.configure(edge, *build.tun_lines(SECOND4, "2001:db8:4:f::1"))
-    scene.configure(edge, *build.box_lines(behaviour.routers[0]))
+    scene.configure(edge, *build.box_lines(behaviour.routers[0], SECOND6))
     gateway4, gateway6, own4 = "192.168.2.1", "2001:db8:4:1::1", "192.168.2.2"
     _add_cable(scene, edge, "lan1", (gateway4, gateway6), (own4, SECOND6))
     scene.sites.append(Site("second", edge, (SECOND4, SECOND6, "2001:db8:4:f::1")))

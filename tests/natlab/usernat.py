@@ -30,6 +30,9 @@ LAST_PORT = 65535
 # RFC 5382 REQ-5 asks for four minutes of transitory idle time; nothing in the
 # laboratory that should survive waits longer than that.
 IDLE_SECONDS = 240.0
+# Carriers give a subscriber a block of some hundred ports, and limit the sessions that may use it.
+BLOCK_SIZE = 512
+BLOCK_SESSIONS = 64
 # Of the NAT64 (RFC 6052 §2.1), and what its one host is called between its two halves.
 PREFIX = ipaddress.IPv6Network("64:ff9b::/96")
 INSIDE4 = "192.168.1.2"
@@ -49,6 +52,8 @@ class Ports(StrEnum):
     KEEP = "keep"
     SEQUENTIAL = "sequential"
     RANDOM = "random"
+    # Random in a block of BLOCK_SIZE that a machine has for itself, for BLOCK_SESSIONS at one time (RFC 6888 REQ-4).
+    BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Translator:
         self._outside_address = outside_address
         self._rng = rng
         self._next_port = FIRST_PORT
+        # The first port of the block of each inside address.
+        self._blocks: dict[str, int] = {}
         self._by_key: dict[tuple[object, ...], Mapping] = {}
         self._by_port: dict[int, list[Mapping]] = {}
 
@@ -119,6 +126,8 @@ class Translator:
             self._forget(mapping)
             mapping = None
         if mapping is None:
+            if self._behaviour.ports is Ports.BLOCK and self._sessions(inside[0], now) >= BLOCK_SESSIONS:
+                return Dropped("usernat: too many sessions")
             mapping = Mapping(inside, (self._outside_address, self._choose_port(inside)))
             self._by_key[key] = mapping
             self._by_port.setdefault(mapping.outside[1], []).append(mapping)
@@ -172,10 +181,30 @@ class Translator:
                 return inside[1]
             case Ports.RANDOM:
                 return self._rng.randint(FIRST_PORT, LAST_PORT)
+            case Ports.BLOCK:
+                first = self._block(inside[0])
+                return self._rng.choice(
+                    [port for port in range(first, first + BLOCK_SIZE) if not self._by_port.get(port)]
+                )
             # One port for two machines at one time is forbidden (RFC 4787 REQ-3).
             case Ports.SEQUENTIAL | Ports.KEEP:
                 self._next_port += 1
                 return self._next_port
+
+    def _sessions(self, inside_address: str, now: float) -> int:
+        """Count the sessions of an inside address; one that was idle for too long is over, and its port free."""
+        of_it = [one for one in self._by_key.values() if one.inside[0] == inside_address]
+        over = [one for one in of_it if now - one.used_at > self._behaviour.idle_s]
+        for mapping in over:
+            self._forget(mapping)
+        return len(of_it) - len(over)
+
+    def _block(self, inside_address: str) -> int:
+        """Return the first port of the block of an inside address, which nobody else has."""
+        if inside_address not in self._blocks:
+            free = set(range(FIRST_PORT, LAST_PORT + 1, BLOCK_SIZE)) - set(self._blocks.values())
+            self._blocks[inside_address] = self._rng.choice(sorted(free))
+        return self._blocks[inside_address]
 
     def _forget(self, mapping: Mapping) -> None:
         self._by_key = {key: kept for key, kept in self._by_key.items() if kept is not mapping}

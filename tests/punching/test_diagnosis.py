@@ -226,7 +226,7 @@ def test_a_role_is_named_by_its_options(role: Role, name: str) -> None:
 def met(usual: Fate, further: Fate) -> Counter[Fate]:
     address = Address(socket.AF_INET, ELSEWHERE)
     ways = (address, usual), (address._replace(interface="eth1"), further)
-    return evidence_of((Candidate(Kind.SAME_PORT, way, port, port), fate) for port in range(20) for way, fate in ways)
+    return evidence_of({Candidate(Kind.SAME_PORT, way, port, port): fate for port in range(20) for way, fate in ways})
 
 
 @pytest.mark.parametrize("usual", Fate)

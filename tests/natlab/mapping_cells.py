@@ -1,0 +1,88 @@
+"""Cells in which a router opens ports when it is asked, or has one open.  Data only.
+
+The side behind that router is the left one.  The right one is behind a router
+whose ports nobody can guess: without a mapped port, none of these pairs can
+meet ("pairs: drop x random").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf
+
+from .build import FORWARDED_PORT
+from .cells import DATAGRAMS, NO_HOLE, PATIENCE, POLITE, SHORT_PATIENCE, Cell, Extra, Fails, Limit
+from .incidents import Incident, Kind
+
+BLOCK = "mapping"
+# Rows whose source ports say nothing about the next one.
+UNGUESSABLE = ("random", "sequential ports", "port block")
+# All that the left host sends by UDP in a run: what it asks its router, with repeats, and multicast for UPnP.
+FEW = Limit(DATAGRAMS, 0, inf, 60)
+# What is sent to a router that does not open the port is dropped, or refused.
+UNMET = Fails(NO_HOLE, "no answer at all|refused at once")
+# Seconds for a tool to notice that a router has forgotten what it mapped.
+NOTICED = 20.0
+
+
+def mapping_cells() -> Iterator[Cell]:
+    """Yield the cells of this block."""
+    yield from _daemons()
+    yield from _refusals()
+    yield from _surprises()
+    yield from _ipv6()
+    yield from _forwarded()
+
+
+def _cell(left: str, right: str = "random") -> Cell:
+    return Cell(BLOCK, f"{left} x {right}", left, right, limits=(POLITE, FEW))
+
+
+def _daemons() -> Iterator[Cell]:
+    for left in ("mapper", "mapper, reset", "mapper, UPnP", "mapper, NAT-PMP", "mapper, PCP"):
+        for right in UNGUESSABLE:
+            yield replace(_cell(left, right), short=(left, right) == ("mapper, PCP", "random"))
+    # The right one's router refuses what it does not expect; and pairs that need no mapped port.
+    for right in ("random reset", "drop", "reset", "public"):
+        yield _cell("mapper", right)
+    yield _cell("mapper", "mapper")
+
+
+def _refusals() -> Iterator[Cell]:
+    """Yield cells in which the router opens none of the ports that were asked for."""
+    for left in ("mapper denies", "mapper, other ports", "mapper behind a carrier"):
+        short = left == "mapper denies"
+        yield replace(_cell(left), wait_s=SHORT_PATIENCE, fails=UNMET, short=short)
+        yield _cell(left, "drop")
+    taken = replace(_cell("mapper"), name="all ports are another host's, mapper x random", extra=Extra.PORTS_TAKEN)
+    yield replace(taken, wait_s=SHORT_PATIENCE, fails=UNMET)
+    yield replace(taken, name="all ports are another host's, mapper x drop", right="drop")
+
+
+def _surprises() -> Iterator[Cell]:
+    for left in ("mapper", "mapper, UPnP"):
+        yield replace(_cell(left), name=f"one port is another host's, {left} x random", extra=Extra.PORT_TAKEN)
+    for left in ("mapper, UPnP", "mapper, NAT-PMP", "mapper, PCP"):
+        # The left side has had its ports mapped, and the right one is not there yet.
+        forgets = Incident(Kind.FORGET, ("left",), awaits="punching", after_s=4, by_any=True)
+        late = replace(_cell(left), gap_s=10, left_first=True, wait_s=10 + NOTICED + PATIENCE, limits=())
+        yield replace(late, name=f"the router forgets before the peer comes, {left} x random", happens=(forgets,))
+
+
+def _ipv6() -> Iterator[Cell]:
+    # A firewall that drops, and opens a pinhole: the right side's ports are rewritten in this family too.
+    for left in ("mapper", "mapper, PCP"):
+        yield replace(_cell(left, "random, IPv6 too"), name=f"IPv6, {left} x random, IPv6 too", family=6)
+    yield replace(_cell("mapper", "drop"), name="IPv6, mapper x drop", family=6)
+    none = replace(_cell("drop", "random, IPv6 too"), name="IPv6, drop x random, IPv6 too", family=6)
+    yield replace(none, wait_s=SHORT_PATIENCE, fails=UNMET)
+
+
+def _forwarded() -> Iterator[Cell]:
+    options = (("--port", str(FORWARDED_PORT)), ())
+    for right in (*UNGUESSABLE, "drop"):
+        cell = replace(_cell("one port forwarded", right), left_port=FORWARDED_PORT, options=options)
+        yield replace(cell, short=right == "random")
+    untold = replace(_cell("one port forwarded"), name="no port is given, one port forwarded x random")
+    yield replace(untold, wait_s=SHORT_PATIENCE, fails=UNMET)

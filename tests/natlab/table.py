@@ -1,0 +1,8 @@
+"""The whole table: every cell there is."""
+
+from __future__ import annotations
+
+from .cells import PLAIN_CELLS
+from .mapping_cells import mapping_cells
+
+CELLS = (*PLAIN_CELLS, *mapping_cells())
