@@ -24,6 +24,18 @@ from punchtunnel.words import usage
 MAX_NAME = 253
 # Means the loopback of both families, as for ssh, and is looked up nowhere (RFC 6761 §6.3).
 LOCALHOST = "localhost"
+# Of one network, shared by a carrier's customers, or of nobody: RFC 1918, RFC 6598, RFC 7335, RFC 3927, RFC 1122,
+# RFC 1112.  Python's `is_global` excludes also the addresses that examples and laboratories use as public ones
+# (RFC 5737, RFC 3849).
+_INSIDE4 = tuple(
+    ipaddress.IPv4Network(net)
+    for net in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "192.0.0.0/29"),
+        *("169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/8", "224.0.0.0/3"),
+    )
+)
+# RFC 4291 §2.4: the only global unicast addresses that are given out.
+_OUTSIDE6 = ipaddress.IPv6Network("2000::/3")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 # sockaddr_un has 108 bytes for the path and its final NUL (unix(7)).
 MAX_UNIX_PATH = 107
@@ -80,6 +92,14 @@ def is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_public(host: str) -> bool:
+    """Tell whether a literal without an interface is an address in the Internet; of a firewall it does not tell."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _INSIDE4)
+    return address in _OUTSIDE6
 
 
 def parse_peer(text: str) -> Peer:

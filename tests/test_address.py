@@ -14,6 +14,7 @@ from punchtunnel.address import (
     Place,
     UnixPlace,
     is_literal,
+    is_public,
     join_host_port,
     parse_bind,
     parse_listen,
@@ -313,3 +314,17 @@ def test_brackets_are_put_around_ipv6_only() -> None:
 @pytest.mark.parametrize(("text", "literal"), [("1.2.3.4", True), ("::", True), ("fe80::1%eth0", True), ("a", False)])
 def test_literals_are_told_from_names(text: str, literal: bool) -> None:
     assert is_literal(text) is literal
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("1.2.3.4", True), ("203.0.113.9", True), ("2001:db8::7", True), ("2600::1", True), ("172.32.0.1", True),
+        ("10.0.0.1", False), ("172.16.0.1", False), ("192.168.1.2", False), ("100.64.0.1", False),
+        ("127.0.0.1", False), ("169.254.1.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("240.0.0.1", False),
+        ("255.255.255.255", False), ("::1", False), ("::", False), ("fe80::1", False), ("fc00::1", False),
+        ("fd00::1", False), ("ff02::1", False), ("::ffff:10.0.0.1", False),
+    ],
+)  # fmt: skip
+def test_an_address_is_one_in_the_internet_or_not(host: str, public: bool) -> None:
+    assert is_public(host) is public

@@ -154,7 +154,10 @@ class Options:
         bool, typer.Option("--progress", help="With stdio: bytes, rate, average and time, as pv shows them.")
     ] = False
     show: Annotated[
-        bool, typer.Option("--show", help="Print the command for the other machine and the ports; send nothing.")
+        bool,
+        typer.Option(
+            "--show", help="Print the command for the other machine and the ports; sends nothing without --stun."
+        ),
     ] = False
     check: Annotated[
         bool, typer.Option("-z", help="Only check the path: meet the peer, measure the round trip, and leave it alone.")
@@ -165,7 +168,9 @@ class Options:
     ] = False
     stun: Annotated[
         list[str] | None,
-        typer.Option("--stun", metavar="HOST[:PORT]", help="With --doctor: ask this STUN server by TCP; give two."),
+        typer.Option(
+            "--stun", metavar="HOST[:PORT]", help="With --doctor or --show: ask this STUN server by TCP; give two."
+        ),
     ] = None
     ntp: Annotated[
         str | None, typer.Option("--ntp", metavar="HOST[:PORT]", help="With --doctor: ask this NTP server the time.")

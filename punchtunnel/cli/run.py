@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from punchtunnel.address import AnyPlace, parse_listen, parse_target
 from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import resume_of, sessions_of, settings_of
+from punchtunnel.cli.values import bind_of, resume_of, sessions_of, settings_of
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from punchtunnel.session.roles import Ends
 
 # The options that go with --doctor; half_close is ignored everywhere.
-_FOR_DOCTOR = {"doctor", "stun", "ntp", "as_json", "status_fd", "verbose", "quiet", "half_close"}
+_FOR_DOCTOR = {"doctor", "stun", "ntp", "bind", "as_json", "status_fd", "verbose", "quiet", "half_close"}
 
 
 def run(options: Options) -> int:
@@ -100,10 +100,10 @@ def _hint(options: Options) -> str:
     return show.hint(show.side_of(options))
 
 
-def _page(options: Options) -> str:
+def _page(options: Options, seen: Sequence[str]) -> str:
     from punchtunnel.cli import show
 
-    return show.page(show.side_of(options), time.time() + options.clock_offset)
+    return show.page(show.side_of(options, seen), time.time() + options.clock_offset)
 
 
 def begin(status: Status) -> None:
@@ -152,14 +152,29 @@ def _examine(options: Options) -> tuple[Exit, str]:
 
     if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
         raise UsageError(usage.DOCTOR_ALONE)
-    return doctor.examine(options.stun or [], options.ntp, options.as_json, quiet=options.quiet), ""
+    bind = bind_of(options)
+    return doctor.examine(options.stun or [], options.ntp, options.as_json, quiet=options.quiet, bind=bind), ""
+
+
+def _seen_addresses(options: Options, status: Status) -> list[str]:
+    """Return the public addresses of this machine as STUN servers see it; [] if none is named or none tells."""
+    if not options.stun:
+        return []
+    # Imported late: as above.
+    from punchtunnel import doctor
+
+    found, sentences = doctor.public_addresses(doctor.stun_places(options.stun), bind_of(options))
+    if not found:
+        for sentence in sentences:
+            status(events.Warned(reason=sentence))
+    return found
 
 
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
     """Check the options, and do what they ask for; return status and reason."""
     if options.doctor:
         return _examine(options)
-    if options.stun or options.ntp:
+    if options.ntp or (options.stun and not options.show):
         raise UsageError(usage.FOR_DOCTOR)
     settings = settings_of(options)
     places = [parse_listen(text) for text in options.listen or []]
@@ -167,7 +182,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         parse_target(options.to)
     if options.show:
         check_secret(options)
-        _print(_page(options))
+        _print(_page(options, _seen_addresses(options, status)))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status), keep=options.keep)

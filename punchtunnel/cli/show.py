@@ -1,13 +1,13 @@
 """The command for the other machine, and the ports and the time that two people compare on the phone.
 
-Nothing is sent; no name is looked up, because that would send a packet too.
+Nothing is sent unless a STUN server is named; no name of a PEER is looked up, because that
+would send a packet too.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ class Side:
     Attributes:
         peers: The PEERs, checked.
         bind: --bind, if that is an address.
+        seen: The addresses that STUN servers see this machine at.
         channel: --channel.
         listens: Whether there is a -L.
         target: Where --to leads.
@@ -55,10 +56,11 @@ class Side:
     wants_none: bool = False
     interface: str = ""
     port: int = 0
+    seen: Sequence[str] = ()
 
 
-def side_of(options: Options) -> Side:
-    """Return this machine's side as the options describe it."""
+def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
+    """Return this machine's side as the options describe it, and as STUN servers see it."""
     flags = {
         "-4": options.ipv4,
         "-6": options.ipv6,
@@ -77,21 +79,32 @@ def side_of(options: Options) -> Side:
         flags=[flag for flag, given in flags.items() if given],
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
         wants_none=options.plain or options.no_secret,
+        seen=seen,
     )
 
 
 def command(side: Side) -> str:
     """Return the line to run on the other machine, with placeholders for what is not known here."""
-    addresses = [str(Peer(one, side.port)) for one in _own_addresses(side)]
-    unknown = f"{words.THIS_MACHINE}:{side.port}" if side.port else words.THIS_MACHINE
-    line = ["punchtunnel", *(addresses or [unknown])]
+    options = []
     if side.target is not None:
-        line += ["-L", _port_for(side.target)]
+        options += ["-L", _port_for(side.target)]
     if side.listens:
-        line += ["--to", words.ANY_TARGET]
+        options += ["--to", words.ANY_TARGET]
     if side.channel:
-        line += ["--channel", shlex.quote(side.channel)]
-    return " ".join([*line, *side.flags])
+        options += ["--channel", side.channel]
+    addresses = _own_addresses(side)
+    families = {":" in one for one in addresses}
+    addresses += [one for one in side.seen if (":" in one) not in families and _is_wanted(one, side)]
+    places = [str(Peer(one, side.port)) for one in addresses]
+    return words.command(places, [*options, *side.flags], side.port)
+
+
+def _is_wanted(address: str, side: Side) -> bool:
+    """Tell whether the peer can use an address of this machine: two sides meet in one IP version."""
+    other = "-4" if ":" in address else "-6"
+    return other not in side.flags and any(
+        not is_literal(peer) or (":" in peer) == (":" in address) for peer in side.peers or [address]
+    )
 
 
 def hint(side: Side) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from punchtunnel import words
 from punchtunnel.cli.options import Options
-from punchtunnel.errors import UsageError
+from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.punching.settings import (
     DEFAULT_RESUME,
@@ -15,7 +17,11 @@ from punchtunnel.punching.settings import (
     has_fast_aes,
     settings_from,
 )
+from punchtunnel.system.addresses import is_own_literal
 from punchtunnel.words import usage
+
+if TYPE_CHECKING:
+    from punchtunnel.doctor.facts import Bind
 
 # Seconds: three centuries.  A longer time is a mistake.
 LONGEST = 1e10
@@ -75,6 +81,25 @@ def settings_of(options: Options) -> Settings:
         port=options.port,
     )
     return replace(settings, maps=not options.no_map)
+
+
+def bind_of(options: Options) -> Bind:
+    """Return what --bind names, as the doctor takes it.
+
+    Raises:
+        UsageError: It is neither an address nor an interface.
+        LocalError: It is no address of this machine.
+    """
+    # Imported late: a punch does not need it.
+    from punchtunnel.doctor.facts import Bind
+
+    bound = settings_from(
+        peers=(), channel="", wait=0.0, bind=options.bind, family=0, clock_offset=0.0, role=Role.STDIO, traits=NO_TRAITS
+    )
+    # A punch is told by the kernel.
+    if bound.bind is not None and "%" not in bound.bind and not is_own_literal(bound.bind):
+        raise LocalError(words.not_our_address(bound.bind))
+    return Bind(bound.bind or "", bound.interface)
 
 
 def _role(options: Options) -> Role:

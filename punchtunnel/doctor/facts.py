@@ -30,6 +30,25 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
+class Bind:
+    """What --bind names: an address of this machine, or an interface; neither is any."""
+
+    host: str = ""
+    interface: str = ""
+
+
+ANY = Bind()
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """An interface with a route to the Internet, and the addresses that dials have that leave by it."""
+
+    interface: str
+    sources: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What this machine tells about itself; None where it does not tell.
 
@@ -42,6 +61,7 @@ class Facts:
         sharing: Why sockets cannot share a port; "" if they can.
         tables: The firewall's tables.
         tables_unread: Why `tables` is None.
+        uplinks: The interfaces that lead out, the one that the kernel would take first.
     """
 
     routes: Mapping[int, Route] | None = None
@@ -52,13 +72,25 @@ class Facts:
     sharing: str = ""
     tables: Sequence[Table] | None = None
     tables_unread: str = ""
+    uplinks: Sequence[Uplink] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How one STUN server sees one of our ports; `seen` is None if it does not tell, for `reason`."""
+    """How one STUN server sees one of our ports.
+
+    Attributes:
+        server: What was asked.
+        own: Our end of the connection.
+        seen: Our end as the server sees it; None if it does not tell.
+        reason: Why it does not.
+        version: The IP version that the server was asked in, 4 or 6; through a NAT64 it is 4.
+        silent: Nothing at all has come from the server.
+    """
 
     server: str
     own: Place
     seen: Place | None = None
     reason: str = ""
+    version: int = 4
+    silent: bool = False

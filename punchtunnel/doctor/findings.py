@@ -1,6 +1,7 @@
 """What is known of this machine -> what that means for punching: one finding for each check.
 
-    survey.py, asking.py ── facts.py ──> findings ──> verdict
+    survey.py, asking.py ── facts.py ──> findings ──┐
+    sampling.py ───────── facts.Sight ──> sights.py ─┴─> verdict
 
 Rule 1: nothing is guessed: what is not known is UNKNOWN, with the reason.
 Rule 2: BAD speaks against punching from here, WARN against some of its ways.
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from punchtunnel.doctor.facts import Clock, Facts, Sight
+from punchtunnel.address import is_public
+from punchtunnel.doctor.facts import Clock, Facts, Uplink
 from punchtunnel.doctor.firewall import ACCEPT, DROP, Packet, fate
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.system.routes import Route
@@ -87,6 +89,7 @@ def of_machine(facts: Facts) -> list[Finding]:
     """Judge everything that needs no packet."""
     return [
         _of_routes(facts),
+        *_of_uplinks(facts.uplinks or ()),
         _of_address(facts),
         _of_ipv6(facts),
         _of_ports(facts),
@@ -110,6 +113,16 @@ def _of_routes(facts: Facts) -> Finding:
     return Finding("route", Level.OK, "route", {"routes": routes})
 
 
+def _of_uplinks(uplinks: Sequence[Uplink]) -> list[Finding]:
+    """Tell which address a punch has at each interface that leads out."""
+    ways = "; ".join(
+        words.UPLINK.format(interface=one.interface, sources=words.AND.join(one.sources)) for one in uplinks
+    )
+    if not uplinks:
+        return []
+    return [Finding("uplinks", Level.OK, "uplinks" if len(uplinks) > 1 else "uplink", {"ways": ways})]
+
+
 def _of_address(facts: Facts) -> Finding:
     if not facts.address4:
         return Finding("address", Level.WARN, "address_missing")
@@ -119,7 +132,7 @@ def _of_address(facts: Facts) -> Finding:
         return Finding("address", Level.WARN, "address_carrier", fields)
     if address in OWN_CHOICE:
         return Finding("address", Level.BAD, "address_self", fields)
-    return Finding("address", Level.OK, "address_private" if _is_private(address) else "address_public", fields)
+    return Finding("address", Level.OK, "address_public" if is_public(facts.address4) else "address_private", fields)
 
 
 def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -207,12 +220,12 @@ def _fate(facts: Facts, hook: str, state: str, flags: frozenset[str]) -> tuple[s
     return fates[worst], words.OF_ONE_FAMILY.format(version=worst) if alone else ""
 
 
-# ---- what STUN servers and routers tell
+# ---- what name servers and routers tell
 
 
-def has_ipv6_only(facts: Facts) -> bool:
+def has_ipv6_only(routes: Mapping[int, Route] | None) -> bool:
     """Tell whether IPv4 may need a NAT64: only IPv6 leads out of this network."""
-    return facts.routes is not None and set(facts.routes) == {6}
+    return routes is not None and set(routes) == {6}
 
 
 def of_nat64(prefix: str) -> Finding:
@@ -220,43 +233,6 @@ def of_nat64(prefix: str) -> Finding:
     if not prefix:
         return Finding("nat64", Level.WARN, "nat64_missing")
     return Finding("nat64", Level.OK, "nat64", {"prefix": prefix})
-
-
-def of_sights(sights: Sequence[Sight]) -> list[Finding]:
-    """Judge what became of our ports on the way to the STUN servers; [] if none was asked."""
-    findings = [
-        Finding(
-            "stun",
-            Level.OK if sight.seen else Level.UNKNOWN,
-            "seen" if sight.seen else "unseen",
-            {"server": sight.server, "port": sight.own.port, "seen": str(sight.seen or ""), "reason": sight.reason},
-        )
-        for sight in sights
-    ]
-    told = [sight for sight in sights if sight.seen is not None]
-    return [*findings, _of_mapping(told)] if told else findings
-
-
-def _of_mapping(sights: Sequence[Sight]) -> Finding:
-    """Judge the translation by how each port is seen: one that is kept shows that free ports are kept."""
-    if all(sight.seen == sight.own for sight in sights):
-        return Finding("mapping", Level.OK, "mapping_none", {"address": sights[0].own.host})
-    by_port: dict[int, list[Sight]] = {}
-    for sight in sights:
-        by_port.setdefault(sight.own.port, []).append(sight)
-    kept = [group for group in by_port.values() if all(one.seen and one.seen.port == one.own.port for one in group)]
-    if kept:
-        group = max(kept, key=len)
-        if len({one.seen.host for one in group if one.seen}) > 1:
-            return Finding("mapping", Level.WARN, "mapping_wanders")
-        return Finding("mapping", Level.OK, "mapping_kept" if len(group) > 1 else "mapping_kept_once")
-    group = max(by_port.values(), key=len)
-    if len(group) > 1 and group[0].seen and group[0].seen.port == group[0].own.port:
-        return Finding("mapping", Level.WARN, "mapping_kept_first")
-    if len(group) == 1:
-        return Finding("mapping", Level.BAD, "mapping_rewritten_once")
-    same = len({one.seen for one in group}) == 1
-    return Finding("mapping", Level.BAD, "mapping_rewritten" if same else "mapping_rewritten_each")
 
 
 def of_hops(address4: str, hops: Sequence[str]) -> Finding:
@@ -276,19 +252,25 @@ def of_hops(address4: str, hops: Sequence[str]) -> Finding:
 # ---- all together
 
 
-def verdict(findings: Iterable[Finding]) -> Finding:
-    """Return the last line: whether punching should work, and what to do next."""
+def verdict(findings: Iterable[Finding], command: str) -> Finding:
+    """Return the last line: whether punching should work, and what to do next.
+
+    Args:
+        findings: All of this machine.
+        command: The one to run on the other machine.
+    """
     findings = list(findings)
+    fields: dict[str, object] = {"command": command}
     for one in findings:
         if one.level is Level.BAD and one.check != "mapping":
-            fields = {"check": one.check, "sentence": one.sentence, "remedy": one.remedy}
+            fields |= {"check": one.check, "sentence": one.sentence, "remedy": one.remedy}
             return Finding("verdict", Level.BAD, "verdict_mend", fields)
     if any(one.name == "route_local" for one in findings):
-        return Finding("verdict", Level.OK, "verdict_local")
+        return Finding("verdict", Level.OK, "verdict_local", fields)
     for one in findings:
         if one.name == "mapping_none":
-            return Finding("verdict", Level.OK, "verdict_public", one.fields)
+            return Finding("verdict", Level.OK, "verdict_public", {**fields, **one.fields})
         if one.check == "mapping":
             name = "verdict_rewritten" if one.level is Level.BAD else "verdict_kept"
-            return Finding("verdict", Level.BAD if one.level is Level.BAD else Level.OK, name)
-    return Finding("verdict", Level.OK, "verdict_open")
+            return Finding("verdict", Level.BAD if one.level is Level.BAD else Level.OK, name, fields)
+    return Finding("verdict", Level.OK, "verdict_open", fields)

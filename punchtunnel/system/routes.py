@@ -1,4 +1,4 @@
-"""The default routes of this machine, as Linux lists them in /proc."""
+"""The routes that lead out of this machine's own networks, as Linux lists them in /proc."""
 
 from __future__ import annotations
 
@@ -56,6 +56,26 @@ def default_routes() -> dict[int, Route] | None:
         if best := min(found, key=lambda one: one[0], default=None):
             routes[version] = best[1]
     return routes
+
+
+def interfaces_towards(host: str) -> set[str] | None:
+    """Return the interfaces by which some route leads to an IPv4 address; None where Linux does not list them.
+
+    The metric does not matter, and half of the Internet counts too: a VPN has two such
+    routes (0.0.0.0/1 and 128.0.0.0/1) instead of a default route.
+
+    Raises:
+        ValueError: The list has another form.
+    """
+    table = proc.read("net/route")
+    if table is None:
+        return None
+    (wanted,) = struct.unpack("=I", socket.inet_aton(host))
+    return {
+        device
+        for device, target, _, flags, _, _, _, mask, *_ in map(str.split, table.splitlines()[1:])
+        if wanted & int(mask, 16) == int(target, 16) and _is_used(flags)
+    }
 
 
 def _routes4(table: str) -> Iterator[tuple[int, Route]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_NEXT_STEP = "next: `punchtunnel PEER` here, and the same on the other machine within two minutes"
+_NEXT_STEP = "next: `punchtunnel PEER` here, and `{command}` on the other machine within two minutes"
+_OTHER_PORTS = "use IPv6 or a port mapping; without either, only a peer that is public or has mapped ports can be met"
 
 # What --doctor finds: a sentence, and what to do about it.
 FINDINGS: dict[str, tuple[str, str]] = {
@@ -30,6 +31,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "for others, connect this machine to the Internet",
     ),
     "route_missing": ("neither IPv4 nor IPv6 has a default route", "connect this machine to a network"),
+    "uplink": ("{ways}", ""),
+    "uplinks": ("{ways}: a punch goes out of each", "--bind ADDR or INTERFACE picks one"),
     "unreadable": ("the system does not say", ""),
     "address_public": ("{address} is a public address: no router should translate it", ""),
     "address_private": ("{address} is a private address: a router translates it", ""),
@@ -45,6 +48,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "ipv6": ("{address}: between two sides that have IPv6 no port need be kept", ""),
     "ipv6_stuck": ("{address}, but no default route for IPv6", "look at the router's settings for IPv6"),
     "ipv6_missing": ("no public IPv6 address", "switch IPv6 on in the router, if the provider has it"),
+    "ipv6_silent": (
+        "IPv6 has a route, but no answer came by it; {server} answers by IPv4",
+        "see in the router whether IPv6 really works; -4 leaves it out",
+    ),
     "ports": ("{low}–{high} are kept free of outgoing connections; {taken} of {total} in use", ""),
     "ports_shared": (
         "outgoing connections of this machine use {first}–{last} too; {taken} of the {total} ports {low}–{high} in use",
@@ -96,12 +103,37 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "give punchtunnel only one PEER address at a time",
     ),
     "mapping_wanders": (
-        "the port is kept, but the public address depends on the destination",
+        "the port is kept, but the public address is not the same for each connection",
         "give the peer all the addresses: punchtunnel takes several PEERs",
     ),
-    "mapping_rewritten": ("the port is rewritten, the same way for each destination", "use IPv6 or a port mapping"),
-    "mapping_rewritten_once": ("the port is rewritten", "use IPv6 or a port mapping"),
-    "mapping_rewritten_each": ("the port is rewritten, differently for each destination", "use IPv6 or a port mapping"),
+    "mapping_rewritten": (
+        "the port is rewritten, to the same one for each destination (endpoint-independent mapping)",
+        _OTHER_PORTS,
+    ),
+    "mapping_sequential": (
+        "ports are rewritten in a row: {count} connections got {low} to {high} in their order{depends}",
+        _OTHER_PORTS,
+    ),
+    "mapping_window": (
+        "ports are rewritten to others that lie close together: {count} connections got {low} to {high}{depends}",
+        _OTHER_PORTS,
+    ),
+    "mapping_random": (
+        "ports are rewritten at random: {count} connections got ports between {low} and {high}{depends}",
+        _OTHER_PORTS,
+    ),
+    "mapping_rewritten_once": ("the port is rewritten{depends}", _OTHER_PORTS),
+    "public_seen": ("the address as seen from the Internet: {addresses}", ""),
+    "public_own": ("the address is public by itself: {addresses}", ""),
+    "public_ipv6_only": (
+        "{addresses} is public; the IPv4 address as seen from the Internet is not known",
+        "give --stun HOST, or look at the router's page",
+    ),
+    "public_local": ("the address in this machine's own network: {addresses}", ""),
+    "public_unknown": (
+        "the address as seen from the Internet is not known",
+        "give --stun HOST, or look at the router's page",
+    ),
     "nat_carrier": (
         "behind the first router comes {hop}, in 100.64.0.0/10: the provider translates a second time",
         "ask the provider for a public address, or use IPv6, if ports are not kept",
@@ -122,7 +154,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "verdict_kept": ("your router keeps ports: punching should work", _NEXT_STEP),
     "verdict_rewritten": (
         "your router rewrites ports: use IPv6 or a port mapping",
-        "next: `punchtunnel --doctor` on the other machine; if that one is public or has mapped ports, it works",
+        "next: `punchtunnel --doctor` on the other machine; if that one is public or has mapped ports, it works: "
+        "`punchtunnel PEER` here, and `{command}` there",
     ),
     "verdict_open": (
         "nothing speaks against punching, but only --stun HOST, given twice, shows whether your router keeps ports",
@@ -143,6 +176,10 @@ BEHIND: Final = "behind"
 AHEAD: Final = "ahead of"
 ROUTE: Final = "for IPv{version} by {device}"
 THROUGH: Final = " through {gateway}"
+UPLINK: Final = "by {interface} from {sources}"
+AND: Final = " and "
+DEPENDS: Final = ", differently for each destination"
+MAYBE_DEPENDS: Final = "; a second --stun, with a server elsewhere, shows whether differently for each destination"
 OF_ONE_FAMILY: Final = " of IPv{version}"
 
 # ---- why the rules of the firewall are not known

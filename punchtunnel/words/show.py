@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from punchtunnel.words.quantities import utc
@@ -10,6 +11,18 @@ from punchtunnel.words.quantities import utc
 THIS_MACHINE = "<address of this machine>"
 ANY_TARGET = "HOST:PORT"
 WITH_SECRET = "with the same secret there: PUNCHTUNNEL_SECRET, --secret-file or --ask-secret"  # noqa: S105
+
+
+def command(addresses: Sequence[str], options: Sequence[str] = (), port: int = 0) -> str:
+    """Return the line for a shell of the other machine.
+
+    Args:
+        addresses: Of this machine; a placeholder stands for them if there are none.
+        options: As the other machine needs them; ANY_TARGET among them stays a placeholder.
+        port: For the placeholder; 0 is none.
+    """
+    unknown = f"{THIS_MACHINE}:{port}" if port else THIS_MACHINE
+    return " ".join(["punchtunnel", *(addresses or [unknown]), *map(shlex.quote, options)])
 
 
 def hint(command: str, secret: bool) -> str:

@@ -56,6 +56,28 @@ def test_the_other_machine_gets_the_role_that_fits_and_what_both_must_share(side
     assert show.command(side) == line
 
 
+SEEN = ["198.51.100.7", "2001:db8::7"]
+
+
+@pytest.mark.parametrize(
+    ("side", "line"),
+    [
+        (Side([], seen=SEEN), "punchtunnel 198.51.100.7 2001:db8::7"),
+        (Side(["home.example"], seen=SEEN), "punchtunnel 198.51.100.7 2001:db8::7"),
+        (Side(["203.0.113.9"], seen=SEEN), "punchtunnel 198.51.100.7"),
+        (Side(["203.0.113.9", "2600::1"], seen=SEEN), "punchtunnel 2600::2 198.51.100.7"),
+        (Side(["1.2.3.4"], seen=SEEN), "punchtunnel 5.6.7.8"),
+        (Side(["127.0.0.1"], seen=SEEN), "punchtunnel 127.0.0.1"),
+        (Side([], flags=["-4"], seen=SEEN), "punchtunnel 198.51.100.7 -4"),
+        (Side(["home.example"], flags=["-6"], seen=SEEN), "punchtunnel 2001:db8::7 -6"),
+        (Side(["203.0.113.9"], seen=SEEN[1:]), f"punchtunnel {THIS_MACHINE}"),
+        (Side([], seen=["198.51.100.7", "198.51.100.8"]), "punchtunnel 198.51.100.7 198.51.100.8"),
+    ],
+)
+def test_what_servers_see_stands_for_what_this_machine_does_not_know(side: Side, line: str) -> None:
+    assert show.command(side) == line
+
+
 def test_a_channel_of_any_characters_survives_a_shell() -> None:
     channel = "a b'\"$(x)`\\\n*é"
     assert shlex.split(show.command(Side(["1.2.3.4"], channel=channel)))[3] == channel

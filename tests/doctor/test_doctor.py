@@ -21,10 +21,12 @@ import pytest
 
 import punchtunnel
 from punchtunnel.address import Place
-from punchtunnel.doctor import asking
+from punchtunnel.doctor import asking, sampling
+from punchtunnel.doctor.facts import Bind, Sight
 from punchtunnel.errors import Exit
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.reach import stun
+from punchtunnel.system.addresses import Address
 
 from ..natlab.actors import NTP_TO_UNIX
 from ..reporting.test_events import check, check_finding
@@ -68,17 +70,21 @@ def moved(request: bytes, client: tuple[str, int]) -> bytes:
 
 
 @contextlib.contextmanager
-def server(reply: Reply, host: str = "127.0.0.1") -> Iterator[Place]:
-    """Answer each connection's first 20 bytes with what `reply` makes of them, and keep it open."""
+def server(reply: Reply, together: int = 1, host: str = "127.0.0.1") -> Iterator[Place]:
+    """Answer each connection's first 20 bytes with what `reply` makes of them, and keep it open.
+
+    Of so many connections `together` none is answered before all of them are open.
+    """
     listener = socket.create_server((host, 0))
     held: list[socket.socket] = []
 
     def serve() -> None:
         with contextlib.suppress(OSError):
             while True:
-                sock, client = listener.accept()
-                held.append(sock)
-                sock.sendall(reply(sock.recv(20, socket.MSG_WAITALL), client))
+                waiting = [listener.accept() for _ in range(together)]
+                held.extend(sock for sock, _ in waiting)
+                for sock, client in waiting:
+                    sock.sendall(reply(sock.recv(20, socket.MSG_WAITALL), client))
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -127,8 +133,10 @@ def test_the_report_is_lines_with_the_verdict_and_the_next_step_last() -> None:
     lines = done.stdout.splitlines()
     assert done.stderr == ""
     checks = [line.partition("  ")[0] for line in lines if not line.startswith(" ")]
+    # A machine without a network has no uplink.
     assert [check[:8] for check in checks] == [
-        "clock", "route", "address", "ipv6", "ports", "sharing", "firewall", "firewall", "verdict",
+        *("clock", "route", "uplinks")[: 2 + ("uplinks" in checks)],
+        "address", "ipv6", "ports", "sharing", "firewall", "firewall", "public", "verdict",
     ]  # fmt: skip
     assert "next: " in lines[-1]
     assert lines[-1].startswith("verdict")
@@ -192,6 +200,47 @@ def test_servers_that_are_named_are_asked_and_the_verdict_follows() -> None:
     assert done.returncode == 1
 
 
+def seen_at(host: str) -> Reply:
+    return lambda request, client: honest(request, (host, client[1]))
+
+
+def test_the_verdict_has_the_whole_command_for_the_other_machine() -> None:
+    with server(seen_at("198.51.100.7")) as one, server(seen_at("198.51.100.7")) as other:
+        found = findings(run("--json", "--stun", str(one), "--stun", str(other)).stdout)
+    assert found["public"]["finding"] == "public_seen"
+    command = found["verdict"]["fields"]["command"]
+    assert command.split()[:2] == ["punchtunnel", "198.51.100.7"]
+    assert f"`{command}`" in found["verdict"]["remedy"] or found["verdict"]["finding"] == "verdict_mend"
+
+
+def test_what_a_server_claims_is_no_command() -> None:
+    """Its answer is believed only as far as it is an address in the Internet."""
+    with server(seen_at("192.168.1.7")) as one:
+        found = findings(run("--json", "--stun", str(one)).stdout)
+    assert "192.168.1.7" not in found["verdict"]["fields"]["command"]
+    assert found["public"]["finding"] != "public_seen"
+
+
+def test_only_what_is_bound_is_looked_at() -> None:
+    with server(honest) as one:
+        found = [
+            json.loads(line) for line in run("--json", "--bind", "127.0.0.2", "--stun", str(one)).stdout.splitlines()
+        ]
+    (address,) = [finding for finding in found if finding["check"] == "address"]
+    assert address["fields"]["address"] == "127.0.0.2"
+    assert {finding["fields"]["seen"].partition(":")[0] for finding in found if finding["check"] == "stun"} == {
+        "127.0.0.2"
+    }
+    assert "uplinks" not in {finding["check"] for finding in found}
+
+
+def test_what_is_bound_must_be_here() -> None:
+    done = run("--bind", "198.51.100.99")
+    assert (done.returncode, done.stdout) == (Exit.LOCAL, "")
+    assert done.stderr == "punchtunnel: cannot bind 198.51.100.99: it is not an address of this machine\n"
+    assert run("--bind", "nosuch0").returncode == Exit.USAGE
+
+
 def test_a_clock_that_is_far_off_is_bad() -> None:
     with time_server(120.0) as place:
         found = findings(run("--json", "--ntp", str(place)).stdout)
@@ -204,35 +253,57 @@ def test_a_clock_that_is_far_off_is_bad() -> None:
 # ---- what is asked, and how
 
 
-def test_both_servers_see_one_port_of_the_punchs_range_at_the_same_time() -> None:
+def ports_of(sights: list[Sight], server: Place) -> list[int]:
+    return [one.own.port for one in sights if one.server == str(server)]
+
+
+def test_ports_of_the_punchs_range_are_seen_two_of_them_by_both_servers() -> None:
     with server(honest) as one, server(honest) as other:
-        first, second = asking.sights([one, other], RNG)
-    assert first.seen == second.seen == first.own == second.own
-    assert LOWEST_PORT <= first.own.port <= HIGHEST_PORT
-    assert (first.server, second.server) == (str(one), str(other))
+        sights = sampling.sights([one, other], RNG)
+    assert all(sight.seen == sight.own and LOWEST_PORT <= sight.own.port <= HIGHEST_PORT for sight in sights)
+    first, second = ports_of(sights, one), ports_of(sights, other)
+    assert len(set(first)) == len(first) == sampling.OWN_PORTS
+    assert second == first[: sampling.CROSSED]
 
 
-def test_a_port_that_is_rewritten_is_not_the_only_one_tried() -> None:
-    with server(moved) as one:
-        sights = asking.sights([one], RNG)
-    assert len({sight.own.port for sight in sights}) == asking.PORTS_TRIED
+def test_all_connections_are_open_before_the_first_answer() -> None:
+    """They were made one after the other, with 5 s for each."""
+    with server(honest, together=sampling.OWN_PORTS) as one, server(honest, together=sampling.CROSSED) as other:
+        sights = sampling.sights([one, other], RNG)
+    assert all(sight.seen for sight in sights)
+
+
+def pointing(other: Place) -> Reply:
+    """Answer as a server that has another address, too (RFC 5780)."""
+
+    def reply(request: bytes, client: tuple[str, int]) -> bytes:
+        body = mapped(client) + mapped((other.host, other.port), 0x802C)
+        return struct.pack("!HH", 0x0101, len(body)) + request[4:] + body
+
+    return reply
+
+
+def test_another_port_of_the_same_server_is_no_other_destination() -> None:
+    """coturn with one address names its other port: a router that chooses for each address seemed to keep ports."""
+    with server(honest) as other, server(pointing(other)) as one:
+        assert {sight.server for sight in sampling.sights([one], RNG)} == {str(one)}
 
 
 def test_one_server_is_asked_at_its_other_address_too_and_no_further() -> None:
-    with server(honest) as other:
-
-        def pointing(request: bytes, client: tuple[str, int]) -> bytes:
-            body = mapped(client) + mapped((other.host, other.port), 0x802C)
-            return struct.pack("!HH", 0x0101, len(body)) + request[4:] + body
-
-        with server(pointing) as one, server(pointing) as two:
-            assert [sight.server for sight in asking.sights([one], RNG)] == [str(one), str(other)]
-            assert [sight.server for sight in asking.sights([one, two], RNG)] == [str(one), str(two)]
+    with server(honest, host="127.0.0.2") as other, server(pointing(other)) as one, server(pointing(other)) as two:
+        sights = sampling.sights([one], RNG)
+        assert sorted(ports_of(sights, other)) == sorted(ports_of(sights, one)[: sampling.CROSSED])
+        assert {sight.server for sight in sampling.sights([one, two], RNG)} == {str(one), str(two)}
 
 
 def test_a_server_that_is_named_twice_is_asked_once() -> None:
     with server(honest) as one:
-        assert len(asking.sights([one, one], RNG)) == 1
+        assert len(sampling.sights([one, one], RNG)) == sampling.OWN_PORTS
+
+
+def test_few_ports_are_asked_for_if_only_the_address_is_wanted() -> None:
+    with server(honest) as one:
+        assert len(sampling.sights([one], RNG, own_ports=1)) == 1
 
 
 BAD_SERVERS: list[tuple[Reply, str]] = [
@@ -244,40 +315,45 @@ BAD_SERVERS: list[tuple[Reply, str]] = [
 @pytest.mark.parametrize(("reply", "why"), BAD_SERVERS)
 def test_a_server_that_talks_nonsense_is_told_and_the_other_still_asked(reply: Reply, why: str) -> None:
     with server(reply) as bad, server(honest) as good:
-        first, second = asking.sights([bad, good], RNG)
-    assert why in first.reason
-    assert second.seen == second.own
+        sights = sampling.sights([bad, good], RNG)
+    for sight in sights:
+        if sight.server == str(bad):
+            assert why in sight.reason
+            assert not sight.silent
+        else:
+            assert sight.seen == sight.own
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         place = Place(*gone.getsockname())
-    (sight,) = asking.sights([place], RNG)
-    assert (sight.seen, sight.reason) == (None, "Connection refused")
+    sight, *_ = sampling.sights([place], RNG)
+    assert (sight.seen, sight.reason, sight.silent) == (None, "Connection refused", False)
 
 
 def test_a_server_that_says_nothing_or_too_little_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    monkeypatch.setattr(sampling, "PATIENCE", 0.2)
     for reply in (lambda request, client: b"", lambda request, client: honest(request, client)[:-1]):
         with server(reply) as mute:
-            (sight,) = asking.sights([mute], RNG)
-        assert sight.reason == "no answer"
+            sights = sampling.sights([mute], RNG)
+        assert {sight.reason for sight in sights} == {"no answer"}
 
 
 def test_a_server_that_hangs_up_is_told() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def hang_up() -> None:
-        sock, _ = listener.accept()
-        with sock:
-            sock.recv(stun.MAX_ANSWER)
+        for _ in range(sampling.OWN_PORTS):
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(stun.MAX_ANSWER)
 
     thread = threading.Thread(target=hang_up)
     thread.start()
     with listener:
-        (sight,) = asking.sights([Place(*listener.getsockname())], RNG)
+        sights = sampling.sights([Place(*listener.getsockname())], RNG)
         thread.join(WAIT)
-    assert "ended the connection without an answer" in sight.reason
+    assert {sight.reason for sight in sights} == {"the server has ended the connection without an answer"}
 
 
 def test_a_lost_question_about_the_time_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,12 +380,12 @@ def test_this_machine_is_no_router() -> None:
         ("1.1.1.1", "127.0.0.1", False),
         ("1.1.1.1", "192.168.1.1", False),
         ("2606:4700::1111", "fe80::1", False),
-        ("fe80::1%eth0", "10.0.0.1", True),
+        ("fe80::1", "10.0.0.1", True),
     ],
 )
 def test_a_server_of_the_internet_names_no_machine_of_this_network(server: str, other: str, may: bool) -> None:
     """STUN here is plain TCP: whoever is on the way could have a service on loopback asked."""
-    assert asking._may_lead(server, Place(other, 1)) is may
+    assert sampling._may_lead(server, Place(other, 1)) is may
 
 
 class FewNames:
@@ -340,5 +416,43 @@ def test_the_prefix_of_a_nat64_is_what_the_name_server_says(
 def test_an_ipv4_server_is_asked_through_a_nat64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", FewNames(""))
     place, prefix = Place("192.0.2.33", 3478), ipaddress.IPv6Network("64:ff9b::/96")
-    assert asking._resolve(place, socket.SOCK_STREAM, prefix) == (socket.AF_INET6, ("64:ff9b::c000:221", 3478))
-    assert asking._resolve(place, socket.SOCK_STREAM) == (socket.AF_INET, ("192.0.2.33", 3478))
+    (target,) = sampling._targets(place, prefix)
+    assert (target.address, target.version) == (Address(socket.AF_INET6, "64:ff9b::c000:221"), 4)
+    (target,) = sampling._targets(place, None)
+    assert (target.address, target.version) == (Address(socket.AF_INET, "192.0.2.33"), 4)
+
+
+class TwoAddresses:
+    """A stand-in for getaddrinfo that knows a name with an address of each IP version."""
+
+    def __call__(self, host: str, port: int, family: int = 0, type: int = 0) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET6, type, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, type, 6, "", ("127.0.0.1", port)),
+        ]
+
+
+def test_a_name_is_asked_in_both_ip_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv6 was never asked where the server had an IPv4 address."""
+    with server(honest) as one:
+        monkeypatch.setattr(socket, "getaddrinfo", TwoAddresses())
+        monkeypatch.setattr(sampling, "source_towards", lambda address, _: address.host)
+        sights = sampling.sights([Place("stun.example", one.port)], RNG)
+    assert [sight.version for sight in sights] == [4] * sampling.OWN_PORTS + [6]
+    assert all(sight.seen for sight in sights[:-1])
+    # Nothing listens there.
+    assert not sights[-1].seen
+
+
+def test_an_ip_version_without_a_route_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(honest) as one:
+        monkeypatch.setattr(socket, "getaddrinfo", TwoAddresses())
+        monkeypatch.setattr(sampling, "source_towards", lambda address, _: None if ":" in address.host else "127.0.0.1")
+        sights = sampling.sights([Place("stun.example", one.port)], RNG)
+    assert {sight.version for sight in sights} == {4}
+
+
+def test_questions_leave_by_the_address_that_is_bound() -> None:
+    with server(honest) as one:
+        sights = sampling.sights([one], RNG, bind=Bind("127.0.0.2"))
+    assert {sight.own.host for sight in sights} == {"127.0.0.2"}

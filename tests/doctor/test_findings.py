@@ -8,28 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel.address import Place
-from punchtunnel.doctor import findings
-from punchtunnel.doctor.facts import Clock, Facts, Sight
+from punchtunnel.doctor import findings, sights
+from punchtunnel.doctor.facts import Clock, Facts, Uplink
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.doctor.rulesets import parse_iptables
 from punchtunnel.system.routes import Route
 from punchtunnel.words import doctor as words
 
 NOW = 1795264454.0
+COMMAND = "punchtunnel 203.0.113.1"
 ROUTES = {4: Route("eth0", "192.168.1.1")}
 WHOLE = Facts(ROUTES, "192.168.1.2", ["2001:db8::2"], [(32768, 60999)], tables=[])
-OWN = Place("192.168.1.2", 12345)
 
 
 def of(facts: Facts, check: str) -> Finding:
     (finding,) = [one for one in findings.of_machine(facts) if one.check == check]
     return finding
-
-
-def sight(seen: str, port: int = 12345, server: str = "stun.example") -> Sight:
-    host, _, number = seen.rpartition(":")
-    return Sight(server, Place("192.168.1.2", port), Place(host, int(number)))
 
 
 # ---- one check each
@@ -62,6 +56,10 @@ MACHINES: list[tuple[Facts, str, str, Level, str]] = [
     (Facts({}, addresses6=["fd00::2"]), "route", "route_local", Level.WARN, "own networks"),
     (Facts(ROUTES), "route", "route", Level.OK, "for IPv4 by eth0 through 192.168.1.1"),
     (Facts({6: Route("wan"), 4: Route("ppp0")}), "route", "route", Level.OK, "for IPv4 by ppp0; for IPv6 by wan"),
+    (Facts(uplinks=[Uplink("eth0", ["192.168.1.2", "2001:db8::2"])]), "uplinks", "uplink", Level.OK,
+     "by eth0 from 192.168.1.2 and 2001:db8::2"),
+    (Facts(uplinks=[Uplink("eth0", ["192.168.1.2"]), Uplink("tun0", ["10.8.0.2"])]), "uplinks", "uplinks", Level.OK,
+     "by eth0 from 192.168.1.2; by tun0 from 10.8.0.2: a punch goes out of each"),
     (Facts(), "address", "address_missing", Level.WARN, ""),
     (Facts(address4="203.0.113.9"), "address", "address_public", Level.OK, "203.0.113.9"),
     (Facts(address4="172.31.255.1"), "address", "address_private", Level.OK, ""),
@@ -85,7 +83,7 @@ MACHINES: list[tuple[Facts, str, str, Level, str]] = [
     (Facts(tables_unread="only root may"), "firewall out", "firewall_unread", Level.UNKNOWN, "only root may"),
     (Facts(tables=[]), "firewall in", "in_passes", Level.OK, ""),
     (Facts(tables=[]), "firewall out", "out_passes", Level.OK, ""),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -123,39 +121,6 @@ def test_firewall(rules: str, check: str, name: str, level: Level) -> None:
     assert ("of IPv4" in both.sentence) is (level is not Level.OK)
 
 
-MAPPINGS: list[tuple[list[Sight], str, Level, str]] = [
-    ([sight("203.0.113.1:12345"), sight("203.0.113.1:12345")], "mapping_kept", Level.OK, "verdict_kept"),
-    ([sight("203.0.113.1:12345")], "mapping_kept_once", Level.OK, "verdict_kept"),
-    ([sight("203.0.113.1:12345"), sight("203.0.113.1:4711")], "mapping_kept_first", Level.WARN, "verdict_kept"),
-    ([sight("203.0.113.1:12345"), sight("203.0.113.2:12345")], "mapping_wanders", Level.WARN, "verdict_kept"),
-    ([sight("203.0.113.1:4711")], "mapping_rewritten_once", Level.BAD, "verdict_rewritten"),
-    ([sight("203.0.113.1:4711"), sight("203.0.113.1:4711")], "mapping_rewritten", Level.BAD, "verdict_rewritten"),
-    ([sight("203.0.113.1:4711"), sight("203.0.113.1:4712")], "mapping_rewritten_each", Level.BAD, "verdict_rewritten"),
-    ([sight("192.168.1.2:12345"), sight("192.168.1.2:12345")], "mapping_none", Level.OK, "verdict_public"),
-    # Somebody else behind the router had the first port.
-    ([sight("203.0.113.1:1"), sight("203.0.113.1:2"), sight("203.0.113.1:9", 9), sight("203.0.113.1:9", 9)],
-     "mapping_kept", Level.OK, "verdict_kept"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("sights", "name", "level", "verdict"), MAPPINGS, ids=[f"{n} {i}" for i, (_, n, _, _) in enumerate(MAPPINGS)]
-)
-def test_mapping(sights: list[Sight], name: str, level: Level, verdict: str) -> None:
-    found = findings.of_sights(sights)
-    assert (found[-1].check, found[-1].name, found[-1].level) == ("mapping", name, level)
-    assert [one.check for one in found[:-1]] == ["stun"] * len(sights)
-    assert findings.verdict(found).name == verdict
-
-
-def test_a_server_that_does_not_answer_says_nothing_about_the_router() -> None:
-    assert findings.of_sights([]) == []
-    (found,) = findings.of_sights([Sight("stun.example:3478", OWN, reason="no answer")])
-    assert (found.level, found.name) == (Level.UNKNOWN, "unseen")
-    assert findings.verdict([found]).name == "verdict_open"
-    assert len(findings.of_sights([Sight("one", OWN, reason="no answer"), sight("203.0.113.1:12345")])) == 3
-
-
 HOPS = [
     ("192.168.1.2", ["192.168.1.1", "100.64.0.1", ""], "nat_carrier", Level.WARN),
     ("192.168.1.2", ["192.168.1.1", "", "10.0.0.1"], "nat_private", Level.WARN),
@@ -177,20 +142,20 @@ def test_routers_on_the_way(own: str, hops: list[str], name: str, level: Level) 
 
 
 def test_without_anything_bad_the_verdict_is_open_until_a_server_is_asked() -> None:
-    verdict = findings.verdict(findings.of_machine(WHOLE))
+    verdict = findings.verdict(findings.of_machine(WHOLE), COMMAND)
     assert (verdict.name, verdict.level) == ("verdict_open", Level.OK)
-    assert "next: " in verdict.remedy
+    assert f"next: `punchtunnel PEER` here, and `{COMMAND}` on the other machine" in verdict.remedy
 
 
 def test_a_lan_without_a_way_out_is_enough_for_its_own_machines() -> None:
     """It was "no IPv4 address to punch from", and status 1."""
-    verdict = findings.verdict(findings.of_machine(replace(WHOLE, routes={})))
+    verdict = findings.verdict(findings.of_machine(replace(WHOLE, routes={})), COMMAND)
     assert (verdict.name, verdict.level) == ("verdict_local", Level.OK)
 
 
 def test_what_is_bad_comes_before_what_the_router_does() -> None:
     bad = findings.of_clock(Clock(NOW, "ntp:123", 3600.0))
-    verdict = findings.verdict([bad, *findings.of_sights([sight("203.0.113.1:12345")])])
+    verdict = findings.verdict([bad, Finding("mapping", Level.OK, "mapping_kept")], COMMAND)
     assert (verdict.name, verdict.level) == ("verdict_mend", Level.BAD)
     assert bad.sentence in verdict.sentence
     assert bad.remedy in verdict.sentence
@@ -204,7 +169,7 @@ def test_what_is_bad_comes_before_what_the_router_does() -> None:
     [(None, False), ({}, False), (ROUTES, False), ({6: Route("wan")}, True), (ROUTES | {6: Route("wan")}, False)],
 )
 def test_a_nat64_may_be_needed_where_ipv6_alone_leads_out(routes: dict[int, Route] | None, only: bool) -> None:
-    assert findings.has_ipv6_only(Facts(routes)) is only
+    assert findings.has_ipv6_only(routes) is only
 
 
 def test_a_nat64_is_named_and_a_missing_one_costs_the_peers_without_ipv6() -> None:
@@ -215,9 +180,10 @@ def test_a_nat64_is_named_and_a_missing_one_costs_the_peers_without_ipv6() -> No
 
 
 def used_names() -> set[str]:
-    tree = ast.parse(Path(findings.__file__).read_text())
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return texts & words.FINDINGS.keys()
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (findings, sights)]
+    return words.FINDINGS.keys() & {
+        node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)
+    }
 
 
 def test_every_finding_has_a_sentence_and_every_sentence_a_finding() -> None:
@@ -234,10 +200,9 @@ def test_sentences_are_one_printable_line(name: str) -> None:
 def test_no_finding_shows_a_field_that_is_missing() -> None:
     everything = [findings.of_clock(clock) for clock, *_ in CLOCKS]
     everything += [of(facts, check) for facts, check, *_ in MACHINES]
-    everything += [one for sights, *_ in MAPPINGS for one in findings.of_sights(sights)]
     everything += [findings.of_nat64(prefix) for prefix in ("64:ff9b::/96", "")]
     everything += [findings.of_hops(own, hops) for own, hops, *_ in HOPS]
-    for finding in [*everything, findings.verdict(everything)]:
+    for finding in [*everything, findings.verdict(everything, COMMAND)]:
         for text in (finding.sentence, finding.remedy):
             # words.fill shows the name and the fields where one is missing.
             assert not text.startswith(finding.name)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.doctor import survey
-from punchtunnel.doctor.facts import Facts
+from punchtunnel.doctor.facts import Bind, Facts, Uplink
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
 from punchtunnel.punching import ports
 from punchtunnel.system import proc as proc_module
+from punchtunnel.system.addresses import Address
 from punchtunnel.system.routes import Route
 
 
@@ -26,7 +27,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(survey, "TOOL_PLACES", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     # Files that are written here do not agree with this machine's routes.
-    monkeypatch.setattr(survey, "source_towards", lambda _: None)
+    monkeypatch.setattr(survey, "source_towards", lambda *_: None)
     return tmp_path
 
 
@@ -56,7 +57,7 @@ def test_the_address_that_dials_leave_from_comes_first(proc: Path, monkeypatch: 
     """The doctor named a temporary address, or whichever the kernel listed first."""
     hosts = ("20010db8000000000000000000000002", "20010db8000000000000000000000003")
     (proc / "net/if_inet6").write_text("".join(f"{host} 02 40 00 80     eth0\n" for host in hosts))
-    monkeypatch.setattr(survey, "source_towards", lambda _: "2001:db8::3")
+    monkeypatch.setattr(survey, "source_towards", lambda *_: "2001:db8::3")
     assert look().addresses6 == ["2001:db8::3", "2001:db8::2"]
 
 
@@ -65,16 +66,76 @@ def test_the_route_that_the_kernel_takes_counts_and_not_the_default_route(
 ) -> None:
     """Beside a VPN the doctor said "by wlan0", while SYNs left by tun0."""
     (proc / "net/route").write_text("Iface\nwlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n")
-    monkeypatch.setattr(survey, "source_towards", lambda somewhere: None if ":" in somewhere.host else "10.8.0.2")
-    monkeypatch.setattr(survey, "interface_of", {"10.8.0.2": "tun0"}.get)
+    monkeypatch.setattr(survey, "source_towards", lambda somewhere, *_: None if ":" in somewhere.host else "10.8.0.2")
+    monkeypatch.setattr(survey, "interface_of", lambda host: "tun0" if host else "")
     assert look().routes == {4: Route("tun0")}
-    monkeypatch.setattr(survey, "interface_of", {"10.8.0.2": "wlan0"}.get)
+    monkeypatch.setattr(survey, "interface_of", lambda host: "wlan0" if host else "")
     assert look().routes == {4: Route("wlan0", "192.168.1.1")}
+
+
+# A laptop: wlan0 at home, a VPN with two halves of the Internet, a network of containers, and another VPN with a table
+# of its own.  The kernel names an IPv4 source for each of them.
+LAPTOP = {"lo": "172.17.0.1", "docker0": "172.17.0.1", "wlan0": "192.168.1.2", "tun0": "10.8.0.2", "wg0": "10.9.0.2"}
+LAPTOP_ROUTES = """Iface
+docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
+wlan1\t00000000\t0101A8C0\t0203\t0\t0\t600\t00000000\t0\t0\t0
+tun0\t00000080\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
+"""
+
+
+@pytest.fixture
+def laptop(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def source(somewhere: Address, interface: str = "wg0") -> str | None:
+        if ":" in somewhere.host:
+            return "2001:db8::2" if interface == "wlan0" else None
+        return LAPTOP[interface]
+
+    (proc / "net/route").write_text(LAPTOP_ROUTES)
+    monkeypatch.setattr(survey, "source_towards", source)
+    monkeypatch.setattr(survey, "interface_of", {one: name for name, one in LAPTOP.items() if name != "lo"}.get)
+    monkeypatch.setattr(survey, "global_addresses6", lambda: ["2001:db8::2", "2001:db8::3"])
+    monkeypatch.setattr(socket, "if_nameindex", lambda: list(enumerate(LAPTOP, 1)))
+
+
+HOME, TUN, WIRE = (
+    Uplink("wlan0", ["192.168.1.2", "2001:db8::2"]),
+    Uplink("tun0", ["10.8.0.2"]),
+    Uplink("wg0", ["10.9.0.2"]),
+)
+
+
+@pytest.mark.usefixtures("laptop")
+def test_uplinks_are_the_interfaces_that_lead_out_the_one_that_the_kernel_takes_first() -> None:
+    """The kernel names a source for interfaces that lead nowhere, too."""
+    facts = look()
+    assert facts.uplinks == [WIRE, HOME, TUN]
+    assert facts.routes == {4: Route("wg0")}
+
+
+BOUND = [
+    (Bind("", "wlan0"), [HOME], {4: Route("wlan0", "192.168.1.1"), 6: Route("wlan0")}, "192.168.1.2", ["2001:db8::2"]),
+    (Bind("", "tun0"), [TUN], {4: Route("tun0")}, "10.8.0.2", []),
+    (Bind("192.168.1.2", "wlan0"), [Uplink("wlan0", ["192.168.1.2"])], {4: Route("wlan0", "192.168.1.1")},
+     "192.168.1.2", []),
+    (Bind("2001:db8::2", "wlan0"), [Uplink("wlan0", ["2001:db8::2"])], {6: Route("wlan0")}, "", ["2001:db8::2"]),
+    (Bind("", "docker0"), [], {}, "", []),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("laptop")
+@pytest.mark.parametrize(("bind", "uplinks", "routes", "address4", "addresses6"), BOUND)
+def test_only_what_is_bound_is_surveyed(
+    bind: Bind, uplinks: list[Uplink], routes: dict[int, Route], address4: str, addresses6: list[str]
+) -> None:
+    facts = survey.facts(random.Random(1), bind)
+    assert (facts.uplinks, facts.routes, facts.address4, facts.addresses6) == (uplinks, routes, address4, addresses6)
 
 
 def test_nothing_is_known_where_there_is_no_proc(proc: Path) -> None:
     facts = look()
     assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)
+    assert facts.uplinks is None
     assert facts.tables is None
     assert facts.tables_unread == "iptables-save is not installed"
 
@@ -84,6 +145,7 @@ def test_files_of_another_form_are_as_good_as_none(proc: Path) -> None:
         (proc / name).write_text("what\nis this? it has words\n")
     facts = look()
     assert (facts.routes, facts.addresses6, facts.ephemeral, facts.taken) == (None, None, None, 0)
+    assert facts.uplinks is None
 
 
 def test_rules_come_from_nft_alone_where_iptables_has_made_none(proc: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from ..doctor.test_doctor import BAD_SERVERS, Reply, seen_at, server
 from .ends import COMMAND, DEVNULL, Lab, environment
 from .flows import echo, receive
 
@@ -77,3 +78,40 @@ def test_show_binds_no_port(lab: Lab) -> None:
     """It said that a port was taken while the tunnel it was to describe was running."""
     left = lab.start_left("-L", "0")
     assert shown(*lab.towards_right, "-L", str(left.port))[1].endswith("--channel " + lab.channel)
+
+
+def test_the_address_that_a_stun_server_sees_stands_in_the_command() -> None:
+    """Without a server that is asked, a machine behind a router had only a placeholder to show."""
+    with server(seen_at("198.51.100.7")) as place:
+        assert shown("--stun", str(place))[1] == "    punchtunnel 198.51.100.7"
+        assert shown("203.0.113.9", "--to", "22", "--stun", str(place))[1] == "    punchtunnel 198.51.100.7 -L 2222"
+        # Two sides that have IPv6 only.
+        assert shown("2001:db8::9", "--stun", str(place))[1] == "    punchtunnel <address of this machine>"
+
+
+@pytest.mark.parametrize("reply", [BAD_SERVERS[0][0], seen_at("192.168.1.7")])
+def test_a_server_that_knows_no_public_address_is_told_and_the_rest_shown(reply: Reply) -> None:
+    with server(reply) as place:
+        done = subprocess.run(
+            [*COMMAND, "--show", "--stun", str(place)],
+            capture_output=True, text=True, stdin=DEVNULL, timeout=30, check=True, env=environment(),
+        )  # fmt: skip
+    assert "    punchtunnel <address of this machine>" in done.stdout.splitlines()
+    assert f"{place} " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["203.0.113.9", "--stun", "stun.example"], "--stun is for --doctor and --show, and --ntp for --doctor"),
+        (["--show", "--ntp", "ntp.example"], "--stun is for --doctor and --show, and --ntp for --doctor"),
+        (["--show", "--stun", "http://stun.example"], "--stun 'http://stun.example'"),
+    ],
+)
+def test_servers_are_named_only_where_they_are_asked(options: list[str], reason: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, *options], capture_output=True, text=True, env=environment(), stdin=DEVNULL, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr

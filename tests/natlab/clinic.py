@@ -38,6 +38,18 @@ PATIENCE = 20.0
 JOBS = 3
 
 SAME_FOR_EACH = userspace("same for each", UserNat(Depends.NOTHING, ports=Ports.RANDOM))
+# No row of the matrix: for a punch a block is as bad as any port.
+NAMED = "stun.example"
+# Nobody has that address: what is sent there is lost without a word.
+NOBODY6 = "2001:db8:99::1"
+# A VPN beside the home's network, which takes the Internet in two halves.  It has no other end.
+_VPN = """\
+ip link add tun0 type veth peer name tun1
+ip addr add 10.8.0.2/24 dev tun0
+ip link set tun0 up
+ip link set tun1 up
+ip route add 0.0.0.0/1 dev tun0
+ip route add 128.0.0.0/1 dev tun0"""
 _STATEFUL = """\
 iptables -P INPUT DROP
 iptables -A INPUT -i lo -j ACCEPT
@@ -66,6 +78,10 @@ class Consultation:
     where: str = "left-host"
     # Seconds that the time server on the internet is fast.
     fast_s: float | None = None
+    # Lines for its /etc/hosts.
+    names: str = ""
+    # Whether the STUN server has a second address.
+    twofold: bool = True
 
 
 CONSULTATIONS = (
@@ -73,9 +89,16 @@ CONSULTATIONS = (
     Consultation("keeps ports, one server with two addresses", options=ONE),
     Consultation("rewrites ports", BEHAVIOURS["random"], TWO),
     Consultation("rewrites ports in a row", BEHAVIOURS["sequential ports"], TWO),
+    Consultation("rewrites ports in a block", BEHAVIOURS["port block"], TWO),
     Consultation("rewrites ports the same way for each", SAME_FOR_EACH, TWO),
+    Consultation("rewrites ports the same way, one server with one address", SAME_FOR_EACH, ONE, twofold=False),
+    Consultation("keeps ports, one server with one address", options=ONE, twofold=False),
     Consultation("public", PUBLIC, TWO),
     Consultation("IPv6", BEHAVIOURS["random"], ("--stun", f"[{SERVER6}]:{STUN_PORT}")),
+    Consultation("IPv4 and IPv6", options=("--stun", NAMED), names=f"{SERVER} {NAMED}\n{SERVER6} {NAMED}\n"),
+    Consultation("IPv6 leads nowhere", options=("--stun", NAMED), names=f"{SERVER} {NAMED}\n{NOBODY6} {NAMED}\n"),
+    Consultation("a VPN beside", script=_VPN),
+    Consultation("a VPN beside, bound to the other way", options=(*TWO, "--bind", "eth0"), script=_VPN),
     Consultation("behind a NAT64", BEHAVIOURS["nat64"], TWO),
     Consultation("IPv6 only, no NAT64", options=ONE, script="\n".join(build.without_ipv4("eth0"))),
     Consultation("two NATs", BEHAVIOURS["double nat"], TWO),
@@ -110,11 +133,13 @@ async def consult(number: int, one: Consultation) -> Outcome:
     here = f"{scene.prefix}-{one.where}"
     scene.configure(right, f"ip addr add {SECOND}/32 dev {internet.DEVICE}")
     scene.configure(here, one.script)
+    if one.names:
+        scene.names[here] = one.names
     plan = internet.Plan(tuple(scene.sites), (), Path(0.005), number, True, str(log_of(scene)))
     actors = [(right, ["time", str(NTP_PORT), str(one.fast_s)])] if one.fast_s is not None else []
     async with standing(scene, plan, actors), contextlib.AsyncExitStack() as stack:
         if "--stun" in one.options:
-            await stack.enter_async_context(_turnserver(right, scene.prefix))
+            await stack.enter_async_context(_turnserver(right, scene.prefix, one.twofold))
         command = [sys.executable, "-m", "punchtunnel", "--doctor", "--json", *one.options]
         ended = await ends.run_end(here, command, b"", PATIENCE)
     log = PacketLog.load(log_of(scene))
@@ -124,14 +149,14 @@ async def consult(number: int, one: Consultation) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _turnserver(namespace: str, prefix: str) -> AsyncIterator[None]:
+async def _turnserver(namespace: str, prefix: str, twofold: bool) -> AsyncIterator[None]:
     """Run Debian's coturn in the foreground, with nothing but a command line and a scratch directory."""
     scratch = sandbox.SCRATCH / f"{prefix}-turn"
     scratch.mkdir()
     command = [
         "turnserver", "-n", "--stun-only", "--no-udp", "--no-tls", "--no-dtls", "--no-cli", "-m", "1",
-        "-L", SERVER, "-L", SECOND, "-L", SERVER6, "-p", str(STUN_PORT), "-b", str(scratch / "db"),
-        "-l", str(scratch / "log"), "--simple-log", "--pidfile", str(scratch / "pid"),
+        "-L", SERVER, *(("-L", SECOND) if twofold else ()), "-L", SERVER6, "-p", str(STUN_PORT),
+        "-b", str(scratch / "db"), "-l", str(scratch / "log"), "--simple-log", "--pidfile", str(scratch / "pid"),
     ]  # fmt: skip
     quiet = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
@@ -139,7 +164,7 @@ async def _turnserver(namespace: str, prefix: str) -> AsyncIterator[None]:
     )
     try:
         deadline = time.monotonic() + PATIENCE
-        while _listening(process.pid) < 3:
+        while _listening(process.pid) < 2 + twofold:
             if process.returncode is not None or time.monotonic() > deadline:
                 log = "".join(file.read_text() for file in scratch.glob("log*"))
                 raise SceneError(f"turnserver does not listen: {log}")

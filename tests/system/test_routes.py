@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from punchtunnel.system.routes import Gateway, Route, default_routes, gateways
+from punchtunnel.system.routes import Gateway, Route, default_routes, gateways, interfaces_towards
 
 from .conftest import Write
 
@@ -65,3 +65,15 @@ def test_a_list_of_another_form_hides_no_gateway_of_the_other_family(write_proc:
     write_proc("net/route", "what\nis this? it has words\n")
     write_proc("net/ipv6_route", IPV6_ROUTE)
     assert gateways() == [Gateway(socket.AF_INET6, "eth0", "fe80::1")]
+
+
+def test_every_interface_that_leads_somewhere_is_told_whatever_its_metric(write_proc: Write) -> None:
+    assert interfaces_towards("192.0.2.1") is None
+    # A VPN with two halves of the Internet, in the byte order of this machine.
+    halves = [f"tun0\t{half}\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n" for half in ("00000000", "00000080")]
+    write_proc("net/route", ROUTE + "".join(halves))
+    assert interfaces_towards("192.0.2.1") == {"wlan0", "eth0", "tun0"}
+    assert interfaces_towards("9.9.9.9") == {"wlan0", "eth0", "tun0"}
+    write_proc("net/route", "\n".join(line for line in ROUTE.splitlines() if "00FFFFFF" in line or "Iface" in line))
+    assert interfaces_towards("192.168.1.9") == {"eth0"}
+    assert interfaces_towards("192.168.2.9") == set()
