@@ -179,7 +179,9 @@ THROUGH: Final = " through {gateway}"
 UPLINK: Final = "by {interface} from {sources}"
 AND: Final = " and "
 DEPENDS: Final = ", differently for each destination"
-MAYBE_DEPENDS: Final = "; a second --stun, with a server elsewhere, shows whether differently for each destination"
+MAYBE_DEPENDS: Final = (
+    "; whether the port depends on the destination is not known: give --stun a second time, with a server elsewhere"
+)
 OF_ONE_FAMILY: Final = " of IPv{version}"
 
 # ---- why the rules of the firewall are not known

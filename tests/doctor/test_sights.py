@@ -49,13 +49,13 @@ MAPPINGS: list[tuple[list[Sight], str, Level, str, str]] = [
     ([sight("192.168.1.2"), sight("192.168.1.2")], "mapping_none", Level.OK, "verdict_public", ""),
     # Somebody else behind the router had the first port.
     ([sight(1), sight(2), sight(9, 9), sight(9, 9)], "mapping_kept", Level.OK, "verdict_kept", ""),
-    ([sight(4711)], "mapping_rewritten_once", Level.BAD, "verdict_rewritten", "a second --stun"),
+    ([sight(4711)], "mapping_rewritten_once", Level.BAD, "verdict_rewritten", "is not known"),
     ([sight(4711), sight(4712)], "mapping_rewritten_once", Level.BAD, "verdict_rewritten", ", differently for each"),
     ([sight(4711), sight(4711)], "mapping_rewritten", Level.BAD, "verdict_rewritten", "the same one for each"),
     (row(1025, 1026, 1027, 1028), "mapping_sequential", Level.BAD, "verdict_rewritten", "4 connections got 1025 to"),
-    (row(1025, 1026, 1027), "mapping_sequential", Level.BAD, "verdict_rewritten", "a second --stun"),
+    (row(1025, 1026, 1027), "mapping_sequential", Level.BAD, "verdict_rewritten", "is not known"),
     (row(4000, 2000, 3000), "mapping_window", Level.BAD, "verdict_rewritten", "3 connections got 2000 to 4000"),
-    (row(40000, 2000, 3000), "mapping_random", Level.BAD, "verdict_rewritten", "2000 and 40000; a second --stun"),
+    (row(40000, 2000, 3000), "mapping_random", Level.BAD, "verdict_rewritten", "2000 and 40000; whether"),
     ([*row(40000, 2000), *row(3000)], "mapping_random", Level.BAD, "verdict_rewritten", ", differently for each"),
 ]  # fmt: skip
 

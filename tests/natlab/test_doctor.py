@@ -80,7 +80,7 @@ CLASSES = {
 def test_the_rule_of_a_router_is_recognised(name: str, consultations: dict[str, Any]) -> None:
     (mapping,) = of(consultations[name], "mapping")
     assert mapping["finding"] == CLASSES[name]
-    assert ("a second --stun" in mapping["sentence"] + mapping["remedy"]) is (
+    assert ("is not known" in mapping["sentence"] + mapping["remedy"]) is (
         name == "rewrites ports the same way, one server with one address"
     )
 
@@ -121,6 +121,8 @@ def test_each_way_out_is_shown_and_one_can_be_judged_alone(consultations: dict[s
     assert of(bound, "uplinks")[0]["fields"]["ways"] == "by eth0 from 192.168.1.2 and 2001:db8:1:1::2"
     assert of(bound, "route")[0]["sentence"].startswith("for IPv4 by eth0 through 192.168.1.1")
     assert [one["finding"] for one in of(bound, "mapping")] == ["mapping_kept"]
+    # The routers on the way were asked by that way, too: by the VPN none answers.
+    assert [one["finding"] for one in of(bound, "nat")] == ["nat_single"]
 
 
 def test_over_ipv6_nothing_is_translated_behind_the_same_router(consultations: dict[str, Any]) -> None:
