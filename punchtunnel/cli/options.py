@@ -126,6 +126,9 @@ class Options:
         ),
     ] = 0
     no_map: Annotated[bool, typer.Option("--no-map", help="Do not ask the router to forward a port.")] = False
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="Neither use nor write down what worked with this peer.")
+    ] = False
     clock_offset: Annotated[
         float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
     ] = 0.0
@@ -164,7 +167,9 @@ class Options:
     ] = False
     doctor: Annotated[
         bool,
-        typer.Option("--doctor", help="Look at this machine, without a PEER; sends nothing without --stun or --ntp."),
+        typer.Option(
+            "--doctor", help="Look at this machine, without a PEER; --no-map, and no --stun or --ntp: send nothing."
+        ),
     ] = False
     stun: Annotated[
         list[str] | None,
@@ -175,6 +180,9 @@ class Options:
     ntp: Annotated[
         str | None, typer.Option("--ntp", metavar="HOST[:PORT]", help="With --doctor: ask this NTP server the time.")
     ] = None
+    forget: Annotated[
+        bool, typer.Option("--forget", help="With --doctor: delete all that is remembered of peers, and exit.")
+    ] = False
     half_close: Annotated[bool, typer.Option("-N", help="Accepted and ignored: EOF always reaches the far side.")] = (
         False
     )

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from punchtunnel.session.roles import Ends
 
 # The options that go with --doctor; half_close is ignored everywhere.
-_FOR_DOCTOR = {"doctor", "stun", "ntp", "bind", "as_json", "status_fd", "verbose", "quiet", "half_close"}
+_FOR_DOCTOR = {"doctor", "stun", "ntp", "bind", "no_map", "as_json", "status_fd", "verbose", "quiet", "half_close"}
+_FOR_FORGETTING = {"doctor", "forget", "as_json", "status_fd", "verbose", "quiet"}
 
 
 def run(options: Options) -> int:
@@ -152,8 +153,25 @@ def _examine(options: Options) -> tuple[Exit, str]:
 
     if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
         raise UsageError(usage.DOCTOR_ALONE)
-    bind = bind_of(options)
-    return doctor.examine(options.stun or [], options.ntp, options.as_json, quiet=options.quiet, bind=bind), ""
+    code = doctor.examine(
+        options.stun or [],
+        options.ntp,
+        options.as_json,
+        quiet=options.quiet,
+        bind=bind_of(options),
+        maps=not options.no_map,
+    )
+    return code, ""
+
+
+def _forget(options: Options) -> tuple[Exit, str]:
+    """Delete what is remembered."""
+    from punchtunnel.reach.memory import Memory, state_directory
+
+    if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_FORGETTING):
+        raise UsageError(usage.FORGET_ALONE)
+    _print(words.forgotten(Memory(state_directory(os.environ), time.time).forget()))
+    return Exit.OK, ""
 
 
 def _seen_addresses(options: Options, status: Status) -> list[str]:
@@ -172,6 +190,8 @@ def _seen_addresses(options: Options, status: Status) -> list[str]:
 
 def _perform(options: Options, status: Status) -> tuple[Exit, str]:
     """Check the options, and do what they ask for; return status and reason."""
+    if options.forget:
+        return _forget(options)
     if options.doctor:
         return _examine(options)
     if options.ntp or (options.stun and not options.show):

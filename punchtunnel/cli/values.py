@@ -80,7 +80,7 @@ def settings_of(options: Options) -> Settings:
         traits=_traits(options),
         port=options.port,
     )
-    return replace(settings, maps=not options.no_map)
+    return replace(settings, maps=not options.no_map, remembers=not options.no_memory)
 
 
 def bind_of(options: Options) -> Bind:

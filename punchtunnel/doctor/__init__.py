@@ -3,6 +3,7 @@
     survey.py     this machine, without a packet    ─┐
     asking.py     the time, and routers on the way   ├─> findings.py ──> stdout
     sampling.py   how STUN servers see our ports     │
+    forwarding.py whether the router forwards ports  │
     sights.py     what that means                   ─┘
 
 Each finding is one line, with its remedy in a second one, or one JSON object;
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from punchtunnel import words
 from punchtunnel.address import Place, parse_server
-from punchtunnel.doctor import asking, findings, sampling, sights, sntp, survey
+from punchtunnel.doctor import asking, findings, forwarding, sampling, sights, sntp, survey
 from punchtunnel.doctor.facts import ANY, Bind, Sight
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.errors import Exit, PunchtunnelError
@@ -29,16 +30,23 @@ _STDOUT = 1
 
 
 def examine(
-    stun_servers: Sequence[str], ntp_server: str | None, as_json: bool, *, quiet: bool = False, bind: Bind = ANY
+    stun_servers: Sequence[str],
+    ntp_server: str | None,
+    as_json: bool,
+    *,
+    quiet: bool = False,
+    bind: Bind = ANY,
+    maps: bool = False,
 ) -> Exit:
     """Print all findings and the verdict on stdout.
 
     Args:
-        stun_servers: HOST[:PORT] of each; nothing is sent if there is none.
+        stun_servers: HOST[:PORT] of each; none is asked if there is none.
         ntp_server: The same, or None.
         as_json: Print one JSON object a line.
         quiet: Print only what is bad.
         bind: The part of this machine that is looked at.
+        maps: Ask this machine's router to forward a port.
 
     Returns:
         OK, or LOST if something speaks against punching from here;
@@ -67,8 +75,13 @@ def examine(
             _print(found, sights.of_sights(facts, seen), as_json, quiet)
             if facts.address4:
                 _print(found, [findings.of_hops(facts.address4, asking.hops(servers[0], bind))], as_json, quiet)
-        _print(found, [sights.of_addresses(facts, seen)], as_json, quiet)
-        verdict = findings.verdict(found, show.command(sights.addresses(facts, seen)))
+        forwarded: list[str] = []
+        if maps and forwarding.has_router(facts):
+            news = forwarding.ask(bind)
+            forwarded = forwarding.addresses(news)
+            _print(found, forwarding.of_news(news), as_json, quiet)
+        _print(found, [sights.of_addresses(facts, seen, forwarded)], as_json, quiet)
+        verdict = findings.verdict(found, show.command(sights.addresses(facts, seen, forwarded)))
         _print(found, [verdict], as_json, quiet)
     except BrokenPipeError:
         return Exit.BROKEN_PIPE

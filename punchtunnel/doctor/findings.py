@@ -270,6 +270,8 @@ def verdict(findings: Iterable[Finding], command: str) -> Finding:
     for one in findings:
         if one.name == "mapping_none":
             return Finding("verdict", Level.OK, "verdict_public", {**fields, **one.fields})
+        if one.level is Level.BAD and one.check == "mapping" and any(other.name == "forwards" for other in findings):
+            return Finding("verdict", Level.OK, "verdict_forwarded", fields)
         if one.check == "mapping":
             name = "verdict_rewritten" if one.level is Level.BAD else "verdict_kept"
             return Finding("verdict", Level.BAD if one.level is Level.BAD else Level.OK, name, fields)

@@ -80,17 +80,19 @@ def _of_kept(sights: Sequence[Sight], use: PortUse) -> Finding:
 # ---- the address for the other machine
 
 
-def addresses(facts: Facts, sights: Sequence[Sight] = ()) -> list[str]:
+def addresses(facts: Facts, sights: Sequence[Sight] = (), forwarded: Sequence[str] = ()) -> list[str]:
     """Return the addresses by which others reach this machine, as seen from the Internet or public by themselves.
 
     Args:
         facts: Of this machine.  Without a route to the Internet, its own networks count.
         sights: What STUN servers have seen; an IP version that they were asked in without
             an answer has no address.
+        forwarded: The addresses at which a router forwards ports to this machine.
     """
     if facts.routes is not None and not facts.routes:
         return [facts.address4] if facts.address4 else list(facts.addresses6 or ())[:1]
     found = seen_addresses(sights)
+    found += [one for one in forwarded if not any((":" in one) == (":" in other) for other in found)]
     asked = {sight.version for sight in sights if not sight.seen} - {sight.version for sight in sights if sight.seen}
     if not any(":" not in one for one in found) and facts.address4 and is_public(facts.address4) and 4 not in asked:
         found.insert(0, facts.address4)
@@ -106,14 +108,16 @@ def seen_addresses(sights: Sequence[Sight]) -> list[str]:
     return sorted(filter(is_public, seen), key=lambda host: ":" in host)
 
 
-def of_addresses(facts: Facts, sights: Sequence[Sight]) -> Finding:
-    """Tell the public address, and how to learn it if it is not known."""
-    found = addresses(facts, sights)
+def of_addresses(facts: Facts, sights: Sequence[Sight], forwarded: Sequence[str] = ()) -> Finding:
+    """Tell the public address, and how to learn it if it is not known; the arguments are those of `addresses`."""
+    found = addresses(facts, sights, forwarded)
     fields = {"addresses": words.AND.join(found)}
     if facts.routes is not None and not facts.routes and found:
         return Finding("public", Level.OK, "public_local", fields)
     if seen_addresses(sights):
         return Finding("public", Level.OK, "public_seen", fields)
+    if any(":" not in one for one in forwarded):
+        return Finding("public", Level.OK, "public_forwarded", fields)
     if not found:
         return Finding("public", Level.UNKNOWN, "public_unknown")
     if facts.address4 in found or not facts.address4:

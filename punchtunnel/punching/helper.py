@@ -46,6 +46,22 @@ class PortMapping(NamedTuple):
     by: str
 
 
+class Way(NamedTuple):
+    """How a hole has opened.
+
+    Attributes:
+        kind: Where its ports come from (candidates.Kind), or "mapped" or "listener" if it came to a port of ours.
+        host: Literal of the far end.
+        far_port: Of the far end.
+        own_port: Of this machine.
+    """
+
+    kind: str
+    host: str
+    far_port: int
+    own_port: int
+
+
 class RouterNews(NamedTuple):
     """What this machine's routers have said so far; each answer replaces the one before.
 
@@ -83,3 +99,15 @@ class Gathering(Protocol):
 
     def mapper(self) -> PortMapper:
         """Return the one mapper, which is made when it is first asked for."""
+
+    def recall(self) -> Mapping[str, Sequence[str]]:
+        """Return the literal addresses that the names of the peer led to when a hole last opened, the likeliest first.
+
+        Only a peer that proves a secret may be looked for at them: they may be somebody else's by now.
+        """
+
+    def remember(self, names: Mapping[str, Sequence[str]], way: Way) -> None:
+        """Keep what the names of the peer lead to, and by which of these ways a hole has opened; waits for nothing."""
+
+    def failed(self) -> None:
+        """Take note that no hole has opened."""

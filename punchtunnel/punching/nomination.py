@@ -35,6 +35,7 @@ from punchtunnel.punching.callers import (
 )
 from punchtunnel.punching.candidates import FamilyPort, Fate
 from punchtunnel.punching.dialler import Dialler
+from punchtunnel.punching.helper import Way
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
@@ -61,6 +62,13 @@ class Winner(NamedTuple):
         """The port of ours that it came to; None if this side has dialled it."""
         sock = self.connection.sock
         return None if self.connection.candidate else (socket.AddressFamily(sock.family), sock.getsockname()[1])
+
+    def way(self, *, mapped: bool) -> Way:
+        """Return how it has opened."""
+        connection = self.connection
+        kind = connection.candidate.kind.value if connection.candidate else "mapped" if mapped else "listener"
+        far, own = connection.sock.getpeername(), connection.sock.getsockname()
+        return Way(kind, connection.host, far[1], own[1])
 
     def hole(self, settings: Settings, waited: float, counts: Counts, *, mapped: bool) -> Hole:
         """Return it as a hole; `waited` is seconds from the start of the punch, for the rest see `Hole`."""

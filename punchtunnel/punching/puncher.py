@@ -148,7 +148,8 @@ class Puncher:
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
-        self._whereabouts = Whereabouts(settings, report)
+        self._gathering = gathering
+        self._whereabouts = Whereabouts(settings, report, gathering.recall if gathering else dict)
         self._next_router = NextRouter(settings, selector)
         self._routers = Routers(settings, gathering, selector, listeners, report, self._started)
         self._helpers: list[Helper[object]] = []
@@ -179,6 +180,8 @@ class Puncher:
             self._check_signals()
             now = self._monotonic()
             if now >= deadline:
+                if self._gathering is not None:
+                    self._gathering.failed()
                 raise self._no_hole()
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
@@ -195,6 +198,8 @@ class Puncher:
         port = winner.listening_port
         mapped = port is not None and self._routers.leads_to(port)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
+        if self._gathering is not None and self._settings.proves:
+            self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
         if not self._settings.resumed:
             self._report_hole(hole, winner.connection.round_trip)
         return hole

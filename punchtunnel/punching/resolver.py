@@ -56,7 +56,7 @@ class Answer(NamedTuple):
     that trying again would be of no use, and `refused` that this machine
     has nothing left to ask with.  `nat64` is the prefix through which IPv4 is
     dialled; `no_nat64` tells that one was asked for, and that there is none.
-    `forwarded` are the addresses of the PEERs with a port.
+    `forwarded` are the addresses of the PEERs with a port, and `names` those of the names.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -66,6 +66,7 @@ class Answer(NamedTuple):
     nat64: IPv6Network | None = None
     no_nat64: bool = False
     forwarded: tuple[Place, ...] = ()
+    names: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def after(self, before: Sequence[Address]) -> tuple[Address, ...]:
         """Return the addresses to punch towards, where there were others `before`."""
@@ -187,6 +188,7 @@ class Resolver:
     def _resolve(self, peers: Sequence[str]) -> Answer:
         found: dict[Address, None] = {}
         forwarded: dict[Place, None] = {}
+        names: dict[str, tuple[str, ...]] = {}
         failed: list[str] = []
         lasting = True
         for peer in peers:
@@ -204,9 +206,12 @@ class Resolver:
                 continue
             addresses = [self._address(family, sockaddr) for family, _, _, _, sockaddr in answers]
             found.update(dict.fromkeys(addresses))
+            if not is_literal(peer):
+                names[peer] = tuple(dict.fromkeys(address.host for address in addresses if not address.own))
             ports = [one.port for one in self._forwarded if one.host == peer]
             forwarded.update({Place(address.host, port): None for address in addresses for port in ports})
-        return Answer(tuple(found), tuple(failed), lasting, forwarded=tuple(forwarded))
+        known = tuple((name, hosts) for name, hosts in names.items() if hosts)
+        return Answer(tuple(found), tuple(failed), lasting, forwarded=tuple(forwarded), names=known)
 
     def _has_route(self, address: Address) -> bool:
         """Tell whether there is a route; IPv6 addresses are taken to have one where IPv6 has any."""

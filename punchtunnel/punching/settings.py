@@ -55,6 +55,7 @@ class Settings:
         forwarded: The PEERs that were given with a port.
         port: One to listen on besides those of the schedule, which leads here from outside; or 0.
         maps: Routers of this machine are asked to forward ports.
+        remembers: What worked may be written down, and what worked before is tried, too.
     """
 
     peers: Sequence[str]
@@ -75,6 +76,7 @@ class Settings:
     forwarded: Sequence[Peer] = ()
     port: int = 0
     maps: bool = False
+    remembers: bool = False
 
     @property
     def sealed(self) -> bool:

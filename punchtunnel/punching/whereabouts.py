@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
 
 from punchtunnel import words
@@ -13,7 +13,7 @@ from punchtunnel.punching.resolver import Answer, LookUps, Resolver
 from punchtunnel.punching.rota import MAX_ADDRESSES, Rota
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
-from punchtunnel.system.addresses import Address
+from punchtunnel.system.addresses import Address, is_own
 
 
 class Whereabouts:
@@ -22,6 +22,7 @@ class Whereabouts:
     Args:
         settings: PEERs, family, and what to bind.
         report: Where events go.
+        recall: Returns what the names led to when a hole last opened.
 
     Attributes:
         resolver: Its answers are for `take`.
@@ -30,11 +31,18 @@ class Whereabouts:
         failed: Why names have none.
         nat64: Through which one IPv4 is dialled.
         no_nat64: One was missed.
+        names: What the names lead to, as literals.
     """
 
-    def __init__(self, settings: Settings, report: events.Report) -> None:
+    def __init__(
+        self, settings: Settings, report: events.Report, recall: Callable[[], Mapping[str, Sequence[str]]]
+    ) -> None:
         self._settings = settings
         self._report = report
+        self._recall = recall
+        self.names: dict[str, Sequence[str]] = {}
+        # The address by which a hole has opened before.
+        self._best = ""
         self.resolver = Resolver(
             settings.peers, settings.family, settings.bind, interface=settings.interface, forwarded=settings.forwarded
         )
@@ -60,9 +68,37 @@ class Whereabouts:
         self._use(literals)
         if self.resolver.has_names or self.resolver.wants_nat64(literals.addresses):
             self._look_up(now)
+            self._use_recalled()
         elif literals.failed:
             # With -k: their interface may come.
             self._look_ups.answered(now, failed=True)
+
+    def _use_recalled(self) -> None:
+        """Punch towards what names led to before, until the name server has answered, or if it knows nothing.
+
+        What it answers takes their place.
+        """
+        if not (self.resolver.has_names and self._settings.proves):
+            return
+        recalled = self._recall()
+        self.names.update(recalled)
+        hosts = list(dict.fromkeys(host for name in recalled for host in recalled[name]))
+        wanted = self._settings.family
+        if self._settings.bind is not None:
+            wanted = socket.AF_INET6 if ":" in self._settings.bind else socket.AF_INET
+        found = [Address(socket.AF_INET6 if ":" in host else socket.AF_INET, host) for host in hosts]
+        bind = self._settings.bind
+        found = [one for one in found if not (bind in (None, one.host) and is_own(one))]
+        addresses = [one for one in found if wanted in (socket.AF_UNSPEC, one.family)]
+        if not addresses:
+            return
+        self._best = addresses[0].host
+        self._report(events.Recalled(hosts=", ".join(one.host for one in addresses)))
+        forwarded = (
+            Place(host, peer.port) for peer in self._settings.forwarded for host in recalled.get(peer.host, ())
+        )
+        self.forwarded = tuple(dict.fromkeys((*self.forwarded, *forwarded)))
+        self.addresses = tuple(dict.fromkeys((*self.addresses, *addresses)))[:MAX_ADDRESSES]
 
     def look_again(self, now: float) -> None:
         """Look everything up that may have changed, now."""
@@ -142,7 +178,9 @@ class Whereabouts:
         self.nat64, self.no_nat64 = answer.nat64, answer.no_nat64
         before = self.forwarded if answer.failed else ()
         self.forwarded = tuple(dict.fromkeys((*answer.forwarded, *before)))
-        found = answer.after(self.addresses)
+        self.names.update(answer.names)
+        # What has led there before is likely to do so again.
+        found = tuple(sorted(answer.after(self.addresses), key=lambda address: address.host != self._best))
         if len(found) > MAX_ADDRESSES and self._left_out != len(found):
             self._left_out = len(found)
             self._report(events.AddressesLeftOut(count=len(found) - MAX_ADDRESSES, total=len(found)))

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
 
 if TYPE_CHECKING:
-    from punchtunnel.punching.helper import PortMapper
+    from punchtunnel.punching.helper import PortMapper, Way
+    from punchtunnel.reach.memory import Memory
 
 # Bytes from which the mapper makes its nonces.
 KEY_SIZE = 32
+# Seconds that the end of a run waits for storage.
+WRITING = 0.3
 
 
 class Gatherer:
-    """Has the mapper of a run (punching.helper.Gathering).
+    """Has the mapper and the memory of a run (punching.helper.Gathering).
 
     Args:
-        settings: What to bind.
+        settings: What to bind, and whose addresses are remembered.
+        wall: Unix time in seconds.
 
     Attributes:
         told: What was reported, so that the next punch does not repeat it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, wall: Callable[[], float] = time.time) -> None:
         self._settings = settings
+        self._wall = wall
         self._mapper: PortMapper | None = None
+        self._memory: Memory | None = None
+        self._writer: threading.Thread | None = None
         self.told: set[str] = set()
 
     def __enter__(self) -> Gatherer:
@@ -41,8 +52,37 @@ class Gatherer:
             # Imported late: most holes open before it is wanted.
             from punchtunnel.reach.mapping import Mapper
 
-            self._mapper = Mapper(os.urandom(KEY_SIZE), self._settings.interface, self._settings.bind)
+            key = self._remembering().key() if self._settings.remembers else os.urandom(KEY_SIZE)
+            self._mapper = Mapper(key, self._settings.interface, self._settings.bind)
         return self._mapper
+
+    def recall(self) -> Mapping[str, Sequence[str]]:
+        """Return what the names led to; the address by which a hole opened comes first."""
+        if not self._remembers_names:
+            return {}
+        known = self._remembering().recall(self._settings.peers, self._settings.channel)
+        best = known.way.host if known.way else ""
+        return {
+            name: sorted(hosts, key=lambda host: host != best)
+            for name in self._settings.peers
+            if (hosts := known.hosts_of(name))
+        }
+
+    def remember(self, names: Mapping[str, Sequence[str]], way: Way) -> None:
+        """Write down what has worked, in a thread: storage may be slow, and the session waits for nothing."""
+        if not (names and self._remembers_names):
+            return
+        from punchtunnel.reach import remembered
+
+        now = self._wall()
+        seen = tuple(remembered.Seen(name, tuple(hosts), now) for name, hosts in names.items())
+        known = remembered.Remembered(now, seen, remembered.Way(*way, now))
+        self._write(lambda memory: memory.remember(self._settings.peers, self._settings.channel, known))
+
+    def failed(self) -> None:
+        """Count it against the way that is remembered."""
+        if self._remembers_names:
+            self._write(lambda memory: memory.failed(self._settings.peers, self._settings.channel))
 
     def release(self) -> None:
         """Let the routers forward nothing any more; waits for nothing."""
@@ -54,3 +94,27 @@ class Gatherer:
         if self._mapper is not None:
             self._mapper.close()
             self._mapper = None
+        if self._writer is not None:
+            self._writer.join(WRITING)
+
+    @property
+    def _remembers_names(self) -> bool:
+        """Literals lead where they led before, and without a secret nothing that is remembered may be used."""
+        settings = self._settings
+        return settings.remembers and settings.proves and not all(map(is_literal, settings.peers))
+
+    def _remembering(self) -> Memory:
+        if self._memory is None:
+            from punchtunnel.reach.memory import Memory, state_directory
+
+            self._memory = Memory(state_directory(os.environ), self._wall)
+        return self._memory
+
+    def _write(self, do: Callable[[Memory], None]) -> None:
+        memory = self._remembering()
+        writer = threading.Thread(target=do, args=(memory,), name="memory", daemon=True)
+        try:
+            writer.start()
+        except RuntimeError:
+            return
+        self._writer = writer

@@ -19,8 +19,6 @@ import socket
 from collections.abc import Collection
 from typing import Any, NamedTuple, TypeGuard
 
-from punchtunnel.address import MAX_NAME
-
 _VERSION = 1
 # A longer file is not one of ours.
 MAX_SIZE = 4096
@@ -165,7 +163,7 @@ def decode(data: bytes, now: float, names: Collection[str], *, local: bool = Fal
 
 def _seen(name: str, entry: dict[str, Any], now: float, local: bool) -> Seen | None:
     at, hosts = entry.get("time"), entry.get("hosts")
-    if not (_is_recent(at, now) and isinstance(hosts, list) and 0 < len(hosts) <= MAX_HOSTS and len(name) <= MAX_NAME):
+    if not (_is_recent(at, now) and isinstance(hosts, list) and 0 < len(hosts) <= MAX_HOSTS):
         return None
     return Seen(name, tuple(hosts), at) if all(_is_usable(host, local) for host in hosts) else None
 
@@ -192,8 +190,9 @@ def _is_within(value: object, lowest: int, highest: int) -> TypeGuard[int]:
 
 
 def _is_recent(at: object, now: float) -> TypeGuard[float]:
-    # Written so that it is not true of NaN, which Python's JSON has.
-    return isinstance(at, int | float) and type(at) is not bool and 0 <= at <= now and now - at <= LIFETIME
+    # NaN, which Python's JSON has, compares false.  The bounds come first: the difference of a float
+    # and an integer of any size may overflow.
+    return isinstance(at, int | float) and 0 <= at <= now and now - at <= LIFETIME
 
 
 def _is_usable(host: object, local: bool) -> TypeGuard[str]:

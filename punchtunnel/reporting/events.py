@@ -22,6 +22,7 @@ from punchtunnel.reporting.event import unreported as unreported
 from punchtunnel.reporting.reach_events import MappedElsewhere as MappedElsewhere
 from punchtunnel.reporting.reach_events import NotMapped as NotMapped
 from punchtunnel.reporting.reach_events import PortMapped as PortMapped
+from punchtunnel.reporting.reach_events import Recalled as Recalled
 from punchtunnel.reporting.session_events import Announced as Announced
 from punchtunnel.reporting.session_events import CannotResume as CannotResume
 from punchtunnel.reporting.session_events import Checked as Checked

@@ -32,6 +32,17 @@ class MappedElsewhere(
     by: str
 
 
+class Recalled(
+    Event,
+    name="recalled",
+    level=Level.INFO,
+    sentence="trying the addresses of the last time while the name is looked up: {hosts}",
+):
+    """A name is being looked up, and what it led to when a hole last opened is dialled meanwhile."""
+
+    hosts: str
+
+
 class NotMapped(Event, name="not_mapped", level=Level.INFO, sentence="no port is forwarded: {reason}"):
     """A router of this machine was asked to forward a port, and does not."""
 

@@ -134,7 +134,7 @@ def _make(path: Path) -> None:
     while not os.path.lexists(path):
         missing.append(path)
         path = path.parent
-    if missing and os.stat(path).st_uid != os.geteuid():
+    if os.stat(path).st_uid != os.geteuid():
         raise PermissionError
     for one in reversed(missing):
         # Another process may make it at the same time.

@@ -171,6 +171,11 @@ def port_refused(port: int, error: OSError) -> str:
     return f"cannot listen on --port {port}: {error.strerror or error}; end what has it, or give another one"
 
 
+def forgotten(peers: int) -> str:
+    """Say how many peers are forgotten."""
+    return f"forgotten: {peers} peer{'' if peers == 1 else 's'}"
+
+
 def not_our_address(bind: str | None) -> str:
     """Say that `--bind` names no address of this machine."""
     return f"cannot bind {bind}: it is not an address of this machine"

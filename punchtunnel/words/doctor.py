@@ -124,6 +124,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "mapping_rewritten_once": ("the port is rewritten{depends}", _OTHER_PORTS),
     "public_seen": ("the address as seen from the Internet: {addresses}", ""),
+    "public_forwarded": ("the address at which the router forwards ports: {addresses}", ""),
     "public_own": ("the address is public by itself: {addresses}", ""),
     "public_ipv6_only": (
         "{addresses} is public; the IPv4 address as seen from the Internet is not known",
@@ -144,6 +145,21 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "nat_single": ("no second NAT among the first routers ({hops})", ""),
     "nat_silent": ("the first routers do not answer", ""),
+    "forwards": ("the router forwards a port when it is asked to ({by}): {external} would lead here", ""),
+    "forwards_another": (
+        "the router forwards a port when it is asked to ({by}), but another one: {external} for {port}",
+        "free the port in the router's settings, or forward one by hand and give --port with it",
+    ),
+    "forwards_inside": (
+        "the router forwards a port when it is asked to, but its own address, {address}, is none of the Internet: "
+        "another NAT follows",
+        "forward a port on both routers and give --port with it, or let one of them bridge only",
+    ),
+    "forwards_not": (
+        "no port is forwarded: {reason}",
+        "if your router rewrites ports, switch on UPnP, NAT-PMP or PCP in its settings, or forward a port by hand and "
+        "give --port with it",
+    ),
     "verdict_mend": ("{sentence}: {remedy}", "next: mend this, and run `punchtunnel --doctor` again"),
     "verdict_local": (
         "punching should work towards machines in this machine's own networks, which need no router; "
@@ -156,6 +172,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "your router rewrites ports: use IPv6 or a port mapping",
         "next: `punchtunnel --doctor` on the other machine; if that one is public or has mapped ports, it works: "
         "`punchtunnel PEER` here, and `{command}` there",
+    ),
+    "verdict_forwarded": (
+        "your router rewrites ports, but forwards one when it is asked to: punching should work",
+        _NEXT_STEP,
     ),
     "verdict_open": (
         "nothing speaks against punching, but only --stun HOST, given twice, shows whether your router keeps ports",

@@ -51,8 +51,10 @@ CHECK_ALONE: Final = "-z only checks the path, once: leave out -k and --progress
 PROGRESS_OF_PORTS: Final = "--progress is for stdio; with -L and --to a terminal shows the traffic by itself"
 PROGRESS_AND_JSON: Final = "--progress and --json cannot share stderr: give the events a --status-fd"
 DOCTOR_ALONE: Final = (
-    "--doctor looks at this machine as a whole: only --stun, --ntp, --bind, --json, --status-fd, -v and -q go with it"
+    "--doctor looks at this machine as a whole: only --stun, --ntp, --bind, --no-map, --json, --status-fd, -v and -q "
+    "go with it"
 )
+FORGET_ALONE: Final = "--forget deletes what is remembered of all peers: only --doctor, --json, -v and -q go with it"
 FOR_DOCTOR: Final = "--stun is for --doctor and --show, and --ntp for --doctor"
 
 # ---- numbers

@@ -226,14 +226,14 @@ def test_with_a_status_descriptor_a_mistake_is_told_on_both(mistake: list[str], 
         assert [json.loads(line)["event"] for line in file] == ["start", "exit"]
 
 
-PAGES = ["--version", "--help", "--new-secret", "--show", "--doctor"]
+PAGES = ["--version", "--help", "--new-secret", "--show", "--doctor --no-map"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize(("out", "reason"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
 def test_a_page_that_cannot_be_written_is_one_sentence(page: str, out: str, reason: str) -> None:
     """With stdout closed they ended with 0, and a script took nothing for a secret."""
-    command = [sys.executable, "-m", "punchtunnel", page]
+    command = [sys.executable, "-m", "punchtunnel", *page.split()]
     done = subprocess.run(
         ["/bin/sh", "-c", f'"$@" {out}', "sh", *command],
         capture_output=True,
@@ -255,7 +255,7 @@ def test_a_page_whose_reader_has_gone_ends_as_by_sigpipe_and_without_words(page:
     os.close(reader)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "punchtunnel", page],
+            [sys.executable, "-m", "punchtunnel", *page.split()],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=subprocess.PIPE,

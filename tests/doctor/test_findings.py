@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from punchtunnel.doctor import findings, sights
+from punchtunnel.doctor import findings, forwarding, sights
 from punchtunnel.doctor.facts import Clock, Facts, Uplink
 from punchtunnel.doctor.findings import Finding, Level
 from punchtunnel.doctor.rulesets import parse_iptables
@@ -180,7 +180,7 @@ def test_a_nat64_is_named_and_a_missing_one_costs_the_peers_without_ipv6() -> No
 
 
 def used_names() -> set[str]:
-    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (findings, sights)]
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (findings, forwarding, sights)]
     return words.FINDINGS.keys() & {
         node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)
     }

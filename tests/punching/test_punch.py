@@ -514,7 +514,7 @@ def test_a_refresh_that_gets_no_thread_keeps_the_address(channel: str, monkeypat
 def test_addresses_that_are_left_out_are_told_once(channel: str) -> None:
     """The ninth address of a name was never tried, and nothing said so."""
     told: list[Event] = []
-    where = Whereabouts(settings("198.51.100.1", None, channel), told.append)
+    where = Whereabouts(settings("198.51.100.1", None, channel), told.append, dict)
     found = tuple(Address(socket.AF_INET, f"198.51.100.{number}") for number in range(MAX_ADDRESSES + 3))
     with contextlib.closing(where.resolver):
         for _ in range(2):

@@ -73,6 +73,15 @@ class Gathering:
         self.count += 1
         return self.made
 
+    def recall(self) -> dict[str, list[str]]:
+        raise AssertionError("no name is looked up here")
+
+    def remember(self, *_: object) -> None:
+        raise AssertionError("no hole opens here")
+
+    def failed(self) -> None:
+        raise AssertionError("no hole is waited for here")
+
 
 class Table:
     """Routers with a mapper that plays, and a listener on the first port that needs no clock."""

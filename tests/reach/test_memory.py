@@ -126,15 +126,16 @@ def test_order_and_spelling_of_the_peers_do_not_matter(place: Path) -> None:
 
 def test_names_of_files_tell_nothing_without_the_key(place: Path) -> None:
     memory = memory_in(place)
-    memory.remember(PEERS, "work", KNOWN)
+    peers = ["b.example", "203.0.113.9", "a.example", "2001:db8::7", "c.example"]
+    memory.remember(peers, "work", KNOWN)
     (path,) = peer_files(place)
     digits = path.name.removeprefix("punchtunnel-peer-")
     assert len(bytes.fromhex(digits)) == 16
-    parts = b"".join(len(part).to_bytes(4, "big") + part for part in (b"203.0.113.9", b"home.example", b"work"))
-    message = b"punchtunnel memory 1" + parts
+    parts = b"2001:db8::7", b"203.0.113.9", b"a.example", b"b.example", b"c.example", b"work"
+    message = b"punchtunnel memory 1" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     assert digits == hmac.digest(memory.key(), message, hashlib.sha256).hex()[:32]
     other = place.with_name("other")
-    memory_in(other).remember(PEERS, "work", KNOWN)
+    memory_in(other).remember(peers, "work", KNOWN)
     assert peer_files(other)[0].name != path.name
     assert b"work" not in path.read_bytes()
 
@@ -158,8 +159,9 @@ def test_a_week_later_it_is_forgotten_and_a_wrong_clock_knows_nothing(place: Pat
 
 def test_a_loopback_address_is_remembered_of_a_peer_on_loopback_only(place: Path) -> None:
     memory = memory_in(place)
-    here = Remembered(NOW, (), WAY._replace(host="127.0.0.2"))
-    for peers, known in ((["127.0.0.2"], here), (["::1"], here), (["home.example"], Remembered(NOW))):
+    here = Remembered(NOW, (Seen("a.example", ("127.0.0.2",), NOW),), WAY._replace(host="127.0.0.2"))
+    cases = (["127.0.0.2", "a.example"], here), (["::1", "a.example"], here), (["a.example"], Remembered(NOW))
+    for peers, known in cases:
         memory.remember(peers, "", here)
         assert memory.recall(peers, "") == known
 
@@ -492,6 +494,7 @@ def test_forgetting_removes_all_files_and_tells_how_many_peers(place: Path) -> N
     key = memory.key()
     (place / f"punchtunnel-new-{'0' * 32}").touch()
     (place / f"punchtunnel-peer-{'0' * 32}").mkdir()
+    os.utime(place / f"punchtunnel-peer-{'0' * 32}", (0, 0))
     assert memory_in(place).forget() == 3
     assert names(place) == [f"punchtunnel-peer-{'0' * 32}"]
     assert memory_in(place).forget() == 0

@@ -70,7 +70,10 @@ def test_unknown_keys_are_ignored() -> None:
     ("path", "value"),
     [
         *(("version", value) for value in (0, 2, True, 1.0, "1", None, MISSING)),
-        *(("time", value) for value in (NOW + 1, -1, "1", None, True, [], math.nan, math.inf, 10**400, MISSING)),
+        *(
+            ("time", value)
+            for value in (NOW + 1, -1, "1", None, True, [], math.nan, math.inf, 10**400, -(10**400), MISSING)
+        ),
         ("time", NOW - LIFETIME - 1),
     ],
 )
@@ -83,7 +86,10 @@ def test_a_file_of_another_version_or_time_is_no_file(path: str, value: object) 
     [
         *(("time", value) for value in (NOW + 1, -1, "1", None, False, math.nan, -math.inf, MISSING)),
         ("time", NOW - LIFETIME - 1),
-        *(("hosts", value) for value in ("203.0.113.9", {}, [], None, [["203.0.113.9"]], [3405803785], MISSING)),
+        *(
+            ("hosts", value)
+            for value in ("203.0.113.9", {}, {"203.0.113.9": 1}, [], 1, None, [["203.0.113.9"]], [3405803785], MISSING)
+        ),
         ("hosts", ["203.0.113.9"] * (MAX_HOSTS + 1)),
         ("hosts", ["203.0.113.9", "home.example"]),
     ],
@@ -123,6 +129,8 @@ def test_a_way_of_another_form_is_none(value: object) -> None:
         *("0.0.0.0", "::", "127.0.0.1", "127.8.8.8", "::1"),
         *("224.0.0.1", "239.1.2.3", "ff02::1", "255.255.255.255", "240.0.0.1"),
         *("169.254.1.1", "fe80::1", "fe80::1%eth0", "2001:db8::7%eth0", "::ffff:203.0.113.9", "::ffff:127.0.0.1"),
+        # As Python before 3.13 writes it.
+        "::ffff:cb00:7109",
         *("203.0.113.009", "2001:DB8::7", "2001:db8:0::7", " 203.0.113.9", "[2001:db8::7]", "203.0.113.9:22"),
         "203.0.113.9\0",
     ],
@@ -132,7 +140,7 @@ def test_what_is_not_the_address_of_one_machine_everywhere_is_neither_read_nor_w
     assert decode(changed("addresses/home.example/hosts", [host]), NOW, NAMES).addresses == ()
     mixed = Remembered(NOW, (HOME._replace(hosts=(host, "203.0.113.9")),))
     assert decode(encode(mixed), NOW, NAMES).hosts_of("home.example") == ("203.0.113.9",)
-    assert decode(encode(Remembered(NOW, (HOME._replace(hosts=(host,)),))), NOW, NAMES) == Remembered(NOW)
+    assert json.loads(encode(Remembered(NOW, (HOME._replace(hosts=(host,)),))))["addresses"] == {}
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "100.64.0.1", "192.168.1.1", "64:ff9b::cb00:7109", "fd00::1"])
@@ -163,8 +171,6 @@ def test_a_clock_that_went_back_or_mad_knows_nothing(now: float) -> None:
 
 def test_other_names_than_those_asked_for_are_not_returned() -> None:
     assert decode(LITERAL, NOW, {"other.example"}) == Remembered(NOW, (), WAY)
-    long = "x" * 254
-    assert decode(changed(f"addresses/{long}", {"time": 1, "hosts": ["203.0.113.9"]}), NOW, {long}).addresses == ()
 
 
 def test_eight_hosts_of_a_name_are_kept() -> None:

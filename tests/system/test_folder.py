@@ -194,7 +194,9 @@ def test_names_are_sorted_by_the_time_of_their_last_change(own: Path) -> None:
         for number, name in enumerate(["b", "c", "a"]):
             folder.replace(name, b"x", "new")
             os.utime(own / name, (number, number))
-        assert folder.oldest_first() == ["b", "c", "a", "file"]
+        (own / "dangling").symlink_to("missing")
+        os.utime(own / "dangling", (9, 9), follow_symlinks=False)
+        assert folder.oldest_first() == ["b", "c", "a", "dangling", "file"]
 
 
 def test_a_file_that_goes_away_meanwhile_has_no_time(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
