@@ -119,8 +119,12 @@ def test_a_further_way_is_dialled_by_its_interface_from_the_same_ports(monkeypat
     address = Address(V4, B)
     with selectors.DefaultSelector() as selector:
         table = Table(selector, holds=False, bind=None)
-        table.dialler.plan((address, address._replace(interface=GONE)), NOW)
+        # Its own source cannot be had here, so it is another address.
+        table.dialler.plan((address, Address(V4, "127.0.0.3", interface=GONE)), NOW)
         table.dialler.start_due()
+        table.settle(0)
+        # The next router is asked about the usual way only.
+        assert table.dialler.refusing().keys() == {address}
         table.dialler.close()
     counts = schedule.port_counts(2, 1, 1)
     numbers = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), counts)
@@ -149,7 +153,8 @@ def test_a_further_way_is_listened_on_beside_the_usual_one(monkeypatch: pytest.M
 
     def note(family: socket.AddressFamily, host: str | None, port: int, **options: Any) -> socket.socket:
         opened.append((port, options["interface"]))
-        return listening_socket(family, host, port, shared=True)
+        # Whichever port is free.
+        return listening_socket(family, host, 0, shared=True)
 
     monkeypatch.setattr(ports, "listening_socket", note)
     address = Address(V4, B)
