@@ -126,6 +126,9 @@ def test_a_further_way_is_dialled_by_its_interface_from_the_same_ports(monkeypat
         # The next router is asked about the usual way only.
         assert table.dialler.refusing().keys() == {address}
         table.dialler.close()
+        # The listeners are its own.
+        for sock in table.opened:
+            sock.close()
     counts = schedule.port_counts(2, 1, 1)
     numbers = schedule.ports_of(CHANNEL, schedule.current_buckets(NOW), counts)
     assert opened == [(port, "") for port in numbers] + [(port, GONE) for port in numbers]
