@@ -144,16 +144,17 @@ class Mapper:
         self.want({})
 
     def close(self) -> None:
-        """Take every mapping back and end; waits for 0.3 s at most, and with UPnP for 1 s more."""
+        """Take every mapping back and end; waits for 0.3 s at most, and for a mapping of UPnP's 1 s more."""
+        until = self._monotonic() + _CLOSING
         with self._lock:
             self._closed = True
         self._wake()
         if self._thread is not None:
             self._thread.join(_CLOSING)
-        until = self._monotonic() + _CLOSING_UPNP
-        for worker in [one.worker for one in list(self._routers.values()) if one.has_upnp()]:
-            assert worker is not None
-            worker.join(max(0.0, until - self._monotonic()))
+        for router in list(self._routers.values()):
+            if router.worker is not None:
+                until += _CLOSING_UPNP if router.has_upnp() else 0.0
+                router.worker.join(max(0.0, until - self._monotonic()))
         with self._lock:
             for sock in (self._here, self._there, self._waker):
                 sock.close()

@@ -1,9 +1,12 @@
-"""A router that maps ports by PCP and NAT-PMP: datagrams in, datagrams out."""
+"""Routers that map ports: by PCP and NAT-PMP in memory and on the loopback, and what stands for one of UPnP."""
 
 from __future__ import annotations
 
+import socket
 import struct
-from collections.abc import Collection, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -80,3 +83,92 @@ class FakeRouter:
         result = (self.result or self.refused.get(own, 0)) if lifetime else 0
         external, lifetime = (wish, 0) if result else self._map(own, wish, lifetime, now)
         return struct.pack("!BBHIHHI", 0, 130, result, epoch, own, external, lifetime)
+
+
+class Gateway:
+    """A FakeRouter at a UDP port of an address of the loopback, in a thread; it answers until it is closed."""
+
+    def __init__(self, router: FakeRouter, host: str = "127.0.0.2", port: int = 0) -> None:
+        self.router = router
+        self.host = host
+        self.clients: set[tuple[str, int]] = set()
+        # Sent before each answer.
+        self.noise: list[bytes] = []
+        self._heard = threading.Condition()
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind((host, port))
+        self.port: int = self._sock.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, name="fake router")
+        self._thread.start()
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        """Wait until something is true after a datagram."""
+        with self._heard:
+            assert self._heard.wait_for(done, 30)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", (self.host, self.port))
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._sock as sock:
+            while True:
+                data, client = sock.recvfrom(2048)
+                if not data:
+                    return
+                with self._heard:
+                    self.clients.add(client)
+                    for answer in [*self.noise, *self.router.answers(data, time.monotonic())]:
+                        sock.sendto(answer, client)
+                    self._heard.notify_all()
+
+
+class FakeIgd:
+    """Stands for miniupnpc.UPnP: a table, and errors as that has them.
+
+    Attributes:
+        table: External ports: own address, own port, description, enabled, seconds left.
+        errors: What AddPortMapping fails with, by port.
+    """
+
+    def __init__(self, outside: str = "203.0.113.5", own: str = "127.0.0.1") -> None:
+        self.lanaddr = own
+        self.outside = outside
+        self.control = "http://127.0.0.2:5000/ctl"
+        self.table: dict[int, tuple[str, int, str, bool, int]] = {}
+        self.errors: dict[int, str] = {}
+        self.maps_though_it_fails = self.makes_permanent = False
+        self.asked: list[int] = []
+        # Cleared, every call hangs.
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def selectigd(self, url: str) -> str:
+        self.go_on.wait(60)
+        return self.control
+
+    def externalipaddress(self) -> str:
+        self.go_on.wait(60)
+        return self.outside
+
+    def getspecificportmapping(self, port: int, protocol: str) -> tuple[str, int, str, bool, int] | None:
+        assert protocol == "TCP"
+        return self.table.get(port)
+
+    def addportmapping(
+        self, port: int, protocol: str, own: str, own_port: int, description: str, remote: str, lease: int
+    ) -> bool:
+        assert (protocol, remote, lease) == ("TCP", "", 600)
+        self.asked.append(port)
+        if port not in self.errors or self.maps_though_it_fails:
+            self.table[port] = own, own_port, description, True, 0 if self.makes_permanent else lease
+        if port in self.errors:
+            raise Exception(self.errors[port])
+        return True
+
+    def deleteportmapping(self, port: int, protocol: str) -> bool:
+        assert protocol == "TCP"
+        if self.table.pop(port, None) is None:
+            raise Exception("NoSuchEntryInArray")
+        return True
