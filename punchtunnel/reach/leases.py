@@ -5,9 +5,9 @@
                │
                ├─ PCP answers: it is PCP      ├─ only NAT-PMP answers: it is NAT-PMP
                ▼
-             port by port: as it was wished ──> held      another one ──> spare, or taken back
+             port by port: as it was wished ──> held      another one ──> taken back
                │
-               └─ enough held, or all tried; then the spare one is held as it is ──> renewed, until nothing is wanted
+               └─ enough held; or all taken, then the first one as it is ──> renewed, until nothing is wanted
 
 Rule 1: one protocol maps.  A late answer of PCP's takes back what NAT-PMP has mapped.
 Rule 2: a mapping is never believed: its external port and address are compared with the wish.
@@ -80,7 +80,6 @@ class Leases:
         self._requests = Requests(family, own, key)
         self._wanted: tuple[int, ...] = ()
         self._held: dict[int, Lease] = {}
-        self._spare: Lease | None = None
         self._outbox: list[bytes] = []
         # What NAT-PMP may have been asked for: only that is taken back when it is granted late.
         self._asked: set[int] = set()
@@ -96,7 +95,7 @@ class Leases:
         """When `step` has something to do."""
         if self._outbox:
             return 0.0
-        return min((self._again, *(min(one.renew_at, one.expires_at) for one in self._leases())))
+        return min((self._again, *(min(one.renew_at, one.expires_at) for one in self._held.values())))
 
     def standing(self) -> Standing:
         """Return what there is to tell; while it is asked again, what it said before."""
@@ -114,23 +113,22 @@ class Leases:
             return
         self._wanted, self._silent = wanted, False
         self._drop_tried()
-        for lease in [one for one in self._leases() if one.own_port not in wanted]:
-            self._drop(lease)
+        for port in self._held.keys() - set(wanted):
+            self._drop(port)
         self._search(now)
 
     def start(self, now: float) -> None:
         """Ask again at once for whatever is wanted, also for what is held."""
-        for lease in self._leases():
+        for lease in self._held.values():
             lease.renew_at = now
         if self._trying is None:
             self._search(now)
 
     def step(self, now: float) -> list[bytes]:
         """Return the datagrams to send now."""
-        for lease in self._leases():
+        for lease in list(self._held.values()):
             if now >= lease.expires_at:
-                self._held.pop(lease.own_port, None)
-                self._spare = None if self._spare is lease else self._spare
+                del self._held[lease.own_port]
                 self._search(now)
             elif now >= lease.renew_at:
                 self._renew(lease, now)
@@ -165,30 +163,30 @@ class Leases:
         self._address = self._behind = self._refusal = ""
         self._no_pcp = False
         self._trying: int | None = None
+        # The first port that another external one was given for, and whether that is taken as it is.
+        self._spare: int | None = None
+        self._as_it_is = False
         self._left: deque[int] = deque()
         self._attempt = 0
         self._epochs = {PCP: Epoch(strict=True), NAT_PMP: Epoch(strict=False)}
 
     def _search(self, now: float) -> None:
         """Ask for ports that are not held until enough are."""
-        if not self._leases():
+        if not self._held:
             self._forget()
         self._refusal = self._behind = ""
+        self._spare, self._as_it_is = None, False
         self._left = deque(port for port in self._wanted if port not in self._held)
         self._next(now)
 
     def _next(self, now: float) -> None:
         self._attempt = 0
         self._trying = self._left.popleft() if self._left and len(self._held) < MOST_HELD else None
+        if self._trying is None and not self._held and self._spare is not None:
+            self._trying, self._spare, self._as_it_is = self._spare, None, True
         if self._trying is not None:
             self._again = now
             return
-        if self._spare is not None:
-            spare, self._spare = self._spare, None
-            if self._held:
-                self._delete(spare.own_port)
-            else:
-                self._held[spare.own_port] = spare
         self._again = now + PAUSE if self._wanted and not self._held else float("inf")
 
     def _retry(self, now: float) -> None:
@@ -237,9 +235,6 @@ class Leases:
 
     # ---- renewing and taking back
 
-    def _leases(self) -> list[Lease]:
-        return [*self._held.values(), *([self._spare] if self._spare else ())]
-
     def _renew(self, lease: Lease, now: float) -> None:
         self._outbox += self._requests.renewal(self._by, lease)
         lease.renewals += 1
@@ -247,19 +242,17 @@ class Leases:
 
     def _lost(self, now: float) -> None:
         """The router was started anew: its mappings are gone, or will be."""
-        for lease in self._leases():
+        for lease in self._held.values():
             lease.lost = True
             lease.renew_at = now
 
-    def _drop(self, lease: Lease) -> None:
-        self._held.pop(lease.own_port, None)
-        if self._spare is lease:
-            self._spare = None
-        self._delete(lease.own_port)
+    def _drop(self, own_port: int) -> None:
+        self._held.pop(own_port, None)
+        self._delete(own_port)
 
     def _drop_all(self) -> None:
-        for lease in self._leases():
-            self._drop(lease)
+        for port in list(self._held):
+            self._drop(port)
         self._drop_tried()
 
     def _drop_tried(self) -> None:
@@ -333,7 +326,7 @@ class Leases:
     def _check_address(self, now: float) -> None:
         """Compare what NAT-PMP has told of the router's address with what is known."""
         if is_public(self._address):
-            for lease in self._leases():
+            for lease in self._held.values():
                 lease.external = Place(self._address, lease.external.port)
         else:
             self._not_public(self._address, now)
@@ -347,7 +340,7 @@ class Leases:
         self._stop(now)
 
     def _granted(self, own_port: int, external: Place, lifetime: int, now: float) -> None:
-        known = next((one for one in self._leases() if one.own_port == own_port), None)
+        known = self._held.get(own_port)
         if lifetime < SHORTEST_LEASE or (external.port < LOWEST_PORT and external.port != own_port):
             self._delete(own_port)
             wrong = words.SHORT_LEASE if lifetime < SHORTEST_LEASE else words.WRONG_PORT
@@ -361,7 +354,7 @@ class Leases:
             moved = known.external.port == own_port != external.port
             known.grant(external, lifetime, now, self._rng)
             if moved:
-                self._drop(known)
+                self._drop(own_port)
                 self._search(now)
         else:
             lease = Lease(own_port, external)
@@ -369,23 +362,24 @@ class Leases:
             self._take(lease, now)
 
     def _take(self, lease: Lease, now: float) -> None:
-        """Hold a new mapping, or put it aside, or take it back."""
+        """Hold a new mapping, or take it back: it may have the port that is to be asked for next."""
         port = lease.own_port
-        if port in self._wanted and lease.external.port == port and len(self._held) < MOST_HELD:
+        fits = lease.external.port == port or (self._as_it_is and port == self._trying)
+        if port in self._wanted and fits and len(self._held) < MOST_HELD:
             self._held[port] = lease
-        elif port == self._trying and self._spare is None and not self._held:
-            self._spare = lease
         else:
             self._delete(port)
+            if port == self._trying and self._spare is None:
+                self._spare = port
         if port == self._trying or (self._held and self._trying is None):
             self._next(now)
 
     def _refused(self, own_port: int, sentence: str, now: float) -> None:
         self._silent = False
         self._refusal = sentence
-        for lease in [one for one in self._leases() if one.own_port == own_port]:
+        if own_port in self._held:
             # What it had given before may still stand.
-            self._drop(lease)
+            self._drop(own_port)
         if own_port == self._trying:
             self._next(now)
         elif self._trying is None and not self._held:

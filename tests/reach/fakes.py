@@ -27,6 +27,8 @@ class FakeRouter:
         refused: What it answers to own ports.
         lifetime: What it gives, whatever was asked for; 0 is as asked.
         refuses_versions: Whether it tells in NAT-PMP that it does not know PCP.
+        exclusive: Whether a port that another own one has is taken, and the next one is given.
+        deaf: Own ports that are not answered for.
         table: Own ports, the external ones, and when they are over.
     """
 
@@ -39,6 +41,8 @@ class FakeRouter:
     refuses_versions: bool = False
     table: dict[int, tuple[int, float]] = field(default_factory=dict)
     started: float = 0.0
+    exclusive: bool = False
+    deaf: Collection[int] = ()
 
     def restart(self, now: float) -> None:
         self.table.clear()
@@ -49,6 +53,8 @@ class FakeRouter:
 
     def answers(self, data: bytes, now: float) -> list[bytes]:
         epoch = int(now - self.started)
+        if data[0] == pcp.VERSION and struct.unpack_from("!H", data, 40)[0] in self.deaf:
+            return []
         if data[0] == pcp.VERSION and "PCP" in self.speaks:
             return [self._pcp(data, now, epoch)]
         if data[0] == pcp.VERSION and self.refuses_versions:
@@ -63,6 +69,8 @@ class FakeRouter:
             return 0, 0
         lifetime = self.lifetime or lifetime
         external = self.others.get(own, wish)
+        while self.exclusive and external in {port for one, (port, _) in self.table.items() if one != own}:
+            external += 1
         self.table[own] = external, now + lifetime
         return external, lifetime
 
@@ -140,6 +148,7 @@ class FakeIgd:
         self.errors: dict[int, str] = {}
         self.maps_though_it_fails = self.makes_permanent = False
         self.asked: list[int] = []
+        self.before_delete: Callable[[int], object] = lambda port: None
         # Cleared, every call hangs.
         self.go_on = threading.Event()
         self.go_on.set()
@@ -169,6 +178,7 @@ class FakeIgd:
 
     def deleteportmapping(self, port: int, protocol: str) -> bool:
         assert protocol == "TCP"
+        self.before_delete(port)
         if self.table.pop(port, None) is None:
             raise Exception("NoSuchEntryInArray")
         return True

@@ -152,6 +152,12 @@ def test_another_external_port_is_taken_back_and_the_next_one_tried() -> None:
     assert set(table.router.table) == {16050, 16051}
 
 
+def test_what_was_given_instead_does_not_take_the_next_wanted_port() -> None:
+    """miniupnpd gives port + 1 for one that is taken: kept for later, it made the next port taken as well."""
+    table = Table(FakeRouter({"PCP"}, others={16049: 16050}, exclusive=True))
+    assert table.want(16049, 16050).mappings == (mapping(16050, "PCP"),)
+
+
 @pytest.mark.parametrize("by", ["PCP", "NAT-PMP"])
 def test_where_all_are_taken_the_first_one_given_is_kept_as_it_is(by: str) -> None:
     table = Table(FakeRouter({by}, others={16049: 1024, 16050: 1025, 16051: 1026}))
@@ -258,8 +264,10 @@ def test_a_mapping_by_natpmp_of_a_port_that_nobody_asked_for_changes_nothing() -
     table = Table(FakeRouter({"NAT-PMP"}))
     table.want(16049)
     before = table.run(1)
+    sent = len(table.sent)
     table.machine.receive(struct.pack("!BBHIHHI", 0, 130, 0, 0, 16050, 16050, 600), table.now)
     assert table.settle() == before
+    assert len(table.sent) == sent, "and another program's mapping is not taken back"
 
 
 @given(st.lists(st.binary(max_size=80) | st.sampled_from([b"\0\x80\0\0", b"\0\x82\0\0", b"\2\x81\0\0"]), max_size=8))
@@ -339,6 +347,21 @@ def test_after_a_restart_of_the_router_everything_is_asked_for_at_once(by: str) 
     due = table.machine.due
     assert table.run(due - table.now) == before
     assert table.router.standing(table.now) == {16049, 16050}, "the first answer told, and the other was not waited for"
+
+
+def test_a_restarted_router_is_asked_every_few_seconds_until_it_has_answered() -> None:
+    table = Table(FakeRouter({"PCP"}))
+    table.want(16049, 16050)
+    table.run(LEASE / 4)
+    table.router.restart(table.now)
+    table.router.refused = {16050: pcp.NO_RESOURCES}
+    first = table.machine.due - table.now
+    table.router.deaf = {16050}
+    table.run(first)
+    assert table.router.standing(table.now) == {16049}
+    table.router.deaf, table.router.refused = set(), {}
+    table.run(CLOSEST_RENEWALS)
+    assert table.router.standing(table.now) == {16049, 16050}
 
 
 @pytest.mark.parametrize("strict", [False, True])

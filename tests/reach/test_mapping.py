@@ -133,7 +133,10 @@ def test_a_router_that_never_answers_is_silent() -> None:
         assert news_of(mapper, lambda news: news.silent) == RouterNews(silent=True)
 
 
-def test_a_router_where_nobody_listens_is_silent_at_once_and_asked_again_when_told() -> None:
+def test_a_router_where_nobody_listens_is_silent_at_once_and_asked_again_when_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "WAITS", (1000.0,) * 4)
     gateway = Gateway(FakeRouter({"PCP"}))
     with closing(mapper_of(gateway)) as mapper:
         gateway.close()
@@ -298,15 +301,35 @@ def test_upnp_is_not_asked_where_pcp_has_answered() -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_pcp_that_comes_late_takes_the_place_of_upnp(igd: FakeIgd) -> None:
+    with (
+        closing(Gateway(FakeRouter(set()))) as gateway,
+        closing(mapper_of(gateway, find_upnp=lambda: lambda: igd)) as mapper,
+    ):
+        mapper.want(PORTS)
+        mapper.start()
+        news_of(mapper, lambda news: bool(news.mappings))
+        # They have one table: what is taken back there is gone here.
+        igd.before_delete = lambda port: gateway.router.table.pop(port, None)
+        gateway.router.speaks.add("PCP")
+        mapper.start()
+        news = news_of(mapper, two)
+        assert {one.by for one in news.mappings} == {"PCP"}
+        gateway.wait_until(lambda: not igd.table and set(gateway.router.table) == {16049, 16050})
+
+
+@pytest.mark.usefixtures("hasty")
+def test_close_waits_for_upnp_to_take_back_its_mapping(igd: FakeIgd) -> None:
+    def outlast(_: int) -> None:
+        """Wait until only UPnP is still to be waited for."""
+        for thread in [one for one in threading.enumerate() if one.name == "mapper"]:
+            thread.join(30)
+
+    igd.before_delete = outlast
     with closing(Gateway(FakeRouter(set()))) as gateway:
         with closing(mapper_of(gateway, find_upnp=lambda: lambda: igd)) as mapper:
             mapper.want(PORTS)
             mapper.start()
             news_of(mapper, lambda news: bool(news.mappings))
-            gateway.router.speaks.add("PCP")
-            mapper.start()
-            news = news_of(mapper, two)
-            assert {one.by for one in news.mappings} == {"PCP"}
         assert igd.table == {}
 
 
