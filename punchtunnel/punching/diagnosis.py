@@ -32,6 +32,8 @@ class Cause(StrEnum):
     CHECKED = "checked"
     CHANNEL = "channel"
     TOGETHER = "together"
+    # The router that forwards ports for this machine has the peer's address.
+    OWN_ROUTER = "own_router"
     FOREIGN = "foreign"
     REWRITTEN = "rewritten"
     MUTE = "mute"
@@ -95,7 +97,13 @@ def evidence_of(met: Mapping[Candidate, Fate]) -> Counter[Fate]:
 
 
 def cause_of(
-    counts: Counts, fates: Mapping[Fate, int], *, checked: bool = False, no_nat64: bool = False, router: str = ""
+    counts: Counts,
+    fates: Mapping[Fate, int],
+    *,
+    checked: bool = False,
+    no_nat64: bool = False,
+    router: str = "",
+    own_router: str = "",
 ) -> Finding:
     """Return why there is no hole.
 
@@ -105,6 +113,7 @@ def cause_of(
         checked: The peer was met within this wait, but has only checked the path (-z).
         no_nat64: IPv4 has no route here, IPv6 has one, and no NAT64 was found that joins them.
         router: The address of the peer that has refused, if this machine's own router has done it.
+        own_router: The address of the peer that this machine's own router says is its own.
     """
     if checked:
         return Finding(Cause.CHECKED)
@@ -116,6 +125,8 @@ def cause_of(
         return Finding(Cause.CHANNEL, counts.other_channel)
     if counts.myself:
         return Finding(Cause.TOGETHER, counts.myself)
+    if own_router:
+        return Finding(Cause.OWN_ROUTER, counts.dials, own_router)
     if counts.foreign_punches.total():
         # It comes from the port that the schedule has: that is a punch, and no scanner.
         ((who, _),) = counts.foreign_punches.most_common(1)

@@ -233,6 +233,7 @@ class Puncher:
         if not where.addresses:
             return NoHoleError("; ".join(where.failed) or words.NAME_UNANSWERED)
         refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
+        own_router = next((one.host for one in where.addresses if one.host in self._routers.externals), "")
         by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(
             self._counts,
@@ -240,6 +241,7 @@ class Puncher:
             checked=settings.checked,
             no_nat64=where.no_nat64,
             router=next(iter(refusing)).host if by_router else "",
+            own_router=own_router,
         )
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))

@@ -114,6 +114,8 @@ NO_HOLE = {
     "channel": "; a punchtunnel there uses another channel: give both sides the same --channel",
     "together": ", {count} came back to this machine itself: {peer} is the address of its own router, so both sides "
     f"seem to be behind that; {_PRIVATE}",
+    "own_router": ": {who} is the address of this machine's own router, as that says itself, so both sides seem to be "
+    f"behind it; {_PRIVATE}",
     "foreign": ", and {count} connections came from {who}, which is not the peer's address: "
     "if that is the peer, give that address instead",
     "rewritten": ", {count} connections came from the peer's address, but from another port than expected and not from "

@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import inf
 
 from .build import FORWARDED_PORT
-from .cells import DATAGRAMS, NO_HOLE, PATIENCE, POLITE, SHORT_PATIENCE, Cell, Extra, Fails, Limit
+from .cells import DATAGRAMS, NO_HOLE, PATIENCE, POLITE, SHORT_PATIENCE, Cell, Extra, Fails, Layout, Limit
 from .incidents import Incident, Kind
 
 BLOCK = "mapping"
@@ -31,6 +31,7 @@ def mapping_cells() -> Iterator[Cell]:
     yield from _daemons()
     yield from _refusals()
     yield from _surprises()
+    yield from _together()
     yield from _ipv6()
     yield from _forwarded()
 
@@ -68,6 +69,14 @@ def _surprises() -> Iterator[Cell]:
         forgets = Incident(Kind.FORGET, ("left",), awaits="punching", after_s=4, by_any=True)
         late = replace(_cell(left), gap_s=10, left_first=True, wait_s=10 + NOTICED + PATIENCE, limits=())
         yield replace(late, name=f"the router forgets before the peer comes, {left} x random", happens=(forgets,))
+
+
+def _together() -> Iterator[Cell]:
+    own = (
+        "11.0.0.10 is the address of this machine's own router, as that says itself.*this machine is 192.168.1"
+    )
+    cell = Cell(BLOCK, "both behind one router that maps ports", "mapper", layout=Layout.ROUTER, wait_s=SHORT_PATIENCE)
+    yield replace(cell, fails=Fails(NO_HOLE, f"{own}.2", f"{own}.3"), short=True)
 
 
 def _ipv6() -> Iterator[Cell]:

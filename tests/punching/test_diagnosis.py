@@ -24,6 +24,7 @@ EVIDENCE: dict[str, tuple[dict[str, Any], dict[Fate, int], Cause]] = {
     "a check": ({"checked": True}, {}, Cause.CHECKED),
     "another channel": ({"other_channel": 1}, {}, Cause.CHANNEL),
     "our own hellos": ({"myself": 1}, {Fate.LOST: 1}, Cause.TOGETHER),
+    "the own router's address": ({"own_router": ROUTER}, {}, Cause.OWN_ROUTER),
     "a punch from elsewhere": (
         {"foreign": Counter({ELSEWHERE: 49}), "foreign_punches": Counter({ELSEWHERE: 1})}, {}, Cause.FOREIGN
     ),
