@@ -318,13 +318,17 @@ def test_pcp_that_comes_late_takes_the_place_of_upnp(igd: FakeIgd) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_close_waits_for_upnp_to_take_back_its_mapping(igd: FakeIgd) -> None:
-    def outlast(_: int) -> None:
-        """Wait until only UPnP is still to be waited for."""
-        for thread in [one for one in threading.enumerate() if one.name == "mapper"]:
-            thread.join(30)
+def test_close_waits_for_upnp_to_take_back_its_mapping(monkeypatch: pytest.MonkeyPatch, igd: FakeIgd) -> None:
+    waited_for = threading.Event()
+    join = upnp.Worker.join
 
-    igd.before_delete = outlast
+    def wait(worker: upnp.Worker, seconds: float) -> None:
+        assert seconds > 0
+        waited_for.set()
+        join(worker, 30)
+
+    monkeypatch.setattr(upnp.Worker, "join", wait)
+    igd.before_delete = lambda _: waited_for.wait(30)
     with closing(Gateway(FakeRouter(set()))) as gateway:
         with closing(mapper_of(gateway, find_upnp=lambda: lambda: igd)) as mapper:
             mapper.want(PORTS)
