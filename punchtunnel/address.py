@@ -34,6 +34,8 @@ _INSIDE4 = tuple(
         *("169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/8", "224.0.0.0/3"),
     )
 )
+# What a router has for an address that is not connected.
+NOBODY = "0.0.0.0"
 # RFC 4291 §2.4: the only global unicast addresses that are given out.
 _OUTSIDE6 = ipaddress.IPv6Network("2000::/3")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")

@@ -295,7 +295,8 @@ def pcp_answer(draw: st.DataObject) -> None:
     """pcp.read_answer: an answer whose external host is a literal, or PeerError."""
     with contextlib.suppress(PeerError):
         answer = pcp.read_answer(draw.draw(damaged(MAPPING_PIECE)))
-        assert is_literal(answer.external.host) if isinstance(answer, pcp.Granted) else answer.result
+        assert not isinstance(answer, pcp.Granted) or is_literal(answer.external.host)
+        assert not isinstance(answer, pcp.Refusal) or answer.result
 
 
 def ssdp_answer(draw: st.DataObject) -> None:

@@ -80,13 +80,25 @@ class Routers:
         if busy or not any(self._is_far(address) for address in addresses):
             return
         wanted = self._listening()
-        if self._mapper is None:
-            self._mapper = self._gathering.mapper()
-            self._selector.register(self._mapper, selectors.EVENT_READ, self._on_news)
-            self._mapper.start()
+        if self._mapper is None and not self._employ():
+            return
+        assert self._mapper is not None
         if wanted != self._wanted:
             self._wanted = wanted
             self._mapper.want(wanted)
+
+    def _employ(self) -> bool:
+        """Let the mapper begin; where there is no descriptor for it, the punch goes on without."""
+        assert self._gathering is not None
+        try:
+            mapper = self._gathering.mapper()
+            self._selector.register(mapper, selectors.EVENT_READ, self._on_news)
+        except OSError:
+            self.due = NEVER
+            return False
+        mapper.start()
+        self._mapper = mapper
+        return True
 
     def start_over(self) -> None:
         """Ask anew: this machine may be in another network."""

@@ -26,20 +26,22 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from punchtunnel.address import Place
+from punchtunnel.address import NOBODY, Place, is_public
 from punchtunnel.errors import PeerError
 from punchtunnel.punching.helper import PortMapping
 from punchtunnel.reach import natpmp, pcp
 from punchtunnel.reach.epoch import Epoch
 from punchtunnel.reach.lease import LEASE, SHORTEST_LEASE, Lease
 from punchtunnel.reach.requests import NAT_PMP, PCP, Requests, refusal
-from punchtunnel.reach.scope import is_nobody, is_public
 from punchtunnel.words import reach as words
 
 # Seconds after each copy of a request; the RFCs' 2 minutes and more are for programs that have nothing else.
 WAITS = (0.25, 0.5, 1.0, 2.0)
 # Seconds until a router that is silent, refuses, or is behind another NAT is asked again.
 PAUSE = 300.0
+# Seconds between two looks at the age of the router's table, while it has mappings of ours: a router that was
+# started anew has none of them, and does not say so by itself.
+LOOK = 15.0
 # One is enough; the second is for a peer that cannot dial the first.
 MOST_HELD = 2
 # Each costs a round trip when all are taken.
@@ -83,7 +85,7 @@ class Leases:
         self._outbox: list[bytes] = []
         # What NAT-PMP may have been asked for: only that is taken back when it is granted late.
         self._asked: set[int] = set()
-        self._again = float("inf")
+        self._again = self._look_at = float("inf")
         self._silent = False
         self._told = Standing()
         self._forget()
@@ -95,7 +97,9 @@ class Leases:
         """When `step` has something to do."""
         if self._outbox:
             return 0.0
-        return min((self._again, *(min(one.renew_at, one.expires_at) for one in self._held.values())))
+        if not self._held:
+            return self._again
+        return min((self._again, self._look_at, *(min(one.renew_at, one.expires_at) for one in self._held.values())))
 
     def standing(self) -> Standing:
         """Return what there is to tell; while it is asked again, what it said before."""
@@ -132,6 +136,9 @@ class Leases:
                 self._search(now)
             elif now >= lease.renew_at:
                 self._renew(lease, now)
+        if self._held and now >= self._look_at:
+            self._look_at = now + LOOK
+            self._outbox.append(self._requests.look(self._by))
         while now >= self._again:
             self._retry(now)
         sent, self._outbox = self._outbox, []
@@ -265,7 +272,11 @@ class Leases:
 
     # ---- answers
 
-    def _receive_pcp(self, answer: pcp.Granted | pcp.Refusal, now: float) -> None:
+    def _receive_pcp(self, answer: pcp.Granted | pcp.Announced | pcp.Refusal, now: float) -> None:
+        if isinstance(answer, pcp.Announced):
+            if self._by == PCP:
+                self._hear(PCP, answer.epoch, now)
+            return
         port = answer.own_port or self._trying
         if port is None or (answer.nonce and answer.nonce != self._requests.nonce(port)):
             return
@@ -333,7 +344,7 @@ class Leases:
 
     def _not_public(self, host: str, now: float) -> None:
         self._drop_all()
-        if is_nobody(host):
+        if host == NOBODY:
             self._refusal = words.NO_NETWORK.format(router=self._router, by=self._by)
         else:
             self._behind = host
@@ -367,6 +378,7 @@ class Leases:
         fits = lease.external.port == port or (self._as_it_is and port == self._trying)
         if port in self._wanted and fits and len(self._held) < MOST_HELD:
             self._held[port] = lease
+            self._look_at = now + LOOK
         else:
             self._delete(port)
             if port == self._trying and self._spare is None:

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
+from punchtunnel.address import is_public
 from punchtunnel.punching.helper import RouterNews
 from punchtunnel.reach import natpmp
-from punchtunnel.reach.scope import is_public
 from punchtunnel.system.addresses import global_addresses6, interface_of
 from punchtunnel.words import reach as reach_words
 

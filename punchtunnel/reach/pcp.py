@@ -29,7 +29,7 @@ from punchtunnel.words import reach as words
 VERSION = 2
 NONCE_SIZE = 12
 _ANSWER = 0x80
-_MAP = 1
+_ANNOUNCE, _MAP = 0, 1
 # IANA protocol numbers.
 _TCP = 6
 (
@@ -74,6 +74,12 @@ class Granted(NamedTuple):
     epoch: int
 
 
+class Announced(NamedTuple):
+    """The age of the router's table, in seconds."""
+
+    epoch: int
+
+
 class Refusal(NamedTuple):
     """A result other than 0; the nonce is b"" and the port 0 where the answer ends before them."""
 
@@ -96,15 +102,22 @@ def ask_mapping(client: str, nonce: bytes, own_port: int, external: Place, lifet
     return header + _BODY.pack(nonce, _TCP, own_port, external.port, _packed(external.host))
 
 
-def read_answer(data: bytes) -> Granted | Refusal:
+def ask_epoch(client: str) -> bytes:
+    """Return a request that changes nothing (ANNOUNCE, §14.1): its answer has the age of the router's table."""
+    return _REQUEST.pack(VERSION, _ANNOUNCE, 0, _packed(client))
+
+
+def read_answer(data: bytes) -> Granted | Announced | Refusal:
     """Read one datagram of a router.
 
     Raises:
-        PeerError: It is no answer of PCP to a MAP of TCP, or cut short.
+        PeerError: It is no answer of PCP to a MAP of TCP or an ANNOUNCE, or cut short.
     """
     if not _HEADER.size <= len(data) <= MAX_MESSAGE:
         raise PeerError(words.NO_PCP)
     version, opcode, result, lifetime, epoch = _HEADER.unpack_from(data)
+    if opcode == _ANSWER + _ANNOUNCE and version == VERSION and not result:
+        return Announced(epoch)
     if opcode != _ANSWER + _MAP or version == 0:
         raise PeerError(words.NO_PCP)
     if version != VERSION:

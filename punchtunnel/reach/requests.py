@@ -37,6 +37,10 @@ class Requests:
             return [natpmp.ask_address(), wish]
         return [self._map(lease.own_port, lease.external, LEASE)]
 
+    def look(self, by: str) -> bytes:
+        """Ask for the age of the router's table, and for nothing else."""
+        return natpmp.ask_address() if by == NAT_PMP else pcp.ask_epoch(self._own)
+
     def deletion(self, by: str, own_port: int) -> bytes:
         """Take a mapping back; before it is known `by` what the router maps, PCP alone can have made one."""
         if by == NAT_PMP:

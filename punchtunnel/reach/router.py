@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
+from punchtunnel.address import is_public
 from punchtunnel.reach.leases import Leases, Standing
-from punchtunnel.reach.scope import is_public
 from punchtunnel.system import tcp
 
 if TYPE_CHECKING:

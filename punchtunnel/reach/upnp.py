@@ -28,12 +28,11 @@ from ipaddress import AddressValueError, IPv4Address
 from random import Random
 from typing import Protocol
 
-from punchtunnel.address import Place
+from punchtunnel.address import NOBODY, Place, is_public
 from punchtunnel.errors import PeerError
 from punchtunnel.punching.helper import PortMapping
 from punchtunnel.reach.lease import LEASE
 from punchtunnel.reach.leases import MOST_TRIED, PAUSE, Standing
-from punchtunnel.reach.scope import is_nobody, is_public
 from punchtunnel.system import tcp
 from punchtunnel.words import reach as words
 
@@ -42,6 +41,8 @@ UPNP = "UPnP"
 _DESCRIPTION = "punchtunnel"
 # A mapping of a port that is its own costs a table entry that others lack, and the peer needs one.
 _MOST_MAPPED = 1
+# Seconds between two looks at what is mapped: a router that was started anew has forgotten it.
+LOOK = 30.0
 # UPnP Device Architecture 1.1 §1.3.2; a router may be asked directly, too (§1.3.3).
 _GROUP, _SSDP_PORT = "239.255.255.250", 1900
 _KINDS = [f"urn:schemas-upnp-org:device:InternetGatewayDevice:{version}" for version in (1, 2)]
@@ -207,6 +208,11 @@ class Portal:
             standing = self._try(ports)
         return standing
 
+    def stands(self) -> bool:
+        """Tell whether the router still has all that it has mapped; it forgets when it is started anew."""
+        entries = [self._entry(self._igd, port) for port in self._mapped if self._igd is not None]
+        return all(entry is not None and entry[0] == self._own for entry in entries)
+
     def _try(self, ports: Sequence[int]) -> Standing:
         try:
             return self._map_first(ports)
@@ -228,7 +234,7 @@ class Portal:
         if not is_public(host):
             for port in list(self._mapped):
                 self._take_back(port)
-            return Standing(refusal=self._says(words.NO_NETWORK)) if is_nobody(host) else Standing(behind=host)
+            return Standing(refusal=self._says(words.NO_NETWORK)) if host == NOBODY else Standing(behind=host)
         refusal = ""
         for port in list(dict.fromkeys([*self._mapped, *ports]))[:MOST_TRIED]:
             if len(self._mapped) >= _MOST_MAPPED and port not in self._mapped:
@@ -356,8 +362,18 @@ class Worker:
             self._tell()
             if ended:
                 return
+            self._wait(self._pause(ports, self.standing), bool(self.standing.mappings))
+
+    def _wait(self, pause: float | None, mapped: bool) -> None:
+        """Wait for news, so many seconds at most, or until the router has forgotten what it has mapped."""
+        for _ in range(int((pause or 0) / LOOK) if mapped else 0):
             with self._changed:
-                self._changed.wait_for(lambda: self._news or self._ended, self._pause(ports, self.standing))
+                if self._changed.wait_for(lambda: self._news or self._ended, LOOK):
+                    return
+            if not self._portal.stands():
+                return
+        with self._changed:
+            self._changed.wait_for(lambda: self._news or self._ended, LOOK if mapped else pause)
 
     def _pause(self, ports: Sequence[int], standing: Standing) -> float | None:
         """Return the seconds until the router is to be asked again."""

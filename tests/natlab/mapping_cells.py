@@ -72,9 +72,7 @@ def _surprises() -> Iterator[Cell]:
 
 
 def _together() -> Iterator[Cell]:
-    own = (
-        "11.0.0.10 is the address of this machine's own router, as that says itself.*this machine is 192.168.1"
-    )
+    own = "11.0.0.10 is the address of this machine's own router, as that says itself.*this machine is 192.168.1"
     cell = Cell(BLOCK, "both behind one router that maps ports", "mapper", layout=Layout.ROUTER, wait_s=SHORT_PATIENCE)
     yield replace(cell, fails=Fails(NO_HOLE, f"{own}.2", f"{own}.3"), short=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -199,6 +200,17 @@ def test_why_nothing_is_forwarded_is_told(table: Made, news: RouterNews, reason:
     assert isinstance(event, events.NotMapped)
     assert reason in event.reason
     assert made.routers.externals == set(news.behind)
+
+
+def test_without_a_descriptor_for_it_the_punch_goes_on(table: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = table()
+
+    def refuse() -> Mapper:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(made.gathering, "mapper", refuse)
+    assert made.ask(START + DELAY) == []
+    assert made.routers.due == NEVER
 
 
 def test_another_network_is_asked_anew(table: Made) -> None:

@@ -53,6 +53,9 @@ class FakeRouter:
 
     def answers(self, data: bytes, now: float) -> list[bytes]:
         epoch = int(now - self.started)
+        if data[0] == pcp.VERSION and len(data) == 24:
+            # ANNOUNCE
+            return [struct.pack("!BBBBII12x", 2, 0x80, 0, 0, 0, epoch)] if "PCP" in self.speaks else []
         if data[0] == pcp.VERSION and struct.unpack_from("!H", data, 40)[0] in self.deaf:
             return []
         if data[0] == pcp.VERSION and "PCP" in self.speaks:

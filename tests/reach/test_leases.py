@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchtunnel.address import Place
+from punchtunnel.address import Place, is_public
 from punchtunnel.punching.helper import PortMapping
 from punchtunnel.reach import natpmp, pcp
 from punchtunnel.reach.epoch import Epoch
 from punchtunnel.reach.lease import CLOSEST_RENEWALS, LEASE, LONGEST_LEASE, Lease
-from punchtunnel.reach.leases import MOST_HELD, PAUSE, WAITS, Leases, Standing
-from punchtunnel.reach.scope import is_public
+from punchtunnel.reach.leases import LOOK, MOST_HELD, PAUSE, WAITS, Leases, Standing
 
 from .fakes import KEY, FakeRouter
 
@@ -347,6 +346,23 @@ def test_after_a_restart_of_the_router_everything_is_asked_for_at_once(by: str) 
     due = table.machine.due
     assert table.run(due - table.now) == before
     assert table.router.standing(table.now) == {16049, 16050}, "the first answer told, and the other was not waited for"
+
+
+@pytest.mark.parametrize("by", ["PCP", "NAT-PMP"])
+def test_a_restart_is_noticed_long_before_a_renewal_and_looking_maps_nothing(by: str) -> None:
+    table = Table(FakeRouter({by}))
+    table.want(*PORTS)
+    before = table.run(1)
+    table.sent.clear()
+    table.run(LEASE / 4)
+    looks = {natpmp.ask_address(), pcp.ask_epoch(OWN)} & set(table.sent)
+    assert set(table.sent) == looks
+    assert len(table.sent) == LEASE / 4 / LOOK
+    table.router.restart(table.now)
+    assert table.run(LOOK + 1) == before
+    assert table.router.standing(table.now) == {16049, 16050}
+    table.want()
+    assert table.machine.due == float("inf"), "who has nothing looks at nothing"
 
 
 def test_a_restarted_router_is_asked_every_few_seconds_until_it_has_answered() -> None:

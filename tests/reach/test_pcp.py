@@ -39,6 +39,13 @@ def test_an_answer_is_read() -> None:
     assert pcp.read_answer(ipv6) == pcp.Granted(NONCE, 16049, Place("2001:db8::2", 1024), 600, 3600)
 
 
+def test_the_age_of_the_table_is_asked_for_by_a_header_alone() -> None:
+    assert pcp.ask_epoch("192.168.7.2") == b"\2\0" + bytes(6) + REQUEST[8:24]
+    assert pcp.read_answer(b"\2\x80\0\0" + GRANTED[4:24]) == pcp.Announced(3600)
+    with pytest.raises(PeerError):
+        pcp.read_answer(b"\2\x80\0\4" + GRANTED[4:24])
+
+
 def test_a_refusal_is_told_with_what_it_is_about_if_it_says_so() -> None:
     refused = GRANTED[:3] + bytes([pcp.NOT_AUTHORIZED]) + GRANTED[4:]
     assert pcp.read_answer(refused) == pcp.Refusal(NONCE, 16049, pcp.NOT_AUTHORIZED)
@@ -67,7 +74,7 @@ def test_options_behind_it_are_skipped_up_to_the_size_of_a_message() -> None:
     [
         REQUEST,
         b"\0" + GRANTED[1:],
-        b"\2\x80" + GRANTED[2:],
+        b"\2\x80\0\2" + GRANTED[4:],
         b"\2\x82" + GRANTED[2:],
         GRANTED[:36] + b"\x11" + GRANTED[37:],
     ],
@@ -87,4 +94,4 @@ def test_garbage_is_an_answer_or_a_peer_error(garbage: bytes) -> None:
         answer = pcp.read_answer(garbage)
     except PeerError:
         return
-    assert isinstance(answer, pcp.Granted | pcp.Refusal)
+    assert isinstance(answer, pcp.Granted | pcp.Announced | pcp.Refusal)

@@ -119,6 +119,23 @@ def test_the_first_port_that_is_free_is_mapped_renewed_and_taken_back() -> None:
     assert set(igd.table) == {16049}
 
 
+def test_a_router_that_has_forgotten_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upnp, "LOOK", 0.01)
+    igd, again = FakeIgd(), threading.Event()
+    worker = upnp.Worker(portal_of(igd), Random(1), lambda: again.set() if len(igd.asked) > 1 else None)
+    worker.want([16049])
+    worker.start()
+    while not igd.asked:
+        again.wait(0.01)
+    igd.table.clear()
+    assert again.wait(60)
+    assert igd.asked == [16049, 16049]
+    assert worker.standing == mapped()
+    worker.end()
+    worker.join(60)
+    assert igd.table == {}
+
+
 def test_a_mapping_that_is_not_wanted_any_more_makes_way_for_another_one() -> None:
     igd = FakeIgd()
     portal = portal_of(igd)
