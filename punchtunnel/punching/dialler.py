@@ -25,6 +25,7 @@ import selectors
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from punchtunnel import words
 from punchtunnel.errors import NO_RESOURCES, LocalError
@@ -35,12 +36,14 @@ from punchtunnel.punching.candidates import ANY_PORT, Candidate, FamilyPort, Fat
 from punchtunnel.punching.dial import Dial, evidence, fates, refusing
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
-from punchtunnel.punching.race import Strategy
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import NEVER
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
+
+if TYPE_CHECKING:
+    from punchtunnel.punching.race import Strategy
 
 # Seconds in which the ICMP of a hold comes, from a router a few hops away.
 SHIELD_LIFE = 0.25

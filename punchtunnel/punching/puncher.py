@@ -30,15 +30,12 @@ from punchtunnel.punching import diagnosis
 from punchtunnel.punching.callers import Callers, Connection
 from punchtunnel.punching.candidates import Kind
 from punchtunnel.punching.dialler import Dialler
-from punchtunnel.punching.forwarded import ForwardedPorts
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nextrouter import NextRouter
 from punchtunnel.punching.nomination import Nomination, nonce_after
-from punchtunnel.punching.race import Race
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer
-from punchtunnel.punching.routers import Routers
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
@@ -50,10 +47,15 @@ from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
+    from punchtunnel.punching.forwarded import ForwardedPorts
     from punchtunnel.punching.helper import Gathering, Helper, News
+    from punchtunnel.punching.race import Strategy
+    from punchtunnel.punching.routers import Routers
 
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0
+# Until this machine's routers are asked for a port.
+ROUTERS_DELAY = 0.1
 
 
 def open_hole(
@@ -141,18 +143,30 @@ class Puncher:
         listeners = self._listeners = Listeners(
             selector, counts, report, self._on_open, open_to_all=settings.proves, given_port=settings.port
         )
-        self._forwarded = ForwardedPorts(settings.port, rng, self._started)
-        scheduled = ScheduledPorts(settings.channel, rng, self._started)
-        race = Race({Kind.SAME_PORT: scheduled, Kind.PAIR: scheduled, Kind.FORWARDED: self._forwarded})
-        self._dialler = Dialler(settings, race, listeners, selector, monotonic, counts, report, self._on_open)
+        self._forwarded: ForwardedPorts | None = None
+        strategy = self._choose(ScheduledPorts(settings.channel, rng, self._started), rng)
+        self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
         )
         self._gathering = gathering
         self._whereabouts = Whereabouts(settings, report, gathering.recall if gathering else dict)
         self._next_router = NextRouter(settings, selector)
-        self._routers = Routers(settings, gathering, selector, listeners, report, self._started)
+        self._routers: Routers | None = None
+        # A hole that opens at once needs no router, and waits for none.
+        self._ask_routers_at = self._started + ROUTERS_DELAY if settings.maps and gathering else float("inf")
         self._helpers: list[Helper[object]] = []
+
+    def _choose(self, scheduled: ScheduledPorts, rng: random.Random) -> Strategy:
+        """Return what is dialled: the ports of the schedule, and beside them those that PEERs were given with."""
+        if not self._settings.forwarded:
+            return scheduled
+        # Imported late: few runs have any.
+        from punchtunnel.punching.forwarded import ForwardedPorts
+        from punchtunnel.punching.race import Race
+
+        self._forwarded = ForwardedPorts(self._settings.port, rng, self._started)
+        return Race({Kind.SAME_PORT: scheduled, Kind.PAIR: scheduled, Kind.FORWARDED: self._forwarded})
 
     def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
         settings = self._settings
@@ -189,14 +203,14 @@ class Puncher:
             if self._whereabouts.addresses:
                 # The first SYNs, if this side has to send any, are under way.
                 self._warmup.start()
-                self._routers.ask(now, self._whereabouts.addresses, busy=bool(self._callers.connections))
+                self._ask_routers(now)
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
                 self._report(events.Waiting(waited_s=now - self._started, dials=self._counts.dials))
             self._nomination.expire(now)
             self._wait(deadline)
         port = winner.listening_port
-        mapped = port is not None and self._routers.leads_to(port)
+        mapped = self._routers is not None and port is not None and self._routers.leads_to(port)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
         if self._gathering is not None and self._settings.proves:
             self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
@@ -208,7 +222,7 @@ class Puncher:
         """Wait for sockets and helpers until something is due, and handle what they have."""
         if self._nomination.winner is not None:
             return
-        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry(), self._routers.due)
+        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry(), self._ask_routers_at)
         due -= self._monotonic()
         for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
             # An earlier one of this batch may have closed it, or won.
@@ -222,7 +236,8 @@ class Puncher:
         self._report(events.TryingNow(what=words.DIAL_ANEW))
         self._dialler.start_over()
         self._next_router.forget()
-        self._routers.start_over()
+        if self._routers is not None:
+            self._routers.start_over()
         self._whereabouts.look_again(self._monotonic())
         self._planned = float("-inf")
 
@@ -233,7 +248,8 @@ class Puncher:
         if not where.addresses:
             return NoHoleError("; ".join(where.failed) or words.NAME_UNANSWERED)
         refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
-        own_router = next((one.host for one in where.addresses if one.host in self._routers.externals), "")
+        externals = self._routers.externals if self._routers is not None else frozenset[str]()
+        own_router = next((one.host for one in where.addresses if one.host in externals), "")
         by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(
             self._counts,
@@ -267,6 +283,18 @@ class Puncher:
         self._selector.close()
         self._warmup.join()
 
+    def _ask_routers(self, now: float) -> None:
+        """Ask for a mapping, or for another one, if that is due."""
+        if now < self._ask_routers_at or self._gathering is None:
+            return
+        if self._routers is None:
+            # Imported late, as the delay is: most holes open before.
+            from punchtunnel.punching.routers import Routers
+
+            self._routers = Routers(self._settings, self._gathering, self._selector, self._listeners, self._report)
+        busy = bool(self._callers.connections)
+        self._ask_routers_at = self._routers.ask(now, self._whereabouts.addresses, busy=busy)
+
     # ---- where to, and when
 
     def _employ(self, helper: Helper[News], use: Callable[[News], None]) -> None:
@@ -282,7 +310,8 @@ class Puncher:
         """Punch towards the addresses that are known now."""
         where = self._whereabouts
         self._callers.addresses = self._listeners.addresses = where.addresses
-        self._forwarded.places = where.forwarded
+        if self._forwarded is not None:
+            self._forwarded.places = where.forwarded
         self._nomination.compare(where.addresses)
         self._planned = float("-inf")
 

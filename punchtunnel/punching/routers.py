@@ -3,8 +3,7 @@
     listeners that need no clock ──> mapper, in a thread of its own ──> router
                  events <── RouterNews ──┘
 
-Rule 1: a hole that opens at once needs no router, and waits for none: they are asked after a moment in
-        which nothing has opened.
+Rule 1: nobody is asked while somebody is on a connection: it may be the hole.
 Rule 2: only ports that do not move with the clock are mapped: others would need a mapping every 50 s.
 Rule 3: the mapper outlives the punch (reach/gather.py): a hole through a mapping needs it to the end.
 """
@@ -24,8 +23,7 @@ from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import Address, is_behind_router
 
-# Seconds: see rule 1, and between two looks at what is listened on.
-DELAY = 0.1
+# Seconds between two looks at what is listened on.
 LOOK_EVERY = 1.0
 NEVER = float("inf")
 
@@ -34,67 +32,60 @@ class Routers:
     """Asks for mappings, and tells what has become of them.
 
     Args:
-        settings: Channel, families, and whether routers are asked at all.
-        gathering: Has the mapper; None: nobody is asked.
+        settings: Channel and interface.
+        gathering: Has the mapper.
         selector: Calls `key.data()` for what becomes ready.
         listeners: What is listened on.
         report: Where events go.
-        now: Steady time in seconds, as in all methods.
 
     Attributes:
-        due: When `ask` has something to do.
         externals: The addresses that the routers have outside.
     """
 
     def __init__(
         self,
         settings: Settings,
-        gathering: Gathering | None,
+        gathering: Gathering,
         selector: selectors.BaseSelector,
         listeners: Listeners,
         report: events.Report,
-        now: float,
     ) -> None:
         self._settings = settings
-        self._gathering = gathering if settings.maps else None
+        self._gathering = gathering
         self._selector = selector
         self._listeners = listeners
         self._report = report
         self._mapper: PortMapper | None = None
         self._wanted: Mapping[socket.AddressFamily, Sequence[int]] = {}
         self._mapped: tuple[PortMapping, ...] = ()
-        self.due = NEVER if self._gathering is None else now + DELAY
         self.externals: frozenset[str] = frozenset()
 
-    def ask(self, now: float, addresses: Sequence[Address], *, busy: bool) -> None:
-        """Ask for what is listened on, if that has changed.
+    def ask(self, now: float, addresses: Sequence[Address], *, busy: bool) -> float:
+        """Ask for what is listened on, if that has changed; return when to look again.
 
         Args:
-            now: See above.
+            now: Steady time in seconds.
             addresses: The peer's.
             busy: Somebody is on a connection: it may be the hole.
         """
-        if now < self.due or self._gathering is None:
-            return
-        self.due = now + LOOK_EVERY
+        later = now + LOOK_EVERY
         if busy or not any(self._is_far(address) for address in addresses):
-            return
+            return later
         wanted = self._listening()
         if self._mapper is None and not self._employ():
-            return
+            return NEVER
         assert self._mapper is not None
         if wanted != self._wanted:
             self._wanted = wanted
             self._mapper.want(wanted)
+        return later
 
     def _employ(self) -> bool:
         """Let the mapper begin; where there is no descriptor for it, the punch goes on without."""
-        assert self._gathering is not None
         try:
             mapper = self._gathering.mapper()
             self._selector.register(mapper, selectors.EVENT_READ, self._on_news)
         except OSError:
-            self.due = NEVER
             return False
         mapper.start()
         self._mapper = mapper
@@ -128,7 +119,7 @@ class Routers:
         self.externals = frozenset({*(one.external.host for one in news.mappings), *news.behind})
         for event in self._events(news):
             # Once in a run, however many punches it has.
-            if self._gathering is not None and repr(event) not in self._gathering.told:
+            if repr(event) not in self._gathering.told:
                 self._gathering.told.add(repr(event))
                 self._report(event)
 

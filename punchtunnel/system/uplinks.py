@@ -17,16 +17,13 @@ import socket
 import struct
 import sys
 
+from punchtunnel.address import is_public
 from punchtunnel.system.addresses import Address, source_towards
 
 # Further ways to one address: each one divides the ports.
 MOST_FURTHER = 2
 # More interfaces belong to containers, and asking about each takes 10 microseconds.
 _MOST_INTERFACES = 64
-# What such an address means differs from network to network: RFC 1918, RFC 6598, RFC 4193.
-_PRIVATE = tuple(
-    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
-)
 # linux/rtnetlink.h, linux/netlink.h
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _NLM_F_REQUEST = 0x001
@@ -51,7 +48,8 @@ def further_ways(address: Address, interfaces: list[tuple[int, str]]) -> list[Ad
         interfaces: Number and name of each.
     """
     host, found = ipaddress.ip_address(address.host), list[Address]()
-    if sys.platform != "linux" or address.own or host.is_link_local or any(host in net for net in _PRIVATE):
+    # What another address means differs from network to network.
+    if sys.platform != "linux" or address.own or not is_public(address.host):
         return found
     sources = {source_towards(address)}
     with (

@@ -14,6 +14,7 @@ from punchtunnel.errors import NoHoleError
 from punchtunnel.protocol import schedule
 from punchtunnel.punching import further, ports, puncher
 from punchtunnel.punching.candidates import Fate
+from punchtunnel.punching.diagnosis import evidence_of
 from punchtunnel.punching.further import further_ways
 from punchtunnel.punching.rota import MAX_ADDRESSES
 from punchtunnel.punching.settings import Settings
@@ -145,7 +146,7 @@ def test_a_further_way_that_is_gone_keeps_nothing_from_the_others() -> None:
             table.settle(0)
             table.now += 60
         assert table.dialler.fates().keys() == {Fate.REFUSED, Fate.UNUSABLE}
-        assert table.dialler.evidence().keys() == {Fate.REFUSED}
+        assert evidence_of(table.dialler.evidence()).keys() == {Fate.REFUSED}
         assert table.dialler.refusing().keys() == {address}
         table.dialler.close()
 

@@ -18,7 +18,7 @@ from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.helper import PortMapping, RouterNews
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
-from punchtunnel.punching.routers import DELAY, LOOK_EVERY, NEVER, Routers
+from punchtunnel.punching.routers import LOOK_EVERY, NEVER, Routers
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import LOOPBACK, Address
@@ -93,7 +93,8 @@ class Table:
         self.listeners = Listeners(self.selector, Counts(), events.unreported, _unexpected, open_to_all=False)
         self.gathering = gathering
         self.numbers = bucket_ports(settings.channel, CLOCK_FREE, CLOCK_FREE_PORTS)
-        self.routers = Routers(settings, gathering, self.selector, self.listeners, self.reported.append, START)
+        self.routers = Routers(settings, gathering, self.selector, self.listeners, self.reported.append)
+        self.due = 0.0
 
     def listen(self, number: int) -> None:
         self.listeners.open(V4, LOOPBACK, number, pair=False)
@@ -101,7 +102,7 @@ class Table:
     def ask(self, now: float, *addresses: Address, busy: bool = False) -> list[object]:
         """Return what the mapper was asked for."""
         del self.gathering.made.asked[:]
-        self.routers.ask(now, addresses or (FAR,), busy=busy)
+        self.due = self.routers.ask(now, addresses or (FAR,), busy=busy)
         return list(self.gathering.made.asked)
 
     def bring(self, news: RouterNews) -> list[events.Event]:
@@ -125,10 +126,10 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     monkeypatch.setattr(routers, "is_behind_router", lambda address, _: address == FAR)
     with contextlib.ExitStack() as stack:
 
-        def make(*, maps: bool = True, gathering: Gathering | None = None) -> Table:
+        def make(*, gathering: Gathering | None = None) -> Table:
             gathering = gathering or Gathering()
             stack.callback(gathering.made.close)
-            made = Table(Settings([FAR.host], os.urandom(8).hex(), maps=maps), gathering)
+            made = Table(Settings([FAR.host], os.urandom(8).hex()), gathering)
             stack.callback(made.selector.close)
             stack.callback(made.listeners.keep, ())
             made.listen(made.numbers[0])
@@ -137,17 +138,14 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
         yield make
 
 
-def test_routers_are_asked_after_a_moment_in_which_nothing_has_opened(table: Made) -> None:
+def test_routers_are_asked_for_what_is_listened_on_while_nobody_is_on_a_connection(table: Made) -> None:
     made = table()
-    wanted = ["start", {V4: [made.numbers[0]]}]
-    assert made.routers.due == START + DELAY
-    assert made.ask(START + DELAY / 2) == []
-    assert made.ask(START + DELAY, busy=True) == []
-    assert made.routers.due == START + DELAY + LOOK_EVERY
-    assert made.ask(START + DELAY + LOOK_EVERY) == wanted
-    assert made.ask(START + DELAY + 2 * LOOK_EVERY) == []
+    assert made.ask(START, busy=True) == []
+    assert made.due == START + LOOK_EVERY
+    assert made.ask(START) == ["start", {V4: [made.numbers[0]]}]
+    assert made.ask(START) == []
     made.listen(made.numbers[1])
-    assert made.ask(START + DELAY + 3 * LOOK_EVERY) == [{V4: made.numbers[:2]}]
+    assert made.ask(START) == [{V4: made.numbers[:2]}]
     assert made.gathering.count == 1
 
 
@@ -157,17 +155,10 @@ def test_only_a_peer_beyond_a_router_needs_one(table: Made) -> None:
     assert made.ask(START + 10, OURSELVES, FAR6) != []
 
 
-def test_whoever_forbids_it_has_nobody_asked(table: Made) -> None:
-    made = table(maps=False)
-    assert made.routers.due == NEVER
-    assert made.ask(START + 5) == []
-    assert made.gathering.count == 0
-
-
 def test_what_routers_say_is_told_once_in_a_run(table: Made) -> None:
     gathering = Gathering()
     made = table(gathering=gathering)
-    made.ask(START + DELAY)
+    made.ask(START)
     own = made.numbers[0]
     kept = PortMapping(V4, own, Place("203.0.113.5", own), "PCP")
     assert made.bring(RouterNews((kept,))) == [events.PortMapped(port=own, external=f"203.0.113.5:{own}", by="PCP")]
@@ -181,7 +172,7 @@ def test_what_routers_say_is_told_once_in_a_run(table: Made) -> None:
     ]
     # The next punch of the same run.
     made = table(gathering=gathering)
-    made.ask(START + DELAY)
+    made.ask(START)
     assert made.bring(RouterNews((other,))) == []
 
 
@@ -195,7 +186,7 @@ def test_what_routers_say_is_told_once_in_a_run(table: Made) -> None:
 )
 def test_why_nothing_is_forwarded_is_told(table: Made, news: RouterNews, reason: str) -> None:
     made = table()
-    made.ask(START + DELAY)
+    made.ask(START)
     (event,) = made.bring(news)
     assert isinstance(event, events.NotMapped)
     assert reason in event.reason
@@ -209,14 +200,14 @@ def test_without_a_descriptor_for_it_the_punch_goes_on(table: Made, monkeypatch:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(made.gathering, "mapper", refuse)
-    assert made.ask(START + DELAY) == []
-    assert made.routers.due == NEVER
+    assert made.ask(START) == []
+    assert made.due == NEVER
 
 
 def test_another_network_is_asked_anew(table: Made) -> None:
     made = table()
     made.routers.start_over()
-    made.ask(START + DELAY)
+    made.ask(START)
     del made.gathering.made.asked[:]
     made.routers.start_over()
     assert made.gathering.made.asked == ["start"]
