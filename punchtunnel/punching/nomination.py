@@ -15,7 +15,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from punchtunnel import words
 from punchtunnel.errors import RejectedError
@@ -35,13 +35,15 @@ from punchtunnel.punching.callers import (
 )
 from punchtunnel.punching.candidates import FamilyPort, Fate
 from punchtunnel.punching.dialler import Dialler
-from punchtunnel.punching.helper import Way
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 from punchtunnel.words import peer
+
+if TYPE_CHECKING:
+    from punchtunnel.punching.helper import Way
 
 # Seconds for which a refused peer may still read why.
 FAREWELL_TIMEOUT = 1.0
@@ -65,6 +67,9 @@ class Winner(NamedTuple):
 
     def way(self, *, mapped: bool) -> Way:
         """Return how it has opened."""
+        # Imported late: nothing before this needs it.
+        from punchtunnel.punching.helper import Way
+
         connection = self.connection
         kind = connection.candidate.kind.value if connection.candidate else "mapped" if mapped else "listener"
         far, own = connection.sock.getpeername(), connection.sock.getsockname()
