@@ -267,12 +267,14 @@ def verdict(findings: Iterable[Finding], command: str) -> Finding:
             return Finding("verdict", Level.BAD, "verdict_mend", fields)
     if any(one.name == "route_local" for one in findings):
         return Finding("verdict", Level.OK, "verdict_local", fields)
+    # In IPv6 ports are seldom rewritten, and what opens a firewall there says nothing of IPv4.
+    forwards = any(one.name == "forwards" and one.fields["version"] == 4 for one in findings)
     for one in findings:
         if one.name == "mapping_none":
             return Finding("verdict", Level.OK, "verdict_public", {**fields, **one.fields})
-        if one.level is Level.BAD and one.check == "mapping" and any(other.name == "forwards" for other in findings):
-            return Finding("verdict", Level.OK, "verdict_forwarded", fields)
-        if one.check == "mapping":
+        if one.check == "mapping" and not (one.level is Level.BAD and forwards):
             name = "verdict_rewritten" if one.level is Level.BAD else "verdict_kept"
             return Finding("verdict", Level.BAD if one.level is Level.BAD else Level.OK, name, fields)
+    if forwards:
+        return Finding("verdict", Level.OK, "verdict_forwarded", fields)
     return Finding("verdict", Level.OK, "verdict_open", fields)

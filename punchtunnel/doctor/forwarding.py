@@ -62,7 +62,12 @@ def of_news(news: RouterNews) -> list[Finding]:
             "forwarding",
             Level.OK if mapping.external.port == mapping.own_port else Level.WARN,
             "forwards" if mapping.external.port == mapping.own_port else "forwards_another",
-            {"external": str(mapping.external), "port": mapping.own_port, "by": mapping.by},
+            {
+                "external": str(mapping.external),
+                "port": mapping.own_port,
+                "by": mapping.by,
+                "version": 6 if mapping.family == socket.AF_INET6 else 4,
+            },
         )
         for mapping in news.mappings
     ]

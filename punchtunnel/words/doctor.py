@@ -174,7 +174,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "`punchtunnel PEER` here, and `{command}` there",
     ),
     "verdict_forwarded": (
-        "your router rewrites ports, but forwards one when it is asked to: punching should work",
+        "your router forwards a port when it is asked to: punching should work, whatever it does to other ports",
         _NEXT_STEP,
     ),
     "verdict_open": (

@@ -115,7 +115,10 @@ def test_each_answer_has_a_sentence(news: RouterNews, level: Level, sentence: st
 def test_where_the_router_forwards_a_port_rewriting_is_no_hindrance() -> None:
     forwards = forwarding.of_news(RouterNews((MAPPED,)))
     assert findings.verdict([REWRITTEN, *forwards], "").name == "verdict_forwarded"
-    for news in (RouterNews((ELSEWHERE,)), INSIDE, DENIED, SILENT):
+    assert findings.verdict(forwards, "").name == "verdict_forwarded"
+    kept = Finding("mapping", Level.OK, "mapping_kept")
+    assert findings.verdict([kept, *forwards], "").name == "verdict_kept"
+    for news in (RouterNews((ELSEWHERE,)), RouterNews((PINHOLE,)), INSIDE, DENIED, SILENT):
         assert findings.verdict([REWRITTEN, *forwarding.of_news(news)], "").name == "verdict_rewritten"
 
 

@@ -33,7 +33,7 @@ REASON = sandbox.missing()
 needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 MAPPER_REASON = REASON or daemon.missing()
 needs_mapper = pytest.mark.skipif(MAPPER_REASON is not None, reason=str(MAPPER_REASON))
-CLINIC_REASON = REASON or next(
+CLINIC_REASON = MAPPER_REASON or next(
     (
         f"the consultations need {program} (Debian package {package})"
         for program, package in (("turnserver", "coturn"), ("iptables", "iptables"))

@@ -48,6 +48,9 @@ def _daemons() -> Iterator[Cell]:
     for right in ("random reset", "drop", "reset", "public"):
         yield _cell("mapper", right)
     yield _cell("mapper", "mapper")
+    # As pf does by default: what it maps is all that is known of its ports.
+    yield _cell("mapper, random")
+    yield _cell("mapper, random", "drop")
 
 
 def _refusals() -> Iterator[Cell]:

@@ -85,7 +85,26 @@ def test_the_rule_of_a_router_is_recognised(name: str, consultations: dict[str, 
     )
 
 
+FORWARDING = {
+    "the router forwards ports": ["forwards"],
+    "rewrites ports, and forwards one": ["forwards"],
+    "the router forwards ports to nobody": ["forwards_not"],
+    "forwards ports behind a carrier": ["forwards_not"],
+    "forwards ports, and is not asked": [],
+    "keeps ports": ["forwards_not"],
+    "public": [],
+}
+
+
+@pytest.mark.parametrize("name", FORWARDING)
+def test_the_router_is_asked_to_forward_a_port(name: str, consultations: dict[str, Any]) -> None:
+    # IPv6, which needs no forwarding but a hole in the firewall, may have been answered before or not.
+    found = [one for one in of(consultations[name], "forwarding") if one["fields"].get("version") != 6]
+    assert [one["finding"] for one in found] == FORWARDING[name]
+
+
 COMMANDS = {
+    "the router forwards ports": "punchtunnel 11.0.0.10 2001:db8:1:1::2",
     "keeps ports": "punchtunnel 198.51.100.10 2001:db8:1:1::2",
     "rewrites ports": "punchtunnel 198.51.100.10 2001:db8:1:1::2",
     "IPv4 and IPv6": "punchtunnel 198.51.100.10 2001:db8:1:1::2",

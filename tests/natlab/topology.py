@@ -125,11 +125,13 @@ def router(
     )
 
 
-def mapper(name: str, daemon: Daemon, unsolicited: Unsolicited = Unsolicited.DROP) -> Behaviour:
+def mapper(
+    name: str, daemon: Daemon, unsolicited: Unsolicited = Unsolicited.DROP, nat: Nat = Nat.MASQUERADE
+) -> Behaviour:
     """Return a row with one box, a Linux router on which a port-mapping daemon runs."""
-    box = Router(Nat.MASQUERADE, unsolicited, daemon=daemon)
+    box = Router(nat, unsolicited, daemon=daemon)
     opens = daemon not in (Daemon.DENIED, Daemon.OTHER_PORTS)
-    return Behaviour(name, (box,), takes_any_port=opens, network4=ORDINARY4)
+    return Behaviour(name, (box,), keeps_port=nat is not Nat.RANDOM, takes_any_port=opens, network4=ORDINARY4)
 
 
 def chain(name: str, *boxes: Behaviour) -> Behaviour:
@@ -205,6 +207,7 @@ OTHER_ROWS = (
     router("one port forwarded", nat=Nat.FORWARDED),
     mapper("mapper", Daemon.ALL),
     mapper("mapper, reset", Daemon.ALL, Unsolicited.RESET),
+    mapper("mapper, random", Daemon.ALL, nat=Nat.RANDOM),
     mapper("mapper, UPnP", Daemon.UPNP),
     mapper("mapper, NAT-PMP", Daemon.NATPMP),
     mapper("mapper, PCP", Daemon.PCP),
