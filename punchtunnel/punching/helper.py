@@ -77,12 +77,24 @@ class RouterNews(NamedTuple):
     refusals: tuple[str, ...] = ()
     silent: bool = False
 
+    @property
+    def externals(self) -> frozenset[str]:
+        """The addresses that the routers have outside."""
+        return frozenset({*(one.external.host for one in self.mappings), *self.behind})
+
+    def leads_to(self, family: int, port: int) -> bool:
+        """Tell whether a router forwards something to a port of ours."""
+        return any((one.family, one.own_port) == (family, port) for one in self.mappings)
+
 
 class PortMapper(Helper[RouterNews], Protocol):
     """Lets the routers of this machine forward ports; outlives the punch that it works for."""
 
     def want(self, ports: Mapping[socket.AddressFamily, Sequence[int]]) -> None:
         """Map these listening ports from now on, of each family the first ones that a router gives as they are."""
+
+    def heard(self) -> RouterNews:
+        """Return what the routers have said so far, and leave it to be taken."""
 
     def release(self) -> None:
         """Take every mapping back, and want none; waits for nothing."""
@@ -99,6 +111,9 @@ class Gathering(Protocol):
 
     def mapper(self) -> PortMapper:
         """Return the one mapper, which is made when it is first asked for."""
+
+    def heard(self) -> RouterNews | None:
+        """Return what the routers have said to it, also beside an earlier punch; None if there is no mapper yet."""
 
     def recall(self) -> Mapping[str, Sequence[str]]:
         """Return the literal addresses that the names of the peer led to when a hole last opened, the likeliest first.

@@ -210,7 +210,8 @@ class Puncher:
             self._nomination.expire(now)
             self._wait(deadline)
         port = winner.listening_port
-        mapped = self._routers is not None and port is not None and self._routers.leads_to(port)
+        news = self._gathering.heard() if self._gathering is not None else None
+        mapped = news is not None and port is not None and news.leads_to(*port)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
         if self._gathering is not None and self._settings.proves:
             self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
@@ -248,7 +249,8 @@ class Puncher:
         if not where.addresses:
             return NoHoleError("; ".join(where.failed) or words.NAME_UNANSWERED)
         refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
-        externals = self._routers.externals if self._routers is not None else frozenset[str]()
+        news = self._gathering.heard() if self._gathering is not None else None
+        externals = news.externals if news is not None else ()
         own_router = next((one.host for one in where.addresses if one.host in externals), "")
         by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
         finding = diagnosis.cause_of(

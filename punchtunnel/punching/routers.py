@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from punchtunnel import words
 from punchtunnel.protocol.schedule import CLOCK_FREE, CLOCK_FREE_PORTS, bucket_ports
-from punchtunnel.punching.candidates import FamilyPort
-from punchtunnel.punching.helper import Gathering, PortMapper, PortMapping, RouterNews
+from punchtunnel.punching.helper import Gathering, PortMapper, RouterNews
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
@@ -37,9 +36,6 @@ class Routers:
         selector: Calls `key.data()` for what becomes ready.
         listeners: What is listened on.
         report: Where events go.
-
-    Attributes:
-        externals: The addresses that the routers have outside.
     """
 
     def __init__(
@@ -57,8 +53,6 @@ class Routers:
         self._report = report
         self._mapper: PortMapper | None = None
         self._wanted: Mapping[socket.AddressFamily, Sequence[int]] = {}
-        self._mapped: tuple[PortMapping, ...] = ()
-        self.externals: frozenset[str] = frozenset()
 
     def ask(self, now: float, addresses: Sequence[Address], *, busy: bool) -> float:
         """Ask for what is listened on, if that has changed; return when to look again.
@@ -96,10 +90,6 @@ class Routers:
         if self._mapper is not None:
             self._mapper.start()
 
-    def leads_to(self, port: FamilyPort) -> bool:
-        """Tell whether a router forwards something to a port of ours."""
-        return any((one.family, one.own_port) == port for one in self._mapped)
-
     def _is_far(self, address: Address) -> bool:
         """Tell whether a router may be on the way; of IPv6 that is not known before the gateways are."""
         if address.own or address.scope:
@@ -114,10 +104,7 @@ class Routers:
 
     def _on_news(self) -> None:
         assert self._mapper is not None
-        news = self._mapper.take()
-        self._mapped = news.mappings
-        self.externals = frozenset({*(one.external.host for one in news.mappings), *news.behind})
-        for event in self._events(news):
+        for event in self._events(self._mapper.take()):
             # Once in a run, however many punches it has.
             if repr(event) not in self._gathering.told:
                 self._gathering.told.add(repr(event))

@@ -12,7 +12,7 @@ from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
 
 if TYPE_CHECKING:
-    from punchtunnel.punching.helper import PortMapper, Way
+    from punchtunnel.punching.helper import PortMapper, RouterNews, Way
     from punchtunnel.reach.memory import Memory
 
 # Bytes from which the mapper makes its nonces.
@@ -55,6 +55,10 @@ class Gatherer:
             key = self._remembering().key() if self._settings.remembers else os.urandom(KEY_SIZE)
             self._mapper = Mapper(key, self._settings.interface, self._settings.bind)
         return self._mapper
+
+    def heard(self) -> RouterNews | None:
+        """Return what this machine's routers have said so far; None if they were not asked."""
+        return None if self._mapper is None else self._mapper.heard()
 
     def recall(self) -> Mapping[str, Sequence[str]]:
         """Return what the names led to; the address by which a hole opened comes first."""

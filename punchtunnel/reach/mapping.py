@@ -130,6 +130,10 @@ class Mapper:
         with contextlib.suppress(BlockingIOError):
             while self._here.recv(64):
                 pass
+        return self.heard()
+
+    def heard(self) -> RouterNews:
+        """Return the same, and leave it to be taken."""
         with self._lock:
             return self._news
 

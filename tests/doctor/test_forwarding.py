@@ -51,6 +51,9 @@ class Mapper:
     def take(self) -> RouterNews:
         return self._news.pop(0)
 
+    def heard(self) -> RouterNews:
+        raise AssertionError("what it says is taken")
+
     def release(self) -> None:
         raise AssertionError("it is closed")
 

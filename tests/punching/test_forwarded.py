@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -16,6 +16,7 @@ from punchtunnel.errors import LocalError, NoHoleError
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
 from punchtunnel.punching.forwarded import DIAL_LIFE, ForwardedPorts
+from punchtunnel.punching.helper import PortMapper, PortMapping, RouterNews
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.race import Race
@@ -137,6 +138,44 @@ def test_the_side_that_dials_the_given_port_meets_the_side_that_listens_on_it(
     with listens.sock, dials.sock:
         assert dials.remote == listens.local == f"{B}:{free_port}"
         assert dials.local == listens.remote
+
+
+class Gathering:
+    """Has a router that leads to one port, which an earlier punch has asked for."""
+
+    def __init__(self, port: int) -> None:
+        self.told: set[str] = set()
+        self.news = RouterNews((PortMapping(socket.AF_INET, port, Place("203.0.113.5", port), "PCP"),))
+
+    def mapper(self) -> PortMapper:
+        raise AssertionError("nobody is asked")
+
+    def heard(self) -> RouterNews:
+        return self.news
+
+    def recall(self) -> Mapping[str, Sequence[str]]:
+        raise AssertionError("no name is looked up here")
+
+    def remember(self, *_: object) -> None:
+        raise AssertionError("there is no secret")
+
+    def failed(self) -> None:
+        raise AssertionError("it does not fail")
+
+
+def test_a_hole_that_came_to_a_mapped_port_says_so_whoever_has_asked_for_it(
+    channel: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that went on by its second hole gave the mapping back by which that had come."""
+    monkeypatch.setattr(ScheduledPorts, "candidates", lambda *_: [])
+    gathering = Gathering(free_port)
+    listens, dials = both(
+        lambda: open_hole(settings(A, B, channel, port=free_port), gathering=gathering),
+        lambda: open_hole(settings(f"{B}:{free_port}", A, channel), gathering=gathering),
+    )
+    with listens.sock, dials.sock:
+        assert listens.mapped
+        assert not dials.mapped, "it has dialled"
 
 
 def test_a_port_that_cannot_be_had_is_told_at_once(channel: str) -> None:

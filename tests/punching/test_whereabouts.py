@@ -16,7 +16,7 @@ import pytest
 from punchtunnel.address import Peer, Place
 from punchtunnel.errors import UsageError
 from punchtunnel.punching import whereabouts
-from punchtunnel.punching.helper import PortMapper, Way
+from punchtunnel.punching.helper import PortMapper, RouterNews, Way
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.resolver import Resolver
 from punchtunnel.punching.settings import Settings
@@ -133,6 +133,9 @@ class Gathering:
 
     def mapper(self) -> PortMapper:
         raise AssertionError("nobody is asked")
+
+    def heard(self) -> RouterNews | None:
+        return RouterNews()
 
     def recall(self) -> Mapping[str, Sequence[str]]:
         return self.recalled

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.protocol.hello import Trait
-from punchtunnel.punching.helper import Way
+from punchtunnel.punching.helper import RouterNews, Way
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reach import gather
 from punchtunnel.reach.gather import Gatherer
@@ -82,14 +82,19 @@ def test_the_mapper_is_one_for_the_run_and_has_a_key_that_outlives_it(monkeypatc
             assert (interface, bind) == ("eth0", None)
             self.closed = False
 
+        def heard(self) -> RouterNews:
+            return RouterNews(silent=True)
+
         def close(self) -> None:
             self.closed = True
 
     monkeypatch.setattr("punchtunnel.reach.mapping.Mapper", Mapper)
     settings = replace(SETTINGS, interface="eth0")
     with Gatherer(settings) as gatherer:
+        assert gatherer.heard() is None
         mapper = gatherer.mapper()
         assert gatherer.mapper() is mapper
+        assert gatherer.heard() == RouterNews(silent=True)
     assert isinstance(mapper, Mapper)
     assert mapper.closed
     with Gatherer(settings) as gatherer:

@@ -76,7 +76,7 @@ def test_ports_are_mapped_and_taken_back_at_close(by: str) -> None:
         with closing(mapper):
             mapper.want(PORTS)
             mapper.start()
-            assert news_of(mapper, two) == RouterNews((mapping(16049, by), mapping(16050, by)))
+            assert news_of(mapper, two) == mapper.heard() == RouterNews((mapping(16049, by), mapping(16050, by)))
             assert set(gateway.router.table) == {16049, 16050}
         gateway.wait_until(lambda: not gateway.router.table)
 
