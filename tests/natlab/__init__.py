@@ -31,6 +31,8 @@ The rooms, from the bottom up; a file imports only from those above it:
     run.py        one run of one cell
     clinic.py     --doctor behind the same routers, with a STUN server out there
     asking.py     each port-mapping daemon asked, without the tool
+    home.py       the tool and a port-mapping daemon, and what that has mapped
+    lives.py      how long mappings last, and what takes them back
     report.py     results -> text table, JSON
     heatmap.py    results -> SVG
     timeline.py   the packets of one punch -> SVG              pure

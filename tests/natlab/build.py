@@ -34,7 +34,7 @@ SYN_COUNTER = "syns"
 UDP_COUNTER = "datagrams"
 # An IPv4 address that ONLY_IPV4 has everywhere (RFC 7050).
 ONE_OF_ONLY_IPV4 = "192.0.0.170"
-_BARE_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
+BARE_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 
 # DAD would keep new IPv6 addresses unusable for a second; a reverse-path
 # filter would drop what the one-armed point-to-point links carry.
@@ -283,7 +283,7 @@ def _nft(text: str) -> str:
 def _rules(box: Router, inside6: str) -> str:
     """Return the nftables rules of one router; `inside6` is the host that it stands before."""
     refusal = _REFUSALS[box.unsolicited]
-    limit = f"{_BARE_SYN} limit rate over 25/second burst 50 packets drop"
+    limit = f"{BARE_SYN} limit rate over 25/second burst 50 packets drop"
     invalid = "ct state invalid drop" if box.invalid_drop else ""
     return _nft(f"""\
 table inet {daemon.TABLE} {{
@@ -348,7 +348,7 @@ table ip6 nat {{
 
 
 def _count_syns() -> str:
-    counted = f"{_BARE_SYN} counter name {SYN_COUNTER}\n meta l4proto udp counter name {UDP_COUNTER}"
+    counted = f"{BARE_SYN} counter name {SYN_COUNTER}\n meta l4proto udp counter name {UDP_COUNTER}"
     chain = f"chain output {{ type filter hook output priority 0\n {counted}\n }}"
     return _nft(f"table inet count {{\n counter {SYN_COUNTER} {{ }}\n counter {UDP_COUNTER} {{ }}\n {chain}\n}}")
 
@@ -414,8 +414,6 @@ def scale_no_windows() -> str:
     return "echo 0 > /proc/sys/net/ipv4/tcp_window_scaling"
 
 
-def forbid(hook: str) -> str:
-    """Return the shell lines that make a host drop all TCP at one of its own hooks."""
-    return _nft(
-        f"table inet silent {{\n chain own {{ type filter hook {hook} priority 0\n meta l4proto tcp drop\n }}\n}}"
-    )
+def forbid(hook: str, what: str = "meta l4proto tcp") -> str:
+    """Return the shell lines that make a host drop all TCP, or some packets, at one of its own hooks."""
+    return _nft(f"table inet silent {{\n chain own {{ type filter hook {hook} priority 0\n {what} drop\n }}\n}}")

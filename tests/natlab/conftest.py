@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -77,9 +77,9 @@ def _play_losses(growing: FilePath) -> None:
     assert lab.returncode in (0, 1), out + errors
 
 
-def _say(module: str, growing: FilePath) -> None:
+def say(module: str, growing: FilePath, arguments: Sequence[str] = ()) -> None:
     """Run a module of the laboratory that prints what came out as JSON."""
-    with start_lab(module=f"tests.natlab.{module}") as lab:
+    with start_lab(*arguments, module=f"tests.natlab.{module}") as lab:
         out, errors = lab.communicate(timeout=LIMIT_SECONDS)
     assert lab.returncode == 0, out + errors
     growing.write_text(out)
@@ -107,12 +107,12 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
 @pytest.fixture(scope="session")
 def consultations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what came out of every consultation: clinic.Outcome as JSON."""
-    played: dict[str, Any] = json.loads(once(tmp_path_factory, "clinic", partial(_say, "clinic")).read_text())
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "clinic", partial(say, "clinic")).read_text())
     return played
 
 
 @pytest.fixture(scope="session")
 def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what came out of every port-mapping daemon that was asked: asking.Found as JSON."""
-    played: dict[str, Any] = json.loads(once(tmp_path_factory, "asking", partial(_say, "asking")).read_text())
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "asking", partial(say, "asking")).read_text())
     return played

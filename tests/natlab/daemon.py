@@ -83,6 +83,13 @@ def input_rule(kind: Daemon) -> str:
     return f'iifname != "lo" udp dport {PORT} @th,64,8 {version} drop'
 
 
+def processes(namespace: str) -> tuple[int, int]:
+    """Return the daemon of a router, and the process that starts the next one when that ends."""
+    pid = int((directory_of(namespace) / "pid").read_text())
+    # proc(5): the fourth field is the parent; the second may hold spaces.
+    return pid, int(FilePath(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def forget(namespace: str) -> str:
     """Return the shell line that ends the daemon of a router: all that it has mapped goes, and another one starts."""
     return f"kill -KILL $(cat {directory_of(namespace)}/pid)"
