@@ -257,8 +257,8 @@ async def program(home: Home, *, maps: bool, closes: bool) -> Seen:
     """A Python program with the library, until its end."""
     command = [sys.executable, "-c", PROGRAM, home.right.dial4, "maps" if maps else "", "closes" if closes else ""]
     left = home.run(home.left, command)
-    if maps:
-        await home.has_some()
+    # Without it, in far more time than it takes to ask.
+    await (home.has_some() if maps else asyncio.sleep(2))
     right = home.begin("right")
     await asyncio.gather(left.says("link_up"), right.says("link_up"))
     mapped, began_s = await home.forwarded(), time.time()

@@ -14,14 +14,17 @@ from math import inf
 from .build import FORWARDED_PORT
 from .cells import DATAGRAMS, NO_HOLE, PATIENCE, POLITE, SHORT_PATIENCE, Cell, Extra, Fails, Layout, Limit
 from .incidents import Incident, Kind
+from .wire import Path
 
 BLOCK = "mapping"
 # Rows whose source ports say nothing about the next one.
 UNGUESSABLE = ("random", "sequential ports", "port block")
 # All that the left host sends by UDP in a run: what it asks its router, with repeats, and multicast for UPnP.
-FEW = Limit(DATAGRAMS, 0, inf, 60)
+FEW, NONE = Limit(DATAGRAMS, 0, inf, 60), Limit(DATAGRAMS, 0, inf, 0)
 # What is sent to a router that does not open the port is dropped, or refused.
 UNMET = Fails(NO_HOLE, "no answer at all|refused at once")
+# Seconds for a session to go on.
+GOES_ON = 20.0
 # Seconds for a tool to notice that a router has forgotten what it mapped.
 NOTICED = 20.0
 
@@ -31,6 +34,8 @@ def mapping_cells() -> Iterator[Cell]:
     yield from _daemons()
     yield from _refusals()
     yield from _surprises()
+    yield from _losses()
+    yield from _unasked()
     yield from _together()
     yield from _ipv6()
     yield from _forwarded()
@@ -72,6 +77,27 @@ def _surprises() -> Iterator[Cell]:
         forgets = Incident(Kind.FORGET, ("left",), awaits="punching", after_s=4, by_any=True)
         late = replace(_cell(left), gap_s=10, left_first=True, wait_s=10 + NOTICED + PATIENCE, limits=())
         yield replace(late, name=f"the router forgets before the peer comes, {left} x random", happens=(forgets,))
+
+
+def _losses() -> Iterator[Cell]:
+    """Yield cells in which a session that has come through a mapping loses its hole."""
+    cut = Incident(Kind.CUT, lasts_s=0.3)
+    forgets = Incident(Kind.FORGET, ("left",))
+    for left in ("mapper", "mapper, UPnP", "mapper, NAT-PMP", "mapper, PCP"):
+        lost = replace(_cell(left), lasts_s=GOES_ON, back_s=GOES_ON, resumes=1, limits=())
+        yield replace(lost, name=f"the hole is lost, {left} x random", happens=(cut,))
+        name = f"the hole is lost after the router has forgotten everything, {left} x random"
+        yield replace(lost, name=name, happens=(forgets, replace(cut, awaits="traffic")))
+
+
+def _unasked() -> Iterator[Cell]:
+    """Yield cells in which no router is asked."""
+    forbidden = replace(_cell("mapper", "drop"), limits=(POLITE, NONE), options=(("--no-map",), ()))
+    yield replace(forbidden, name="--no-map, mapper x drop")
+    yield replace(forbidden, name="--no-map, mapper x random", right="random", wait_s=SHORT_PATIENCE, fails=UNMET)
+    # The peer listens already, and nothing is further away than a tenth of a second.
+    there = replace(_cell("mapper", "public"), name="the peer is there already, mapper x public", path=Path(0.001))
+    yield replace(there, gap_s=-2.0, left_first=True, limits=(POLITE, NONE))
 
 
 def _together() -> Iterator[Cell]:
