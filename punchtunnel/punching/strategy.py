@@ -23,6 +23,9 @@ plain only
     ends its holds (other systems than Linux, slow ICMP): a hold there lasts
     no longer than a plain dial and opens less.  Two sides that refuse each
     other then meet only if their SYNs cross in flight.
+open ports
+    Those on which both sides listen, and which need no clock: a router that forwards
+    any port to the peer forwards these.
 fast ports
     The ports that are dialled faster in a family that is plain only.
 
@@ -33,7 +36,10 @@ Rule 2: a coin decides whether a dial is plain or a hold.
 Rule 3: once a dial was captured, almost every dial is a hold, and a hold is
         made anew before the kernel would send a second, full SYN: that would be
         captured too.  None of these SYNs gets across, so they are not counted.
-Rule 4: when the peer is heard, both sides dial every port once more and
+Rule 4: the open ports are dialled plainly at first, and anew when there was no answer for
+        OPEN_LIFE: the peer listens on them, and its router may have been asked meanwhile
+        to forward them.  The kernel would send the SYN again only after 8, 16, 32 s.
+Rule 5: when the peer is heard, both sides dial every port once more and
         plainly.  A dial that is only closed leaves an entry in its router
         for two minutes.  If then a SYN of the peer passes it and finds no
         socket, Linux's conntrack stays in SYN_SENT2, where it takes neither
@@ -61,6 +67,8 @@ HOLD_SHARE = 0.5
 HOLD_SHARE_CAPTURED = 0.95
 # Seconds.  Linux sends the second SYN after one (RFC 6298 §2.1).
 HOLD_LIFE = 0.9
+# Seconds: the kernel's second and third SYN are sent, after one and three.
+OPEN_LIFE = 4.0
 # Seconds without holds once the peer is heard: by then a connection is elected.
 MEETING = 2.0
 
@@ -76,6 +84,7 @@ LATER_FAILURES = 3
 MOST_FAILURES = 16
 # The fast ports have no listeners.  They are few, because for a given number of SYNs
 # two of them cross the likelier in flight the fewer ports share them.
+OPEN_PORTS = slice(schedule.LISTENERS_PER_BUCKET)
 FAST_PORTS = slice(schedule.LISTENERS_PER_BUCKET, schedule.CLOCK_FREE_PORTS)
 FAST_WAIT = 0.2
 # SYNs of dials in so many seconds, after which what is refused waits.  What each
@@ -104,6 +113,7 @@ class ScheduledPorts:
 
     def __init__(self, channel: str, rng: random.Random, now: float) -> None:
         self._channel = channel
+        self._open = set(schedule.bucket_ports(channel, schedule.CLOCK_FREE, schedule.CLOCK_FREE_PORTS)[OPEN_PORTS])
         self._rng = rng
         self._started = now
         # How often each candidate has failed in a row.
@@ -177,12 +187,13 @@ class ScheduledPorts:
         return earliest + wait
 
     def renewal(self, candidate: Candidate, began: float, *, held: bool) -> float:
-        """Return when a dial that began then, and is not answered, is to be made anew (rule 3)."""
-        del candidate
-        return began + HOLD_LIFE if held and self._captured else NEVER
+        """Return when a dial that began then, and is not answered, is to be made anew (rules 3 and 4)."""
+        if self._captured:
+            return began + HOLD_LIFE if held else NEVER
+        return began + OPEN_LIFE if candidate.own_port in self._open else NEVER
 
     def held_out(self, candidate: Candidate, now: float) -> float:
-        """Return when to dial again after a hold that was not answered in its time."""
+        """Return when to dial again after a dial that was not answered in its time."""
         del candidate
         waited = now - self._started
         if waited < PATIENT_AFTER:
@@ -190,7 +201,7 @@ class ScheduledPorts:
         return now + redial_wait(MOST_FAILURES, waited, self._rng)
 
     def meet(self, now: float, *, known: bool) -> bool:
-        """Take note that the peer is heard; return whether every port is to be dialled at once (rule 4).
+        """Take note that the peer is heard; return whether every port is to be dialled at once (rule 5).
 
         Args:
             now: See above.
@@ -227,7 +238,10 @@ class ScheduledPorts:
         # A pair has no router between its ends.
         if candidate.kind is Kind.PAIR or now < self._meeting_ends or _way_of(candidate) in self._plain_only:
             return 0.0
-        return HOLD_SHARE_CAPTURED if self._captured else HOLD_SHARE
+        if self._captured:
+            return HOLD_SHARE_CAPTURED
+        # Not failed before: see rule 4.
+        return 0.0 if candidate.own_port in self._open and not self._failures.get(candidate) else HOLD_SHARE
 
 
 def _port_counts(addresses: Sequence[Address]) -> schedule.PortCounts:

@@ -53,6 +53,12 @@ def _daemons() -> Iterator[Cell]:
     for right in ("random reset", "drop", "reset", "public"):
         yield _cell("mapper", right)
     yield _cell("mapper", "mapper")
+    # The time from the later start, once the mapping stands.
+    for left in ("mapper, PCP", "mapper, NAT-PMP", "mapper, UPnP"):
+        stands = replace(_cell(left), name=f"the mapping stands when the peer comes, {left} x random")
+        yield replace(stands, gap_s=4, left_first=True, wait_s=4 + PATIENCE)
+    for left in ("mapper", "mapped"):
+        yield replace(_cell(left), name=f"20 s apart, {left} x random", gap_s=20, wait_s=20 + PATIENCE, limits=())
     # As pf does by default: what it maps is all that is known of its ports.
     yield _cell("mapper, random")
     yield _cell("mapper, random", "drop")

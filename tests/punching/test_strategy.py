@@ -27,6 +27,7 @@ from punchtunnel.punching.strategy import (
     MEETING,
     MOST_SYNS,
     NEVER,
+    OPEN_LIFE,
     PATIENT_AFTER,
     PATIENT_FAST_WAIT,
     PATIENT_WAIT,
@@ -46,7 +47,8 @@ CHANNEL = "strategy"
 WALL = 1e9
 START = 1000.0
 FAST = fast_ports(CHANNEL)[0]
-SLOW = schedule.bucket_ports(CHANNEL, schedule.CLOCK_FREE, 1)[0]
+OPEN = schedule.bucket_ports(CHANNEL, schedule.CLOCK_FREE, 1)[0]
+SLOW = schedule.bucket_ports(CHANNEL, schedule.current_buckets(WALL)[1], 1)[0]
 
 
 class Dice(random.Random):
@@ -294,6 +296,23 @@ def test_captured_holds_become_patient_like_other_dials() -> None:
     strategy = Table().strategy
     assert strategy.held_out(same_port(SLOW), LATE - 1) == LATE - 1, "at once, at first"
     assert math.isclose(strategy.held_out(same_port(SLOW), LATE), LATE + PATIENT_WAIT)
+
+
+def test_the_first_dial_of_an_open_port_is_plain_and_one_without_an_answer_is_made_anew() -> None:
+    """With the peer's router asked to forward it just now, the kernel's next SYN came 16 s later."""
+    table = Table(PEER, PEER6)
+    port = same_port(OPEN)
+    assert table.holds(port) == 0.0
+    assert table.strategy.renewal(port, START, held=False) == START + OPEN_LIFE > START + 3
+    table.strategy.ended(port, Fate.REFUSED, START)
+    assert table.holds(port) == HOLD_SHARE
+    assert table.holds(same_port(OPEN, PEER6)) == 0.0
+    table.strategy.start_over(START)
+    assert table.holds(port) == 0.0
+    # What is taken by somebody else is taken plainly.
+    table.strategy.ended(port, Fate.CAPTURED, START)
+    assert table.holds(same_port(OPEN, PEER6)) == HOLD_SHARE_CAPTURED
+    assert table.strategy.renewal(port, START, held=False) == NEVER
 
 
 # ---- the peer is heard
