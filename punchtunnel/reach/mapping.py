@@ -157,7 +157,7 @@ class Mapper:
             self._thread.join(_CLOSING)
         for router in list(self._routers.values()):
             if router.worker is not None:
-                until += _CLOSING_UPNP if router.has_upnp() else 0.0
+                until += _CLOSING_UPNP if router.worker.may_hold() else 0.0
                 router.worker.join(max(0.0, until - self._monotonic()))
         with self._lock:
             for sock in (self._here, self._there, self._waker):

@@ -187,18 +187,23 @@ class Portal:
         own: The address that ports are mapped to.
         make: Returns an Igd.
         locate: Returns the URL of the router's description, or None.
+
+    Attributes:
+        has_asked: The router may have a mapping, also one that it has not told yet.
     """
 
     def __init__(self, router: str, own: str, make: Callable[[], Igd], locate: Callable[[], str | None]) -> None:
         self._router, self._own, self._make, self._locate = router, own, make, locate
         self._igd: Igd | None = None
         self._mapped: list[int] = []
+        self.has_asked = False
 
     def refresh(self, ports: Sequence[int]) -> Standing:
         """Map the first of these ports that is free, or renew what is mapped, and take back the rest."""
         for port in [one for one in self._mapped if one not in ports]:
             self._take_back(port)
         if not ports:
+            self.has_asked = False
             return Standing()
         known = self._igd is not None
         standing = self._try(ports)
@@ -264,6 +269,7 @@ class Portal:
         # Somebody else's, or one that this machine's owner has made for ever: AddPortMapping would overwrite it.
         if before is not None and (before[:2] != (self._own, port) or (port not in self._mapped and before[4] == 0)):
             return self._says(words.ALL_TAKEN)
+        self.has_asked = True
         try:
             igd.addportmapping(port, "TCP", self._own, port, _DESCRIPTION, "", LEASE)
         except Exception as error:
@@ -349,6 +355,10 @@ class Worker:
         with self._changed:
             self._ports, self._ended = (), True
             self._changed.notify()
+
+    def may_hold(self) -> bool:
+        """Tell whether there may be a mapping to take back."""
+        return self._portal.has_asked
 
     def join(self, seconds: float) -> None:
         """Wait for the end, at most so long; a thread that hangs is left to itself."""

@@ -151,6 +151,7 @@ class FakeIgd:
         self.errors: dict[int, str] = {}
         self.maps_though_it_fails = self.makes_permanent = False
         self.asked: list[int] = []
+        self.before_add: Callable[[int], object] = lambda port: None
         self.before_delete: Callable[[int], object] = lambda port: None
         # Cleared, every call hangs.
         self.go_on = threading.Event()
@@ -173,6 +174,7 @@ class FakeIgd:
     ) -> bool:
         assert (protocol, remote, lease) == ("TCP", "", 600)
         self.asked.append(port)
+        self.before_add(port)
         if port not in self.errors or self.maps_though_it_fails:
             self.table[port] = own, own_port, description, True, 0 if self.makes_permanent else lease
         if port in self.errors:

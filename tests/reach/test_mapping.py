@@ -338,6 +338,34 @@ def test_close_waits_for_upnp_to_take_back_its_mapping(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("hasty")
+def test_close_waits_for_upnp_that_is_about_to_map(monkeypatch: pytest.MonkeyPatch, igd: FakeIgd) -> None:
+    """A run that ended while AddPortMapping was under way left the mapping to its end."""
+    asked, waited_for = threading.Event(), threading.Event()
+    waits: list[float] = []
+    join = upnp.Worker.join
+
+    def wait(worker: upnp.Worker, seconds: float) -> None:
+        waits.append(seconds)
+        waited_for.set()
+        join(worker, 30)
+
+    def map_late(_: int) -> None:
+        asked.set()
+        waited_for.wait(30)
+
+    monkeypatch.setattr(upnp.Worker, "join", wait)
+    monkeypatch.setattr("punchtunnel.reach.mapping._CLOSING_UPNP", 1000.0)
+    igd.before_add = map_late
+    with closing(Gateway(FakeRouter(set()))) as gateway:
+        with closing(mapper_of(gateway, find_upnp=lambda: lambda: igd)) as mapper:
+            mapper.want(PORTS)
+            mapper.start()
+            assert asked.wait(30)
+        assert min(waits) > 500
+        assert igd.table == {}
+
+
+@pytest.mark.usefixtures("hasty")
 def test_upnp_that_hangs_holds_nothing_up_and_is_not_waited_for(igd: FakeIgd) -> None:
     igd.go_on.clear()
     with closing(Gateway(FakeRouter(set()))) as gateway:
