@@ -33,8 +33,8 @@ from punchtunnel.system.addresses import global_addresses6, interface_of
 from punchtunnel.words import reach as reach_words
 
 if TYPE_CHECKING:
+    from punchtunnel.reach.igd import Igd
     from punchtunnel.reach.router import FindUpnp, Link, Router
-    from punchtunnel.reach.upnp import Igd
     from punchtunnel.system.routes import Gateway
 
 # Seconds between two looks at the routes.
@@ -55,7 +55,7 @@ def _gateways() -> Sequence[Gateway]:
 
 
 def _find_upnp() -> Callable[[], Igd] | None:
-    from punchtunnel.reach.upnp import installed
+    from punchtunnel.reach.igd import installed
 
     return installed()
 
@@ -71,7 +71,7 @@ class Mapper:
         rng: For the times of renewals.
         look_up: Returns the routers; a stand-in for tests.
         port: Of PCP and NAT-PMP.
-        find_upnp: Returns what makes a `upnp.Igd`, or None.
+        find_upnp: Returns what makes a `igd.Igd`, or None.
 
     Raises:
         OSError: There is no descriptor left for a socket pair.

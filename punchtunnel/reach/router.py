@@ -18,7 +18,8 @@ from punchtunnel.reach.leases import Leases, Standing
 from punchtunnel.system import tcp
 
 if TYPE_CHECKING:
-    from punchtunnel.reach.upnp import Igd, Worker
+    from punchtunnel.reach.igd import Igd
+    from punchtunnel.reach.upnp import Worker
     from punchtunnel.system.routes import Gateway
 
 # Returns what makes an Igd, or None where UPnP is not installed.
@@ -81,7 +82,7 @@ class Router:
         sock: Connected to it; does not block.
         key: See `Leases`.
         rng: For the times of renewals.
-        find_upnp: `upnp.installed`, or a stand-in; it is called when the others are of no help.
+        find_upnp: `igd.installed`, or a stand-in; it is called when the others are of no help.
         tell: Called in the thread of UPnP when there is news of it.
     """
 

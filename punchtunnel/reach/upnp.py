@@ -26,11 +26,11 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from random import Random
-from typing import Protocol
 
 from punchtunnel.address import NOBODY, Place, is_public
 from punchtunnel.errors import PeerError
 from punchtunnel.punching.helper import PortMapping
+from punchtunnel.reach.igd import Igd
 from punchtunnel.reach.lease import LEASE
 from punchtunnel.reach.leases import MOST_TRIED, PAUSE, Standing
 from punchtunnel.system import tcp
@@ -56,45 +56,6 @@ _PERMANENT = ("OnlyPermanentLeasesSupported", "Invalid Args")
 _NOT_ALLOWED = ("Action not authorized",)
 _TAKEN = ("ConflictInMappingEntry", "ConflictWithOtherMechanisms")
 _NO_ROOM = ("NoPortMapsAvailable",)
-
-
-class Igd(Protocol):
-    """What is used of miniupnpc.UPnP; every call blocks, and raises Exception with the words of upnperrors.c."""
-
-    lanaddr: str
-
-    def selectigd(self, url: str) -> str:
-        """Fetch a description, and return the control URL that it names."""
-
-    def externalipaddress(self) -> str:
-        """Return the router's address."""
-
-    def getspecificportmapping(self, port: int, protocol: str) -> tuple[str, int, str, bool, int] | None:
-        """Return own address, own port, description, whether it is enabled, and the seconds left."""
-
-    def addportmapping(
-        self, port: int, protocol: str, own: str, own_port: int, description: str, remote: str, lease: int
-    ) -> object:
-        """Map a port for `lease` seconds; 0 is for ever."""
-
-    def deleteportmapping(self, port: int, protocol: str) -> object:
-        """Take it back."""
-
-
-def installed() -> Callable[[], Igd] | None:
-    """Return what makes an Igd, or None where miniupnpc is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("miniupnpc") is None:
-        return None
-
-    def make() -> Igd:
-        import miniupnpc
-
-        igd: Igd = miniupnpc.UPnP()
-        return igd
-
-    return make
 
 
 # ---- SSDP

@@ -18,6 +18,7 @@ from punchtunnel.address import Place
 from punchtunnel.errors import PeerError
 from punchtunnel.punching.helper import PortMapping
 from punchtunnel.reach import upnp
+from punchtunnel.reach.igd import installed
 from punchtunnel.reach.leases import Standing
 from punchtunnel.reach.upnp import Portal
 
@@ -333,7 +334,7 @@ def served(router: HttpIgd) -> Iterator[str]:
 
 
 def real(url: str) -> Portal:
-    make = upnp.installed()
+    make = installed()
     assert make is not None, "requirements-dev.txt has it"
     return Portal(ROUTER, OWN, make, lambda: url)
 
@@ -358,6 +359,16 @@ def test_miniupnpc_tells_errors_in_the_words_that_are_known(code: str, why: str)
     router.igd.errors = dict.fromkeys(PORTS, code)
     with served(router) as url:
         assert why in real(url).refresh(PORTS).refusal
+
+
+def test_miniupnpc_writes_nothing_where_nobody_listens_any_more(capfd: pytest.CaptureFixture[str]) -> None:
+    """It told stderr of each connection that a router, or one that was gone, had refused."""
+    with served(HttpIgd()) as url:
+        portal = real(url)
+        assert portal.refresh(PORTS).mappings
+    assert portal.refresh(PORTS).refusal.endswith(": Connection refused")
+    portal.refresh(())
+    assert capfd.readouterr().err == ""
 
 
 def test_miniupnpc_is_not_led_elsewhere_by_a_description() -> None:
