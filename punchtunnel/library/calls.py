@@ -198,8 +198,7 @@ async def open_tunnels(
     settings = _settings(
         _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
     )
-    with Wake() as wake, Gatherer(settings) as gathering:
-        holes = Holes(replace(settings, keep=True), wake, rations=_RATIONS, gathering=gathering)
+    async with _punches(replace(settings, keep=True)) as (holes, wake):
         goes_on = True
         while goes_on:
             hole, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
@@ -243,8 +242,7 @@ async def serve_tunnels(
     if sessions < 1:
         raise UsageError(usage.NO_SESSIONS)
     settings = replace(settings, keep=True, traits=settings.traits | Trait.SERVICE)
-    with Wake() as wake, Gatherer(settings) as gathering:
-        holes = Holes(settings, wake, rations=_RATIONS, gathering=gathering)
+    async with _punches(settings) as (holes, wake):
         first = await _punch(holes, wake)
         async with asyncio.TaskGroup() as group:
 
@@ -328,16 +326,29 @@ def _settings(
 
 async def _meet(settings: Settings, resume: float) -> Tunnel:
     """Return one tunnel."""
-    with contextlib.ExitStack() as stack:
-        gathering = stack.enter_context(Gatherer(settings))
+    gathering = Gatherer(settings)
+    try:
         with Wake() as wake:
             holes = Holes(settings, wake, rations=_RATIONS, gathering=gathering)
             _, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
-        # The tunnel needs it to its end; closing waits for the router for a moment.
-        stack.pop_all()
-        loop = asyncio.get_running_loop()
-        tunnel._session.ended.add_done_callback(lambda _: loop.run_in_executor(None, gathering.close))
-        return tunnel
+    except BaseException:
+        await asyncio.to_thread(gathering.close)
+        raise
+    # The tunnel needs it to its end.
+    loop = asyncio.get_running_loop()
+    tunnel._session.ended.add_done_callback(lambda _: loop.run_in_executor(None, gathering.close))
+    return tunnel
+
+
+@contextlib.asynccontextmanager
+async def _punches(settings: Settings) -> AsyncIterator[tuple[Holes, Wake]]:
+    """Return what punches, again and again; its end waits for this machine's routers in a thread."""
+    gathering = Gatherer(settings)
+    try:
+        with Wake() as wake:
+            yield Holes(settings, wake, rations=_RATIONS, gathering=gathering), wake
+    finally:
+        await asyncio.to_thread(gathering.close)
 
 
 async def _next(holes: Holes, wake: Wake, plan: Plan) -> tuple[Hole, Tunnel]:

@@ -19,11 +19,12 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.errors import LinkError, NoHoleError, RejectedError, UsageError
 from punchtunnel.library import tunnel as tunnels
-from punchtunnel.library.calls import connect, open_tunnel, open_tunnels
+from punchtunnel.library.calls import connect, open_tunnel, open_tunnels, serve_tunnels
 from punchtunnel.library.streams import StreamProtocol
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.credit import MAX_WINDOW
 from punchtunnel.protocol.frames import Reason
+from punchtunnel.reach.gather import Gatherer
 
 # A test that waits so long is hung.
 LONG = 60.0
@@ -394,6 +395,40 @@ def test_no_peer_is_a_usage_error_and_nobody_there_no_hole(run: Run) -> None:
         pair = Pair()
         with pytest.raises(NoHoleError, match=r"no hole to 127\..* in 0.2 s"):
             await connect(f"{pair.net}.2", **pair.left(wait=0.2))
+
+    run(test())
+
+
+async def serve(peer: str, **arguments: Any) -> None:
+    async def handle(_: Tunnel) -> None:
+        pytest.fail("nobody comes")
+
+    await serve_tunnels(handle, peer, **arguments)
+
+
+async def take_turns(peer: str, **arguments: Any) -> None:
+    await anext(open_tunnels(peer, **arguments))
+
+
+@pytest.mark.parametrize("call", [connect, serve, take_turns])
+def test_the_loop_goes_on_while_routers_take_back_what_they_have_mapped(
+    run: Run, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Awaitable[object]]
+) -> None:
+    """Every task of a program stood still for up to 1.3 s after a punch that had found nobody."""
+
+    async def test() -> None:
+        loop, goes_on = asyncio.get_running_loop(), threading.Event()
+        went_on: list[bool] = []
+
+        def close(_: Gatherer) -> None:
+            loop.call_soon_threadsafe(goes_on.set)
+            went_on.append(goes_on.wait(LONG / 10))
+
+        monkeypatch.setattr(Gatherer, "close", close)
+        pair = Pair()
+        with pytest.raises(NoHoleError):
+            await call(f"{pair.net}.2", no_secret=True, **pair.left(wait=0.1))
+        assert went_on == [True]
 
     run(test())
 
