@@ -268,6 +268,13 @@ async def program(home: Home, *, maps: bool, closes: bool) -> Seen:
     return await _end_of(home, left, began_s, mapped=len(mapped), datagrams=datagrams, words=outcome.words)
 
 
+async def program_interrupted(home: Home) -> Seen:
+    """The same, which is ended by Ctrl-C while it waits for its peer."""
+    left = home.run(home.left, [sys.executable, "-c", PROGRAM, home.right.dial4, "maps", ""])
+    mapped = await home.has_some()
+    return await _end_of(home, left, left.signal(signal.SIGINT), mapped=int(mapped))
+
+
 # ---- all of them
 
 
@@ -315,6 +322,8 @@ STORIES = {
     "one network": Story(same_network),
     "a program that closes": Story(partial(program, maps=True, closes=True)),
     "a program that just ends": Story(partial(program, maps=True, closes=False)),
+    "a program that is interrupted": Story(program_interrupted),
+    "a program that is interrupted, UPnP": Story(program_interrupted, UPNP),
     "a program that maps nothing": Story(partial(program, maps=False, closes=True), right="public"),
 }
 

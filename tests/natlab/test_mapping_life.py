@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from functools import partial
 from typing import Any
 
@@ -121,6 +122,11 @@ def test_peers_without_a_router_between_them_send_no_datagram_while_they_wait(se
 @of("a program that closes", "a program that just ends")
 def test_it_is_taken_back_at_the_end_of_a_program(seen: Seen) -> None:
     assert (seen["mapped"] > 0, seen["gone"], seen["status"], seen["words"]) == (True, True, 0, [])
+
+
+@of("a program that is interrupted", "a program that is interrupted, UPnP")
+def test_it_is_taken_back_when_a_program_is_interrupted(seen: Seen) -> None:
+    assert (seen["mapped"] > 0, seen["gone"], seen["status"]) == (True, True, -signal.SIGINT)
 
 
 @of("a program that maps nothing")
