@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -126,7 +127,7 @@ class Home:
         pid, keeper = daemon.processes(self.router)
         os.kill(keeper if killed else pid, signal.SIGSTOP)
         if killed:
-            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(_kill, pid)
         try:
             yield
         finally:
@@ -148,9 +149,31 @@ class Home:
         if lines:
             await shell(ends.in_namespace(self.router, ["sh", "-e"]), "\n".join(lines))
 
+    async def forget(self) -> None:
+        """Let the daemon forget everything, and return when the next one answers."""
+        await self._on_router(incidents.begin(Kind.FORGET, self.router, "", "", ""))
+        await self.has_none()
+        await asyncio.to_thread(self._wait_for_daemon)
+
+    def _wait_for_daemon(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        with sandbox.inside(self.router):
+            while not daemon.answers(self.kind) and time.monotonic() < deadline:
+                time.sleep(PAUSE)
+
     async def datagrams(self, host: build.Host) -> int:
         """Return how many UDP datagrams have left a host."""
         command = ends.in_namespace(host.namespace, ["nft", "list", "counter", "inet", "count", build.UDP_COUNTER])
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
         return int(re.findall(rb"packets (\d+)", said)[0])
+
+
+def _kill(pid: int) -> None:
+    """Kill a process, and return when it has no sockets any more."""
+    ended = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        select.select([ended], [], [], PATIENCE)
+    finally:
+        os.close(ended)

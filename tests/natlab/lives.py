@@ -184,10 +184,13 @@ async def resumed(home: Home, *, forgotten: bool) -> Seen:
     """A session that has come through a mapping loses its hole, and goes on by another one."""
     left, right = await _linked(home)
     if forgotten:
-        async with home.meanwhile(Kind.FORGET):
-            pass
+        await home.forget()
     async with home.meanwhile(Kind.CUT):
         await asyncio.gather(left.says("lost"), right.says("lost"))
+        if forgotten:
+            # What the kernel knows of the first hole would let the second one in.
+            async with home.meanwhile(Kind.FLUSH):
+                pass
     await asyncio.gather(left.says("resumed"), right.says("resumed"))
     came_s = time.time()
     async with asyncio.timeout(PATIENCE):
