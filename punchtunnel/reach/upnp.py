@@ -292,7 +292,7 @@ class Worker:
         self._portal, self._rng, self._tell = portal, rng, tell
         self._changed = threading.Condition()
         self._ports: tuple[int, ...] = ()
-        self._news = self._ended = False
+        self._news = self._ended = self._has_mapped = False
         self._thread = threading.Thread(target=self._run, name="upnp", daemon=True)
         # None while it has not been found out.
         self.standing: Standing | None = None
@@ -349,5 +349,9 @@ class Worker:
     def _pause(self, ports: Sequence[int], standing: Standing) -> float | None:
         """Return the seconds until the router is to be asked again."""
         if standing.mappings:
+            self._has_mapped = True
             return LEASE * (1 / 2 + self._rng.random() / 8)
-        return PAUSE if ports else None
+        if not ports:
+            return None
+        # What has mapped before is being started anew.
+        return LOOK if self._has_mapped else PAUSE

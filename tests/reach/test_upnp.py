@@ -137,6 +137,30 @@ def test_a_router_that_has_forgotten_is_asked_again(monkeypatch: pytest.MonkeyPa
     assert igd.table == {}
 
 
+def test_a_router_that_is_away_for_a_while_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upnp, "LOOK", 0.01)
+    igd, told = FakeIgd(), threading.Event()
+    portal, standings = portal_of(igd), list[Standing]()
+    worker = upnp.Worker(portal, Random(1), lambda: told.set() if worker.standing is not None else None)
+    refresh = portal.refresh
+
+    def note(ports: Sequence[int]) -> Standing:
+        # Forgotten, and then away twice.
+        standing = refresh(ports) if len(standings) not in (1, 2) else Standing(refusal="away")
+        standings.append(standing)
+        igd.table.clear()
+        return standing
+
+    monkeypatch.setattr(portal, "refresh", note)
+    worker.want([16049])
+    worker.start()
+    while len(standings) < 4:
+        told.wait(0.01)
+    worker.end()
+    worker.join(60)
+    assert [bool(standing.mappings) for standing in standings[:4]] == [True, False, False, True]
+
+
 def test_a_mapping_that_is_not_wanted_any_more_makes_way_for_another_one() -> None:
     igd = FakeIgd()
     portal = portal_of(igd)
