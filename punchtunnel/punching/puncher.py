@@ -223,7 +223,10 @@ class Puncher:
         """Wait for sockets and helpers until something is due, and handle what they have."""
         if self._nomination.winner is not None:
             return
-        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry(), self._ask_routers_at)
+        due = min(deadline, self._dialler.next_due(), self._callers.next_expiry())
+        if self._whereabouts.addresses:
+            # Before that nobody is asked, however late it is.
+            due = min(due, self._ask_routers_at)
         due -= self._monotonic()
         for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
             # An earlier one of this batch may have closed it, or won.

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import select
+import selectors
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from punchtunnel.address import Peer, Place
-from punchtunnel.errors import UsageError
+from punchtunnel.errors import NoHoleError, UsageError
 from punchtunnel.punching import whereabouts
 from punchtunnel.punching.helper import PortMapper, RouterNews, Way
 from punchtunnel.punching.puncher import open_hole
@@ -145,6 +146,21 @@ class Gathering:
 
     def failed(self) -> None:
         self.noted.append("failed")
+
+
+def test_the_wait_for_a_name_takes_no_processor_time(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an address no router was asked, and the loop went round and round because that was due."""
+    hurried = []
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            hurried.append(timeout == 0)
+            return super().select(timeout)
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Selector)
+    with pytest.raises(NoHoleError, match="name server has not answered"):
+        open_hole(Settings([NAME], wait=0.5, maps=True), gathering=Gathering({}))
+    assert hurried.count(True) <= 1, "the last look before the end may be one"
 
 
 def test_a_hole_opens_while_the_name_server_does_not_answer_and_is_remembered(server: NameServer) -> None:
