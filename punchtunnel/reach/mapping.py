@@ -175,33 +175,46 @@ class Mapper:
     # ---- the thread
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._awake, selectors.EVENT_READ)
-            survey_at, wanted = float("-inf"), self._wanted
-            while not self._closed:
-                now = self._monotonic()
-                with self._lock:
-                    again, self._survey_now = self._survey_now, False
-                if again or now >= survey_at:
-                    survey_at = now + SURVEY
-                    self._survey(selector, wanted, now, again=again)
-                if wanted is not self._wanted:
-                    wanted = self._wanted
-                    for router in self._routers.values():
-                        router.want(wanted.get(router.link.gateway.family, ()), now)
-                for router in self._routers.values():
-                    router.step(now)
-                self._publish(self._sum_up(wanted))
-                due = min((survey_at, *(router.due for router in self._routers.values())))
-                for key, _ in selector.select(max(0.0, due - self._monotonic())):
-                    if key.data is not None:
-                        key.data.receive(self._monotonic())
-                    else:
-                        with contextlib.suppress(BlockingIOError):
-                            self._awake.recv(64)
+        try:
+            with selectors.DefaultSelector() as selector:
+                self._ask_on(selector)
+        except OSError as error:
+            # No descriptor is left for it, or for what it imports.
+            self._publish(RouterNews(refusals=(reach_words.NO_SOCKET.format(reason=error.strerror or error),)))
+        finally:
             for router in self._routers.values():
                 router.close()
             self._awake.close()
+
+    def _ask_on(self, selector: selectors.BaseSelector) -> None:
+        """Ask until it is closed.
+
+        Raises:
+            OSError: There is no descriptor left.
+        """
+        selector.register(self._awake, selectors.EVENT_READ)
+        survey_at, wanted = float("-inf"), self._wanted
+        while not self._closed:
+            now = self._monotonic()
+            with self._lock:
+                again, self._survey_now = self._survey_now, False
+            if again or now >= survey_at:
+                survey_at = now + SURVEY
+                self._survey(selector, wanted, now, again=again)
+            if wanted is not self._wanted:
+                wanted = self._wanted
+                for router in self._routers.values():
+                    router.want(wanted.get(router.link.gateway.family, ()), now)
+            for router in self._routers.values():
+                router.step(now)
+            self._publish(self._sum_up(wanted))
+            due = min((survey_at, *(router.due for router in self._routers.values())))
+            for key, _ in selector.select(max(0.0, due - self._monotonic())):
+                if key.data is not None:
+                    key.data.receive(self._monotonic())
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        self._awake.recv(64)
 
     def _survey(self, selector: selectors.BaseSelector, wanted: Wanted, now: float, *, again: bool) -> None:
         """Find out which routers there are now, and let go of the others; `again`: ask those that stay once more."""

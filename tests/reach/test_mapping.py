@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -254,6 +256,19 @@ def test_a_thread_that_is_refused_is_told_and_not_raised(monkeypatch: pytest.Mon
         assert "ulimit -u" in refusal
         mapper.start()
         news_of(mapper, two)
+
+
+def test_without_a_descriptor_for_its_thread_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread ended with a traceback."""
+
+    def refuse() -> selectors.BaseSelector:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(selectors, "DefaultSelector", refuse)
+    with closing(Gateway(FakeRouter({"PCP"}))) as gateway, closing(mapper_of(gateway)) as mapper:
+        mapper.start()
+        news = news_of(mapper, lambda news: bool(news.refusals))
+    assert news == RouterNews(refusals=("no router can be asked for a port: Too many open files",))
 
 
 def test_a_mapper_that_was_never_started_or_is_closed_does_nothing() -> None:
