@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from punchtunnel import words
 from punchtunnel.errors import Exit, LinkError, LocalError, PunchtunnelError, SignalError, UsageError
+from punchtunnel.library.gathering import let_go
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol import secret as secrets
@@ -332,11 +333,11 @@ async def _meet(settings: Settings, resume: float) -> Tunnel:
             holes = Holes(settings, wake, rations=_RATIONS, gathering=gathering)
             _, tunnel = await _next(holes, wake, Plan(settings.role, Ends(), resume=resume))
     except BaseException:
-        await asyncio.to_thread(gathering.close)
+        await let_go(gathering)
         raise
-    # The tunnel needs it to its end.
+    # The tunnel needs it to its end, and so does the thread that looks for another hole.
     loop = asyncio.get_running_loop()
-    tunnel._session.ended.add_done_callback(lambda _: loop.run_in_executor(None, gathering.close))
+    tunnel._life.add_done_callback(lambda _: loop.run_in_executor(None, gathering.close))
     return tunnel
 
 
@@ -348,7 +349,7 @@ async def _punches(settings: Settings) -> AsyncIterator[tuple[Holes, Wake]]:
         with Wake() as wake:
             yield Holes(settings, wake, rations=_RATIONS, gathering=gathering), wake
     finally:
-        await asyncio.to_thread(gathering.close)
+        await let_go(gathering)
 
 
 async def _next(holes: Holes, wake: Wake, plan: Plan) -> tuple[Hole, Tunnel]:

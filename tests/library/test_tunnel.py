@@ -708,3 +708,28 @@ def test_what_is_wrong_from_the_start_ends_the_tunnels(run: Run) -> None:
             await anext(open_tunnels("127.0.0.1", channel=secrets.token_hex(8), wait=0.1))
 
     run(test())
+
+
+# ---- what helps the punches
+
+
+def test_routers_are_let_go_of_while_the_loop_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that failed, or was cancelled, stopped the program's loop for up to a second and a half."""
+    goes_on = threading.Event()
+    seen: list[bool] = []
+    monkeypatch.setattr(Gatherer, "close", lambda _: seen.append(goes_on.wait(LONG / 6)))
+
+    async def fail(call: Awaitable[object]) -> None:
+        goes_on.clear()
+        asyncio.get_running_loop().call_later(0.2, goes_on.set)
+        with pytest.raises(NoHoleError):
+            await call
+
+    async def test() -> None:
+        alone: dict[str, Any] = {"channel": secrets.token_hex(8), "secret": "s", "wait": 0.1}
+        await fail(connect("127.0.0.1", **alone))
+        await fail(anext(open_tunnels("127.0.0.1", **alone)))
+        await fail(serve_tunnels(asyncio.sleep, "127.0.0.1", **alone))  # type: ignore[arg-type]
+
+    run(test())
+    assert seen == [True] * 3
