@@ -269,6 +269,10 @@ class Dialler:
         if failed is not None and (
             failed.errno == errno.EADDRINUSE or not any((family, settings.port) in self._listeners for family in wanted)
         ):
+            if failed.errno == errno.EADDRNOTAVAIL and settings.bind:
+                raise LocalError(words.not_our_address(settings.bind))
+            if failed.errno in NO_RESOURCES:
+                raise LocalError(words.no_resources(os.strerror(failed.errno)))
             raise LocalError(words.port_refused(settings.port, failed))
 
     def _on_bind_error(self, error: OSError, port: FamilyPort, *, tell: bool) -> None:

@@ -170,7 +170,10 @@ def all_ports_busy(count: int, channel: str) -> str:
 
 def port_refused(port: int, error: OSError) -> str:
     """Say that the port of --port cannot be listened on."""
-    return f"cannot listen on --port {port}: {error.strerror or error}; end what has it, or give another one"
+    remedy = "end what has it, or give another one"
+    if isinstance(error, PermissionError):
+        remedy = "give one above 1023, which needs no privileges" if port < 1024 else "give another one"
+    return f"cannot listen on --port {port}: {error.strerror or error}; {remedy}"
 
 
 def forgotten(peers: int) -> str:

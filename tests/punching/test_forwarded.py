@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -18,6 +19,7 @@ from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
 from punchtunnel.punching.forwarded import DIAL_LIFE, ForwardedPorts
 from punchtunnel.punching.helper import PortMapper, PortMapping, RouterNews
 from punchtunnel.punching.hole import Hole
+from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.race import Race
 from punchtunnel.punching.settings import Settings, settings_from
@@ -186,6 +188,29 @@ def test_a_port_that_cannot_be_had_is_told_at_once(channel: str) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(LocalError, match=f"cannot listen on --port {port}: .*in use"):
             open_hole(settings(B, A, channel, port=port))
+
+
+@pytest.mark.parametrize(
+    ("error", "port", "sentence"),
+    [
+        (errno.EADDRINUSE, 40022, "cannot listen on --port 40022: .* in use; end what has it"),
+        (errno.EACCES, 443, "cannot listen on --port 443: .*; give one above 1023"),
+        (errno.EACCES, 40022, "cannot listen on --port 40022: .*; give another one"),
+        (errno.EADDRNOTAVAIL, 40022, f"cannot bind {A}: it is not an address of this machine"),
+        (errno.EMFILE, 40022, "refuses more sockets: Too many open files"),
+    ],
+)
+def test_why_the_port_cannot_be_had_is_told_with_what_helps(
+    error: int, port: int, sentence: str, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason was, the sentence said that another program had the port."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(Listeners, "open", refuse)
+    with pytest.raises(LocalError, match=sentence):
+        open_hole(settings(B, A, channel, port=port))
 
 
 @pytest.mark.parametrize(
