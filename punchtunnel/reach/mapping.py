@@ -271,7 +271,8 @@ class Mapper:
     def _sum_up(self, wanted: Wanted) -> RouterNews:
         asked = [one for one in self._routers.values() if wanted.get(one.link.gateway.family)]
         told = [one.standing() for one in asked]
-        refusals = [one.refusal for one in told if one.refusal]
+        # As long as one may still map something, a refusal of another one is not the last word.
+        refusals = [one.refusal for one in told if one.refusal] if all(map(any, told)) else []
         if self._no_socket and not asked:
             refusals.append(self._no_socket)
         return RouterNews(

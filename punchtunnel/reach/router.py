@@ -145,10 +145,13 @@ class Router:
         """Return what there is to tell of PCP, NAT-PMP and UPnP together."""
         told = self._leases.standing()
         if self.worker is None or not self._by_upnp or told.mappings:
-            return told._replace(silent=told.silent and self._upnp_at == float("inf"))
+            return told if self._upnp_at == float("inf") else told._replace(refusal="", silent=False)
         other = self.worker.standing or Standing()
         if other.mappings:
             return other
+        if not any(other):
+            # UPnP has said nothing yet, and a refusal of the others is not the last word.
+            return Standing(behind=told.behind)
         return Standing((), told.behind or other.behind, told.refusal or other.refusal, told.silent and other.silent)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from random import Random
+from typing import ClassVar
 
 import pytest
 
@@ -114,6 +115,29 @@ def test_a_refusal_and_a_second_nat_are_told() -> None:
         news = news_of(mapper, lambda news: bool(news.behind and news.refusals))
     assert (news.mappings, news.behind, news.silent) == ((), ("10.0.0.9",), False)
     assert "127.0.0.2 does not allow it" in news.refusals[0]
+
+
+def test_a_refusal_is_told_when_all_have_answered() -> None:
+    """The doctor took the first one for the last word, and told of no port where another router forwards one."""
+
+    class Late(FakeRouter):
+        """Does not hear the first copy of a request."""
+
+        heard: ClassVar[list[bytes]] = []
+
+        def answers(self, data: bytes, now: float) -> list[bytes]:
+            self.heard.append(data)
+            return super().answers(data, now) if len(self.heard) > 2 else []
+
+    with (
+        closing(Gateway(FakeRouter({"PCP"}, result=pcp.NOT_AUTHORIZED))) as first,
+        closing(Gateway(Late({"PCP"}), "127.0.0.3", first.port)) as second,
+        closing(mapper_of(first, second)) as mapper,
+    ):
+        mapper.want(PORTS)
+        mapper.start()
+        news = news_of(mapper, lambda news: bool(news.refusals))
+    assert news.mappings
 
 
 def test_one_router_of_two_is_enough() -> None:
@@ -302,6 +326,15 @@ def test_upnp_maps_where_the_others_are_of_no_help_and_takes_back_at_close(igd: 
             assert news == RouterNews((mapping(16049, "UPnP"),))
             assert set(igd.table) == {16049}
         assert igd.table == {}
+
+
+def test_a_refusal_by_pcp_is_not_told_where_upnp_maps(igd: FakeIgd) -> None:
+    refusing = FakeRouter({"PCP"}, result=pcp.NOT_AUTHORIZED)
+    with closing(Gateway(refusing)) as gateway, closing(mapper_of(gateway, find_upnp=lambda: lambda: igd)) as mapper:
+        mapper.want(PORTS)
+        mapper.start()
+        news = news_of(mapper, lambda news: bool(news.refusals or news.mappings))
+    assert news == RouterNews((mapping(16049, "UPnP"),))
 
 
 def test_upnp_is_not_asked_where_pcp_has_answered() -> None:
