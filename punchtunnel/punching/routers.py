@@ -24,6 +24,8 @@ from punchtunnel.system.addresses import Address, is_behind_router
 
 # Seconds between two looks at what is listened on.
 LOOK_EVERY = 1.0
+# Different news of one run that are told: a router that says something else all the time fills no log.
+MOST_TOLD = 64
 NEVER = float("inf")
 
 
@@ -106,8 +108,9 @@ class Routers:
         assert self._mapper is not None
         for event in self._events(self._mapper.take()):
             # Once in a run, however many punches it has.
-            if repr(event) not in self._gathering.told:
-                self._gathering.told.add(repr(event))
+            told = self._gathering.told
+            if repr(event) not in told and len(told) < MOST_TOLD:
+                told.add(repr(event))
                 self._report(event)
 
     def _events(self, news: RouterNews) -> list[events.Event]:

@@ -18,7 +18,7 @@ from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.helper import PortMapping, RouterNews
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
-from punchtunnel.punching.routers import LOOK_EVERY, NEVER, Routers
+from punchtunnel.punching.routers import LOOK_EVERY, MOST_TOLD, NEVER, Routers
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import LOOPBACK, Address
@@ -180,6 +180,17 @@ def test_what_routers_say_is_told_once_in_a_run(table: Made) -> None:
     made = table(gathering=gathering)
     made.ask(START)
     assert made.bring(RouterNews((other,))) == []
+
+
+def test_a_router_that_always_says_something_else_fills_no_log(table: Made) -> None:
+    made = table()
+    made.ask(START)
+    told = [
+        event
+        for number in range(2 * MOST_TOLD)
+        for event in made.bring(RouterNews((PortMapping(V4, 16049, Place("203.0.113.5", 1024 + number), "PCP"),)))
+    ]
+    assert len(told) == len(made.gathering.told) == MOST_TOLD
 
 
 @pytest.mark.parametrize(
