@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from punchtunnel.address import is_public
 from punchtunnel.doctor.facts import Bind, Facts
 from punchtunnel.doctor.findings import Finding, Level
-from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
+from punchtunnel.doctor.survey import on_some_port
 from punchtunnel.punching.helper import PortMapper, RouterNews
 from punchtunnel.system.routes import gateways
 from punchtunnel.words import NO_ROUTER_ANSWERS
@@ -36,18 +37,31 @@ def ask(bind: Bind, make: Callable[[bytes, str, str | None], PortMapper] | None 
 
         make = Mapper
     mapper = make(os.urandom(KEY_SIZE), bind.interface, bind.host or None)
-    # Nobody listens on it, and nothing is mapped for longer than this takes.
-    port = random.SystemRandom().randint(LOWEST_PORT, HIGHEST_PORT)
     until, news = time.monotonic() + PATIENCE, RouterNews()
-    try:
+    # It does not listen, and while it has the port nobody else does: what is forwarded leads to no program.
+    with contextlib.closing(mapper), on_some_port(random.SystemRandom(), _occupied) as sock:
+        port = sock.getsockname()[1]
         mapper.want({socket.AF_INET: [port], socket.AF_INET6: [port]})
         mapper.start()
         while not _is_decided(news) and (left := until - time.monotonic()) > 0:
             if select.select([mapper], [], [], left)[0]:
                 news = mapper.take()
-    finally:
-        mapper.close()
     return news
+
+
+def _occupied(port: int) -> socket.socket:
+    """Return a socket that has a port.
+
+    Raises:
+        OSError: Another one has it.
+    """
+    sock = socket.socket()
+    try:
+        sock.bind(("", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _is_decided(news: RouterNews) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Mapping, Sequence
 
@@ -70,6 +71,28 @@ def test_one_port_is_mapped_until_the_router_has_answered_and_then_given_back(la
     assert mapper.closed
     assert mapper.wanted[V4] == mapper.wanted[V6]
     assert len(mapper.wanted[V4]) == 1
+
+
+def test_the_port_that_is_mapped_leads_to_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the port was that of another program, the Internet could reach that for a moment."""
+    with socket.socket() as program, socket.socket() as free:
+        program.bind(("127.0.0.1", 0))
+        program.listen()
+        free.bind(("127.0.0.3", 0))
+        taken, unused = program.getsockname()[1], free.getsockname()[1]
+        free.close()
+        numbers = iter([taken, unused])
+        monkeypatch.setattr(random.SystemRandom, "randint", lambda *_: next(numbers))
+
+        class Watching(Mapper):
+            def start(self) -> None:
+                with socket.socket() as late, pytest.raises(OSError, match="in use"):
+                    late.bind(("127.0.0.1", unused))
+                super().start()
+
+        mapper = Watching(DENIED)
+        assert forwarding.ask(Bind(interface="eth0"), mapper.make) == DENIED
+    assert mapper.wanted == {V4: [unused], V6: [unused]}
 
 
 def test_a_router_that_never_decides_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
