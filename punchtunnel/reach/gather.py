@@ -115,6 +115,9 @@ class Gatherer:
         return self._memory
 
     def _write(self, do: Callable[[Memory], None]) -> None:
+        if self._writer is not None and self._writer.is_alive():
+            # Storage stands still, and what is to be written is only a hint.
+            return
         memory = self._remembering()
         writer = threading.Thread(target=do, args=(memory,), name="memory", daemon=True)
         try:
