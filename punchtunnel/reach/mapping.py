@@ -114,16 +114,24 @@ class Mapper:
     def start(self) -> None:
         """Begin to ask, or ask everybody again; waits for nothing, and what fails is told by `take`."""
         with self._lock:
-            self._survey_now = True
-        if self._thread is None and not self._closed:
-            thread = threading.Thread(target=self._run, name="mapper", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                self._publish(RouterNews(refusals=(words.NO_THREAD,)))
+            if self._closed:
                 return
-            self._thread = thread
-        self._wake()
+            self._survey_now = True
+            begun = self._thread is not None or self._begin()
+        if begun:
+            self._wake()
+        else:
+            self._publish(RouterNews(refusals=(words.NO_THREAD,)))
+
+    def _begin(self) -> bool:
+        """Start the thread, and tell whether there is one to be had."""
+        thread = threading.Thread(target=self._run, name="mapper", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def take(self) -> RouterNews:
         """Return what the routers have said."""

@@ -295,6 +295,25 @@ def test_without_a_descriptor_for_its_thread_it_says_so(monkeypatch: pytest.Monk
     assert news == RouterNews(refusals=("no router can be asked for a port: Too many open files",))
 
 
+def test_it_has_one_thread_whoever_starts_it_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread took the word for the first one, which then never ended."""
+    starts = threading.Thread.start
+
+    with closing(Gateway(FakeRouter({"PCP"}))) as gateway, closing(mapper_of(gateway)) as mapper:
+        another = threading.Thread(target=mapper.start)
+
+        def start(thread: threading.Thread) -> None:
+            starts(thread)
+            if thread.name == "mapper" and not another.ident:
+                starts(another)
+                another.join(0.2)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        mapper.start()
+        another.join()
+        assert [thread.name for thread in threading.enumerate()].count("mapper") == 1
+
+
 def test_a_mapper_that_was_never_started_or_is_closed_does_nothing() -> None:
     with closing(Gateway(FakeRouter({"PCP"}))) as gateway:
         mapper = mapper_of(gateway)
