@@ -170,7 +170,8 @@ def _forget(options: Options) -> tuple[Exit, str]:
 
     if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_FORGETTING):
         raise UsageError(usage.FORGET_ALONE)
-    _print(words.forgotten(Memory(state_directory(os.environ), time.time).forget()))
+    count = Memory(state_directory(os.environ), time.time).forget()
+    _print(f'{{"forgotten": {count}}}' if options.as_json else words.forgotten(count))
     return Exit.OK, ""
 
 

@@ -23,13 +23,15 @@ from punchtunnel.system.addresses import Address
 if TYPE_CHECKING:
     import random
 
+# Addresses and ports together: so many sockets come on top of those of the schedule (schedule.MAX_SOCKETS).
+MOST_PLACES = 4
 # Seconds for a SYN to be answered, and for the kernel to send it again (after one and three, RFC 6298): after
 # that its waits grow, and a fresh dial comes sooner to a peer that has just begun to listen.
 DIAL_LIFE = 4.0
 
 
 class ForwardedPorts:
-    """One candidate for each port that a PEER was given with.
+    """One candidate for each port that a PEER was given with, the first MOST_PLACES of them.
 
     Args:
         own_port: The one that this side listens on, or 0: a dial of it on this machine would reach ourselves.
@@ -56,7 +58,7 @@ class ForwardedPorts:
             for address in addresses
             for place in self.places
             if place.host == address.host and not (address.own and place.port == self._own_port)
-        ]
+        ][:MOST_PLACES]
         self._failures = {candidate: self._failures.get(candidate, 0) for candidate in wanted}
         return list(self._failures)
 

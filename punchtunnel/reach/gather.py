@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from punchtunnel.punching.helper import PortMapper, RouterNews, Way
     from punchtunnel.reach.memory import Memory
 
+Answer = TypeVar("Answer")
 # Bytes from which the mapper makes its nonces.
 KEY_SIZE = 32
+# Seconds that a punch waits for storage: it takes 0.1 ms where it is well.
+READING = 0.1
 # Seconds that the end of a run waits for storage.
 WRITING = 0.3
 
@@ -52,7 +55,8 @@ class Gatherer:
             # Imported late: most holes open before it is wanted.
             from punchtunnel.reach.mapping import Mapper
 
-            key = self._remembering().key() if self._settings.remembers else os.urandom(KEY_SIZE)
+            fresh = os.urandom(KEY_SIZE)
+            key = self._ask(lambda memory: memory.key(), fresh) if self._settings.remembers else fresh
             self._mapper = Mapper(key, self._settings.interface, self._settings.bind)
         return self._mapper
 
@@ -64,7 +68,9 @@ class Gatherer:
         """Return what the names led to; the address by which a hole opened comes first."""
         if not self._remembers_names:
             return {}
-        known = self._remembering().recall(self._settings.peers, self._settings.channel)
+        from punchtunnel.reach.remembered import NOTHING
+
+        known = self._ask(lambda memory: memory.recall(self._settings.peers, self._settings.channel), NOTHING)
         best = known.way.host if known.way else ""
         return {
             name: sorted(hosts, key=lambda host: host != best)
@@ -118,10 +124,20 @@ class Gatherer:
         if self._writer is not None and self._writer.is_alive():
             # Storage stands still, and what is to be written is only a hint.
             return
-        memory = self._remembering()
-        writer = threading.Thread(target=do, args=(memory,), name="memory", daemon=True)
+        self._writer = self._work(do)
+
+    def _ask(self, question: Callable[[Memory], Answer], otherwise: Answer) -> Answer:
+        """Return the answer, or `otherwise` where storage stands still: the punch does not wait for it."""
+        answers: list[Answer] = []
+        if (reader := self._work(lambda memory: answers.append(question(memory)))) is not None:
+            reader.join(READING)
+        return answers[0] if answers else otherwise
+
+    def _work(self, do: Callable[[Memory], None]) -> threading.Thread | None:
+        """Let a thread do something with the memory; None if the system refuses it."""
+        thread = threading.Thread(target=do, args=(self._remembering(),), name="memory", daemon=True)
         try:
-            writer.start()
+            thread.start()
         except RuntimeError:
-            return
-        self._writer = writer
+            return None
+        return thread

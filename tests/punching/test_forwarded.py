@@ -16,7 +16,7 @@ from punchtunnel.address import Place
 from punchtunnel.errors import LocalError, NoHoleError
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
-from punchtunnel.punching.forwarded import DIAL_LIFE, ForwardedPorts
+from punchtunnel.punching.forwarded import DIAL_LIFE, MOST_PLACES, ForwardedPorts
 from punchtunnel.punching.helper import PortMapper, PortMapping, RouterNews
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.listeners import Listeners
@@ -58,6 +58,11 @@ def test_each_port_that_was_given_is_dialled_at_the_addresses_that_it_was_given_
     assert made.candidates((PEER, OTHER, PEER6), 0.0) == wanted
     made.places = ()
     assert made.candidates((PEER,), 0.0) == []
+
+
+def test_no_more_than_a_few_are_dialled_however_many_are_given() -> None:
+    made = strategy(*(Place(PEER.host, port) for port in range(5000, 5100)))
+    assert made.candidates((PEER,), 0.0) == [forwarded(PEER, port) for port in range(5000, 5000 + MOST_PLACES)]
 
 
 def test_the_port_that_this_side_listens_on_itself_is_not_dialled_on_this_machine() -> None:

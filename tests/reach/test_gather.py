@@ -104,6 +104,17 @@ def test_the_mapper_is_one_for_the_run_and_has_a_key_that_outlives_it(monkeypatc
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_storage_that_stands_still_has_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember(SETTINGS)
+    goes_on = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(gather, "READING", 0.0)
+        patched.setattr(Memory, "recall", lambda *_: goes_on.wait(60))
+        assert recalled(SETTINGS) == {}
+        goes_on.set()
+    assert recalled(SETTINGS)
+
+
 def test_storage_that_stands_still_holds_nothing_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "WRITING", 0.0)
     goes_on = threading.Event()
