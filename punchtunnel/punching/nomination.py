@@ -72,8 +72,9 @@ class Winner(NamedTuple):
 
         connection = self.connection
         kind = connection.candidate.kind.value if connection.candidate else "mapped" if mapped else "listener"
-        far, own = connection.sock.getpeername(), connection.sock.getsockname()
-        return Way(kind, connection.host, far[1], own[1])
+        # Not getpeername: the peer may have gone by now, which is for whoever gets the hole to find out.
+        far_port = int(connection.remote.rpartition(":")[2])
+        return Way(kind, connection.host, far_port, connection.sock.getsockname()[1])
 
     def hole(self, settings: Settings, waited: float, counts: Counts, *, mapped: bool) -> Hole:
         """Return it as a hole; `waited` is seconds from the start of the punch, for the rest see `Hole`."""

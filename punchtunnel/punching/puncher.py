@@ -213,7 +213,7 @@ class Puncher:
         news = self._gathering.heard() if self._gathering is not None else None
         mapped = news is not None and port is not None and news.leads_to(*port)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
-        if self._gathering is not None and self._settings.proves:
+        if self._gathering is not None and self._settings.proves and self._whereabouts.names:
             self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
         if not self._settings.resumed:
             self._report_hole(hole, winner.connection.round_trip)

@@ -16,13 +16,19 @@ import pytest
 
 from punchtunnel.address import Peer, Place
 from punchtunnel.errors import NoHoleError, UsageError
+from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Role
+from punchtunnel.protocol.verdicts import Won
 from punchtunnel.punching import whereabouts
+from punchtunnel.punching.callers import Connection
+from punchtunnel.punching.candidates import Candidate, Kind
 from punchtunnel.punching.helper import PortMapper, RouterNews, Way
+from punchtunnel.punching.nomination import Winner
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.resolver import Resolver
 from punchtunnel.punching.settings import Settings
 from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting import events
+from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -174,3 +180,20 @@ def test_a_hole_opens_while_the_name_server_does_not_answer_and_is_remembered(se
         for hole in holes:
             hole.result().sock.close()
     assert gathering.noted == [({NAME: [there]}, there)]
+
+
+@pytest.mark.parametrize(
+    ("dialled", "mapped", "kind"), [(True, False, "same port"), (False, True, "mapped"), (False, False, "listener")]
+)
+def test_a_way_can_be_told_when_the_peer_has_gone_already(dialled: bool, mapped: bool, kind: str) -> None:
+    """A hole that was cut the moment it opened ended the punch with ENOTCONN, and its socket was lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
+        peer, _ = listener.accept()
+        port = listener.getsockname()[1]
+        tcp.close_with_reset(peer)
+        with contextlib.suppress(ConnectionResetError):
+            sock.recv(1)
+        candidate = Candidate(Kind.SAME_PORT, Address(V4, "127.0.0.1"), port, port) if dialled else None
+        connection = Connection(sock, f"127.0.0.1:{port}", "127.0.0.1", scheduled=True, candidate=candidate)
+        winner = Winner(connection, Won(1, b"", True, Hello(bytes(NONCE_SIZE), bytes(8), Role.STDIO)))
+        assert winner.way(mapped=mapped) == Way(kind, "127.0.0.1", port, sock.getsockname()[1])
