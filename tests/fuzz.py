@@ -40,7 +40,7 @@ from punchtunnel.protocol.hello import MAGIC, Trait, decode_hello
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import HEADER, OVERHEAD, Opener, Sealer
 from punchtunnel.protocol.verdicts import Drop, Reject, Send, Won
-from punchtunnel.reach import natpmp, pcp, remembered, stun, upnp
+from punchtunnel.reach import natpmp, pcp, remembered, stun, transit, upnp
 
 from .protocol.test_sealed_handshake import FOLLOWER, LEADER, STREAMS, cheap
 
@@ -74,6 +74,7 @@ MAPPING_PIECE = st.sampled_from(
         *(bytes(12), b"\6\0\0\0\1\0\1\0", bytes(10) + b"\xff\xff\1\2\3\4", b"\1\0\1\0\0\0\1\0"),
     ]
 )
+RELAY_PIECE = st.sampled_from([b"ok\n", b"ok", b"\n", b"bad handshake\n", b"impatient", b"hello"])
 SSDP_PIECE = st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"LOCATION: ", b"http://192.0.2.1", b":80", b"/", b"\r\n", b"@"])
 RULE_PIECE = st.sampled_from(
     [
@@ -306,6 +307,21 @@ def ssdp_answer(draw: st.DataObject) -> None:
         assert urlsplit(url).hostname == "192.0.2.1"
 
 
+def relay_answer(draw: st.DataObject) -> None:
+    """transit.Answer: what follows the ok, nothing yet, or PeerError; the same in any pieces."""
+    data = draw.draw(damaged(RELAY_PIECE))
+    machine = transit.Answer()
+    unread: bytes | None = None
+    taken = 0
+    with contextlib.suppress(PeerError):
+        for piece in pieces(draw, data):
+            if unread is None:
+                unread = machine.feed(piece)
+                taken += len(piece)
+    assert (unread is not None) == data.startswith(b"ok\n")
+    assert unread is None or b"ok\n" + unread == data[:taken]
+
+
 def ntp_answer(draw: st.DataObject) -> None:
     """sntp.read_answer: a sample, or PeerError."""
     cookie = bytes(8)
@@ -325,7 +341,7 @@ def firewall_rules(draw: st.DataObject) -> None:
 
 Target = Callable[[st.DataObject], None]
 TARGETS: list[Target] = [decoder, mux, hello, election, opener, incoming, agreement, address, typed_secret]
-TARGETS += [stun_answer, memory_file, natpmp_answer, pcp_answer, ssdp_answer, ntp_answer, firewall_rules]
+TARGETS += [stun_answer, memory_file, natpmp_answer, pcp_answer, ssdp_answer, relay_answer, ntp_answer, firewall_rules]
 
 # ---- the run
 

@@ -120,12 +120,12 @@ class Agreement:
         return Keys(to_leader, to_follower, follower_tag, leader_tag, verifier, ticket)
 
 
-def hkdf(key: bytes, salt: bytes, length: int) -> bytes:
+def hkdf(key: bytes, salt: bytes, length: int, info: bytes = b"punchtunnel 1 keys") -> bytes:
     """Derive `length` bytes with HKDF-SHA256."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return HKDF(SHA256(), length, salt=salt, info=b"punchtunnel 1 keys").derive(key)
+    return HKDF(SHA256(), length, salt=salt, info=info).derive(key)
 
 
 def readable(verifier: bytes) -> str:

@@ -20,6 +20,8 @@ FRESH_SIZE = 16
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _MISHEARD = str.maketrans("oil", "011")
 _DIGITS = 26
+# The first of the digits has three bits: the others have 125.
+_FIRST_DIGITS = ALPHABET[:8]
 GROUP = 4
 # Bytes; a secret is a line, not a document.
 MAX_SIZE = 4096
@@ -31,6 +33,9 @@ _COMMON = (
     "tunnel", "punch", "admin", "monkey", "dragon", "test",
 )  # fmt: skip
 _COMMON_BITS = 4.0
+# Bits that `strength` gives to every secret of `fresh`, but for one among a billion, and to no row of equal or
+# successive letters.
+_FRESH_STRENGTH = 64.0
 
 
 def fresh(entropy: Callable[[int], bytes]) -> str:
@@ -65,6 +70,19 @@ def normal(text: str) -> bytes:
     if len(bare) == _DIGITS and set(bare) <= set(ALPHABET):
         return bare.encode()
     return data
+
+
+def is_fresh(secret: bytes) -> bool:
+    """Tell whether a secret can be one that `fresh` has written, so that nobody finds it by trying.
+
+    Only the form can show it: a sentence of any length may be found among those that people think of.
+
+    Args:
+        secret: In its normal form.
+    """
+    text = secret.decode("ascii", "replace")
+    has_form = len(text) == _DIGITS and set(text) <= set(ALPHABET) and text[0] in _FIRST_DIGITS
+    return has_form and strength(secret) >= _FRESH_STRENGTH
 
 
 def strength(secret: bytes) -> float:

@@ -1,4 +1,4 @@
-"""Why a router maps no port, and what to try.
+"""Why a router maps no port, or a relay is of no use, and what to try.
 
 Sentences with fields are filled in by `str.format`.
 """
@@ -36,3 +36,12 @@ FAILED: Final = "the router {router} fails to map a port ({by}): {reason}"
 # ---- why nobody was asked
 
 NO_SOCKET: Final = "no router can be asked for a port: {reason}"
+
+# ---- what is wrong with a relay; what follows the colon is one of the others, or a reason of the system
+
+RELAY_FAILS: Final = "no meeting at the relay {relay}: {reason}"
+NO_RELAY: Final = "what answers there is no transit relay"
+BAD_HANDSHAKE: Final = "it does not understand what it is asked for"
+IMPATIENT: Final = "it says that something was sent too early"
+RELAY_SILENT: Final = "no connection to it opens"
+RELAY_ENDS: Final = "it ends the connection before the peer is there"

@@ -90,6 +90,17 @@ LONG_SECRET: Final = "the secret must be one line of at most {limit} bytes"
 FILE_AND_ASK: Final = "--secret-file and --ask-secret contradict each other"
 LONG_SECRET_FILE: Final = "the secret in {path} has more than {limit} bytes"
 
+# ---- meeting at a relay
+
+MEETING_IN_PLAIN: Final = "a link that is not sealed has no secret to meet with at a relay: leave out --plain"
+MEETING_WITHOUT_SECRET: Final = (
+    "there is no secret to meet with at a relay: run `punchtunnel --new-secret`, and give both sides what it prints"
+)
+MEETING_WITH_WEAK_SECRET: Final = (
+    "this secret is too weak to meet with: the relay could find it by trying; run `punchtunnel --new-secret`, and "
+    "give both sides what it prints"
+)
+
 # ---- what is told, and where to
 
 NOT_OPEN: Final = "--status-fd {fd} is not open: the caller must open it, as in 3>events"
