@@ -1,7 +1,4 @@
-"""What works beside a punch and brings it something: the resolver, and a mapper of ports.
-
-A meeting place is to be one more of the kind.
-"""
+"""What works beside a punch and brings it something: the resolver, a mapper of ports, and a meeting at a relay."""
 
 from __future__ import annotations
 
