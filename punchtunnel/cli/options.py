@@ -125,6 +125,16 @@ class Options:
             show_default=False,
         ),
     ] = 0
+    via: Annotated[
+        str,
+        typer.Option(
+            "--via",
+            metavar="COMMAND",
+            help="If no hole opens at once, also join the peer by this command's stdin and stdout; without PEER by it "
+            "alone.",
+            show_default=False,
+        ),
+    ] = ""
     no_map: Annotated[bool, typer.Option("--no-map", help="Do not ask the router to forward a port.")] = False
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Neither use nor write down what worked with this peer.")

@@ -207,6 +207,8 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    if settings.via and not settings.secret:
+        raise UsageError(usage.VIA_ANYONE.format(variable=SECRET_VARIABLE))
     if settings.serves_anyone and not options.no_secret:
         raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
@@ -288,7 +290,9 @@ def _session(
 
 def _serve(holes: Holes, options: Options, settings: Settings, status: Status, signals: Signals) -> Outcome:
     """Serve many sessions at once."""
-    with _claimed(repr((sorted(settings.peers), settings.channel, settings.bind, settings.interface))):
+    # A command alone may lead to anybody, whom only its line tells from others.
+    peers = sorted(settings.peers) or [settings.via]
+    with _claimed(repr((peers, settings.channel, settings.bind, settings.interface))):
         return _serve_on(holes, options, settings.role, status, signals)
 
 

@@ -44,6 +44,7 @@ class Side:
         wants_none: Whether the options say that there shall be none.
         interface: --bind, if that is an interface.
         port: --port, or 0.
+        via: Whether there is a --via.
     """
 
     peers: Sequence[str]
@@ -57,6 +58,7 @@ class Side:
     interface: str = ""
     port: int = 0
     seen: Sequence[str] = ()
+    via: bool = False
 
 
 def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
@@ -80,6 +82,7 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
         wants_none=options.plain or options.no_secret,
         seen=seen,
+        via=bool(options.via),
     )
 
 
@@ -90,13 +93,15 @@ def command(side: Side) -> str:
         options += ["-L", _port_for(side.target)]
     if side.listens:
         options += ["--to", words.ANY_TARGET]
+    if side.via:
+        options += ["--via", words.ANY_COMMAND]
     if side.channel:
         options += ["--channel", side.channel]
     addresses = _own_addresses(side)
     families = {":" in one for one in addresses}
     addresses += [one for one in side.seen if (":" in one) not in families and _is_wanted(one, side)]
     places = [str(Peer(one, side.port)) for one in addresses]
-    return words.command(places, [*options, *side.flags], side.port)
+    return words.command(places, [*options, *side.flags], side.port, dials=bool(side.peers or not side.via))
 
 
 def _is_wanted(address: str, side: Side) -> bool:

@@ -64,7 +64,7 @@ def settings_of(options: Options) -> Settings:
     for name, seconds in waits.items():
         if not 0 <= seconds < LONGEST:
             raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
-    if not options.peers and not options.show:
+    if not (options.peers or options.via or options.show):
         raise UsageError(usage.NO_PEER)
     wait = options.wait
     if wait is None:
@@ -80,7 +80,7 @@ def settings_of(options: Options) -> Settings:
         traits=_traits(options),
         port=options.port,
     )
-    return replace(settings, maps=not options.no_map, remembers=not options.no_memory)
+    return replace(settings, maps=not options.no_map, remembers=not options.no_memory, via=options.via)
 
 
 def bind_of(options: Options) -> Bind:
@@ -118,6 +118,8 @@ def _check_contradictions(options: Options) -> None:
     sends_nothing = not options.reads_stdin
     if options.ipv4 and options.ipv6:
         raise UsageError(usage.BOTH_FAMILIES)
+    if options.via and options.plain:
+        raise UsageError(usage.VIA_PLAIN)
     if options.check and (options.keep or options.progress):
         raise UsageError(usage.CHECK_ALONE)
     if options.progress and ports:

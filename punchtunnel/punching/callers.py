@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from punchtunnel import words
 from punchtunnel.punching.candidates import Candidate
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
@@ -25,6 +26,9 @@ from punchtunnel.system.addresses import Address
 HELLO_TIMEOUT = 0.5
 HELLO_ROUND_TRIPS = 4
 LONGEST_HELLO_TIMEOUT = 5.0
+# The same on a connection by a command, where the peer may come late.  A command that has died unnoticed, as an
+# idle ssh does when a router has forgotten it, is replaced within that time; a login in five minutes troubles nobody.
+VIA_PATIENCE = 300.0
 # Seconds until a PICK.
 DECISION_TIMEOUT = 5.0
 # Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
@@ -64,6 +68,7 @@ class Connection:
         host: Its address alone.
         scheduled: The far end has the port that the schedule has for it.
         candidate: What was dialled; None if the connection came to a listener.
+        via: It is that of a command (--via), where the peer may come late.
         opened: When, as are all times here.
         hello_due: When the peer's hello must have come.
         greeted: It has come.
@@ -71,6 +76,7 @@ class Connection:
         patience: Seconds from then until it is closed, or looked at.
         answered: Seconds from then to the answer; 0 before that.
         taken: Bytes that have come.
+        fault: What the election has found wrong with it, as a sentence that begins with the connection; or "".
     """
 
     sock: socket.socket
@@ -78,6 +84,7 @@ class Connection:
     host: str
     scheduled: bool
     candidate: Candidate | None = None
+    via: bool = False
     opened: float = 0.0
     hello_due: float = NEVER
     greeted: bool = False
@@ -85,6 +92,19 @@ class Connection:
     patience: float = PICK_TIMEOUT
     answered: float = 0.0
     taken: int = 0
+    fault: str = ""
+
+    @property
+    def local(self) -> str:
+        """Our end, address and port, as text; a command's has none."""
+        return words.THIS_MACHINE if self.via else tcp.name_of(self.sock.getsockname())
+
+    def greet(self, now: float) -> None:
+        """Take note that the peer's hello has come."""
+        if self.via and not self.greeted:
+            # The command has reached the peer only now.
+            self.opened = now
+        self.greeted = True
 
     @property
     def expiry(self) -> float:
@@ -122,10 +142,16 @@ class Callers:
         self.connections: dict[int, Connection] = {}
         self.addresses: Sequence[Address] = ()
 
+    @property
+    def busy(self) -> bool:
+        """Somebody is on a connection, or may be: it may become the hole.  A command may lead to nobody for hours."""
+        return any(one.taken or not one.via for one in self.connections.values())
+
     def admit(self, conn: int, connection: Connection, now: float, round_trip: float) -> None:
         """Take in a connection that has just opened; `round_trip` is the kernel's estimate in seconds."""
         connection.opened = now
-        connection.hello_due = now + min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * round_trip)
+        patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * round_trip)
+        connection.hello_due = now + (VIA_PATIENCE if connection.via else patience)
         self.connections[conn] = connection
 
     def least(self) -> int | None:
@@ -146,14 +172,21 @@ class Callers:
         """Return who is on a connection, as rations.py counts."""
         connection = self.connections[conn]
         known = self.is_known(conn)
+        if connection.via:
+            # Neither the peer's address nor just anybody's: it has tries of its own.
+            return Caller(connection.remote, connection.remote, scheduled=False)
         return Caller(self._peer if known else EVERYBODY_ELSE, connection.remote, known and connection.scheduled)
 
     def is_known(self, conn: int) -> bool:
         """Tell whether a connection is with an address of the peer; what happens on others says nothing about it."""
         return any(address.host == self.connections[conn].host for address in self.addresses)
 
+    def is_invited(self, conn: int) -> bool:
+        """Tell whether this side has asked for a connection, so that it may speak first on it: known, or by --via."""
+        return self.connections[conn].via or self.is_known(conn)
+
     def _worth(self, conn: int) -> tuple[bool, bool, bool, bool, int]:
         """Order connections: those that are not being tried come first, then strangers', unexpected, silent, old."""
         connection = self.connections[conn]
         caller = self.who(conn)
-        return connection.picked < NEVER, self.is_known(conn), caller.scheduled, connection.greeted, conn
+        return connection.picked < NEVER, self.is_invited(conn), caller.scheduled, connection.greeted, conn

@@ -61,9 +61,9 @@ class Winner(NamedTuple):
 
     @property
     def listening_port(self) -> FamilyPort | None:
-        """The port of ours that it came to; None if this side has dialled it."""
-        sock = self.connection.sock
-        return None if self.connection.candidate else (socket.AddressFamily(sock.family), sock.getsockname()[1])
+        """The port of ours that it came to; None if this side has dialled it, or a command."""
+        sock, is_ours = self.connection.sock, self.connection.candidate or self.connection.via
+        return None if is_ours else (socket.AddressFamily(sock.family), sock.getsockname()[1])
 
     def way(self, *, mapped: bool) -> Way:
         """Return how it has opened."""
@@ -82,7 +82,7 @@ class Winner(NamedTuple):
         sock.setblocking(True)
         return Hole(
             sock=sock,
-            local=tcp.name_of(sock.getsockname()),
+            local=self.connection.local,
             remote=self.connection.remote,
             unread=won.unread,
             leads=won.leads,
@@ -159,9 +159,9 @@ class Nomination:
             return
         self._counts.opened = conn
         self._callers.admit(conn, connection, self._monotonic(), tcp.round_trip(sock))
-        self._report(events.Opened(local=tcp.name_of(sock.getsockname()), remote=connection.remote))
+        self._report(events.Opened(local=connection.local, remote=connection.remote))
         tcp.send_at_once(sock)
-        self._perform(self._election.opened(conn, known=self._callers.is_known(conn)))
+        self._perform(self._election.opened(conn, known=self._callers.is_invited(conn)))
 
     def expire(self, now: float) -> None:
         """Close the connections whose time is over.
@@ -212,7 +212,7 @@ class Nomination:
         connection.answered = max(self._monotonic() - connection.picked, 0.0)
         actions = self._election.received(conn, data)
         if self._election.has_hello(conn):
-            connection.greeted = True
+            connection.greet(self._monotonic())
             # Before our next word: what we dial now must be there before it.
             self._dialler.meet(known=self._callers.is_known(conn))
         self._perform(actions)
@@ -233,6 +233,7 @@ class Nomination:
                         self._counts.strangers += why is Why.STRANGER
                         self._counts.other_channel += why is Why.OTHER_CHANNEL
                         self._counts.myself += why is Why.MYSELF
+                    connection.fault = why.value
                     self._report(events.Dropped(remote=connection.remote, reason=why.value))
                     self._close(conn, Fate.CAPTURED if why is Why.STRANGER else Fate.LOST)
                 case Reject(conn, version, hello, proved):
@@ -324,7 +325,7 @@ class Nomination:
         event = events.RejectedAgain if told in self._told else events.Rejected
         self._report(event(remote=connection.remote, reason=str(error)))
         self._told.add(told)
-        if self._callers.is_known(conn):
+        if self._callers.is_invited(conn):
             self.rejection = error
         self._close(conn, Fate.LOST, politely=True)
 

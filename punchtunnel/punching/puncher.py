@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 from punchtunnel import words
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.protocol import schedule
-from punchtunnel.protocol.agreement import Agreement, readable
+from punchtunnel.protocol.agreement import Agreement
 from punchtunnel.protocol.election import Election
 from punchtunnel.protocol.hello import NONCE_SIZE, Hello, Trait
 from punchtunnel.punching import diagnosis
+from punchtunnel.punching.announce import announce
 from punchtunnel.punching.callers import Callers, Connection
 from punchtunnel.punching.candidates import Kind
 from punchtunnel.punching.dialler import Dialler
@@ -41,7 +42,6 @@ from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
 from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting import events
-from punchtunnel.system import tcp
 from punchtunnel.system.addresses import source_towards
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import usage
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from punchtunnel.punching.helper import Gathering, Helper, News
     from punchtunnel.punching.race import Strategy
     from punchtunnel.punching.routers import Routers
+    from punchtunnel.punching.via import Via
 
 # Seconds.  The wall clock may be stepped while we wait.
 CLOCK_CHECK = 1.0
@@ -88,13 +89,13 @@ def open_hole(
         gathering: Has what else can help; None: nothing.
 
     Raises:
-        UsageError: No peer, or one that is no address and has none.
+        UsageError: Neither a peer nor a command (--via), or one that is no address and has none.
         NoHoleError: The time to wait has passed.
         RejectedError: The peer cannot be linked to.
         LocalError: No port of this machine could be used, or too few because of a limit of this process.
         SignalError: A signal has come.
     """
-    if not settings.peers:
+    if not (settings.peers or settings.via):
         raise UsageError(usage.NO_PEER)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
     puncher = Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile, gathering)
@@ -156,6 +157,7 @@ class Puncher:
         # A hole that opens at once needs no router, and waits for none.
         self._ask_routers_at = self._started + ROUTERS_DELAY if settings.maps and gathering else float("inf")
         self._helpers: list[Helper[object]] = []
+        self._via = self._begin_via() if settings.via else None
 
     def _choose(self, scheduled: ScheduledPorts, rng: random.Random) -> Strategy:
         """Return what is dialled: the ports of the schedule, and beside them those that PEERs were given with."""
@@ -167,6 +169,14 @@ class Puncher:
 
         self._forwarded = ForwardedPorts(self._settings.port, rng, self._started)
         return Race({Kind.SAME_PORT: scheduled, Kind.PAIR: scheduled, Kind.FORWARDED: self._forwarded})
+
+    def _begin_via(self) -> Via:
+        # Imported late: few runs have a command.
+        from punchtunnel.punching.via import Via
+
+        via = Via(self._settings, self._monotonic, self._on_open, self._report, self._gathering)
+        self._employ(via, lambda _: None)
+        return via
 
     def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
         settings = self._settings
@@ -200,7 +210,9 @@ class Puncher:
             if now - self._planned >= CLOCK_CHECK:
                 self._plan(now)
             self._dialler.start_due()
-            if self._whereabouts.addresses:
+            if self._via is not None:
+                self._via.start()
+            if self._whereabouts.addresses or self._via is not None:
                 # The first SYNs, if this side has to send any, are under way.
                 self._warmup.start()
                 self._ask_routers(now)
@@ -213,10 +225,15 @@ class Puncher:
         news = self._gathering.heard() if self._gathering is not None else None
         mapped = news is not None and port is not None and news.leads_to(*port)
         hole = winner.hole(self._settings, self._monotonic() - self._started, self._counts, mapped=mapped)
-        if self._gathering is not None and self._settings.proves and self._whereabouts.names:
+        if (
+            self._gathering is not None
+            and self._settings.proves
+            and self._whereabouts.names
+            and not winner.connection.via
+        ):
             self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
         if not self._settings.resumed:
-            self._report_hole(hole, winner.connection.round_trip)
+            announce(hole, winner.connection.round_trip, self._report, proves=self._settings.proves)
         return hole
 
     def _wait(self, deadline: float) -> None:
@@ -227,7 +244,7 @@ class Puncher:
         if self._whereabouts.addresses:
             # Before that nobody is asked, however late it is.
             due = min(due, self._ask_routers_at)
-        due -= self._monotonic()
+        due = min(due, self._via.due if self._via is not None else due) - self._monotonic()
         for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
             # An earlier one of this batch may have closed it, or won.
             if self._nomination.winner is None and self._selector.get_map().get(key.fd) is key:
@@ -242,6 +259,8 @@ class Puncher:
         self._next_router.forget()
         if self._routers is not None:
             self._routers.start_over()
+        if self._via is not None:
+            self._via.start_over()
         self._whereabouts.look_again(self._monotonic())
         self._planned = float("-inf")
 
@@ -249,8 +268,12 @@ class Puncher:
         if self._nomination.rejection is not None:
             return self._nomination.rejection
         where, settings = self._whereabouts, self._settings
+        wait = round(settings.wait + settings.spent, 1)
+        if self._via is not None and not settings.peers:
+            return NoHoleError(self._via.why_no_hole(wait))
+        via = f"; {self._via.why_not()}" if self._via is not None else ""
         if not where.addresses:
-            return NoHoleError("; ".join(where.failed) or words.NAME_UNANSWERED)
+            return NoHoleError(("; ".join(where.failed) or words.NAME_UNANSWERED) + via)
         refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
         news = self._gathering.heard() if self._gathering is not None else None
         externals = news.externals if news is not None else ()
@@ -266,7 +289,6 @@ class Puncher:
         )
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
-        wait = round(settings.wait + settings.spent, 1)
         own = source_towards(where.addresses[0], settings.interface) or ""
         given = {one.remote: fate for one, fate in evidence.items() if one.kind is Kind.FORWARDED}
         return NoHoleError(
@@ -274,6 +296,7 @@ class Puncher:
                 settings.peers, where.families(), wait, self._counts, finding, nat64=str(where.nat64 or ""), own=own
             )
             + "".join(diagnosis.why_not_by(remote, fate) for remote, fate in given.items())
+            + via
         )
 
     def close(self) -> None:
@@ -297,7 +320,7 @@ class Puncher:
             from punchtunnel.punching.routers import Routers
 
             self._routers = Routers(self._settings, self._gathering, self._selector, self._listeners, self._report)
-        busy = bool(self._callers.connections)
+        busy = self._callers.busy
         self._ask_routers_at = self._routers.ask(now, self._whereabouts.addresses, busy=busy)
 
     # ---- where to, and when
@@ -335,7 +358,7 @@ class Puncher:
         # A network may come or go without a word to this process.
         if buckets != self._buckets:
             self._whereabouts.find_ways()
-        busy = bool(self._callers.connections)
+        busy = self._callers.busy
         self._dialler.plan(self._whereabouts.dialled(now, busy=busy), wall)
         self._next_router.ask(self._dialler.refusing())
         if buckets != self._buckets:
@@ -360,26 +383,5 @@ class Puncher:
         return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)
 
     def _has_time(self) -> bool:
-        """Tell whether there is nothing else to do: no connection is open."""
-        return not (self._callers.connections or self._nomination.winner or self._closed)
-
-    def _report_hole(self, hole: Hole, round_trip: float) -> None:
-        self._report(
-            events.HoleOpened(
-                local=hole.local,
-                remote=hole.remote,
-                rtt_s=round_trip or None,
-                role="-z" if Trait.CHECK in hole.traits else diagnosis.role_name(hole.role),
-                leads=hole.leads,
-                waited_s=hole.waited,
-                dials=self._counts.dials,
-            )
-        )
-        if window := tcp.narrow_window(hole.sock):
-            self._report(events.Warned(reason=words.narrow_hole(window)))
-        if hole.keys is None:
-            self._report(events.Unsealed())
-            return
-        self._report(events.Sealed(authenticated=self._settings.proves, verifier=readable(hole.keys.verifier)))
-        if not self._settings.proves:
-            self._report(events.Unauthenticated())
+        """Tell whether there is nothing else to do: nobody is on a connection."""
+        return not (self._callers.busy or self._nomination.winner or self._closed)

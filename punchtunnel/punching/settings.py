@@ -56,6 +56,7 @@ class Settings:
         port: One to listen on besides those of the schedule, which leads here from outside; or 0.
         maps: Routers of this machine are asked to forward ports.
         remembers: What worked may be written down, and what worked before is tried, too.
+        via: A command whose stdin and stdout are one more connection; "" if there is none.
     """
 
     peers: Sequence[str]
@@ -77,6 +78,7 @@ class Settings:
     port: int = 0
     maps: bool = False
     remembers: bool = False
+    via: str = field(default="", repr=False)
 
     @property
     def sealed(self) -> bool:

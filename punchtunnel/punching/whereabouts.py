@@ -64,6 +64,9 @@ class Whereabouts:
         Raises:
             UsageError, LocalError: As `take`.
         """
+        if not self._settings.peers:
+            # There is --via alone.
+            return
         literals = self.resolver.literals()
         self._use(literals)
         if self.resolver.has_names or self.resolver.wants_nat64(literals.addresses):

@@ -47,3 +47,19 @@ class NotMapped(Event, name="not_mapped", level=Level.INFO, sentence="no port is
     """A router of this machine was asked to forward a port, and does not."""
 
     reason: str
+
+
+class ViaSaid(Event, name="via_said", level=Level.NOTE, sentence="the command of --via says: {text}", repeats=True):
+    """The command of --via has written a line to stderr."""
+
+    text: str
+
+
+class ViaEnded(Event, name="via_ended", level=Level.NOTE, sentence="{reason}; it is started again"):
+    """The command of --via has ended without a hole, or could not be started; told once for each reason.
+
+    `status` is null if it did not end by itself.
+    """
+
+    status: int | None
+    reason: str

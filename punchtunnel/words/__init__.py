@@ -9,7 +9,7 @@ dial, hold, bucket, winner, leader, stream, credit, target, peer.
     words.peer        what a peer has done wrong, and why it was rejected
     words.show        --show
     words.doctor      --doctor
-    words.reach       why a router maps no port
+    words.reach       why a router maps no port, and a command leads to nobody
     words.quantities  bytes, rates and times
 
 These modules import nothing of the package.  The code that chooses a sentence
@@ -57,6 +57,7 @@ WAITING_FOR_STDIN = (
 TYPING_GOES_ON = "the peer sends nothing; what is typed here goes there, until Ctrl-D"
 PROMPT = "secret: "
 BIND = "bind a port"
+THIS_MACHINE = "this machine"
 LOCAL_CLIENT = "a local client"
 PEER_WAS_ENDED = "the peer's process was ended"
 OVER_WITHOUT_KEEP = "the peer has left, and nothing failed: with -k this side would wait for the next session"

@@ -45,3 +45,47 @@ BAD_HANDSHAKE: Final = "it does not understand what it is asked for"
 IMPATIENT: Final = "it says that something was sent too early"
 RELAY_SILENT: Final = "no connection to it opens"
 RELAY_ENDS: Final = "it ends the connection before the peer is there"
+
+
+# ---- the command of --via
+
+START_VIA = "start the command of --via"
+# Why no hole has opened by the command of --via.
+VIA_NOT_STARTED = "there was no time to start the command of --via: wait longer (-w)"
+VIA_SILENT = (
+    "nobody said a hello at the other end of the command of --via: start the other side, and see by hand that the "
+    "command leads there"
+)
+
+
+def via(name: str) -> str:
+    """Return what the far end of a command's connection is called: all that is known of it is the program."""
+    return f"{name} (--via)"
+
+
+def no_hole_via(wait: float, why: str) -> str:
+    """Say that no hole has opened where there is a command alone; `wait` is seconds."""
+    return f"no hole in {wait:g} s: {why}"
+
+
+def via_ended(status: int, said: str) -> str:
+    """Say that the command of --via has ended by itself.
+
+    Args:
+        status: Its exit status, or minus the signal.
+        said: Its last line on stderr, or "".
+    """
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    return f"the command of --via has ended {how}, and no hole was open" + (f": {said}" if said else "")
+
+
+def via_closed(fault: str) -> str:
+    """Say that something came from the command of --via, and no link of it.
+
+    Args:
+        fault: What was wrong with the connection, as it follows that word; "" if nothing was.
+    """
+    return (
+        f"the connection by the command of --via {fault or 'fell silent'}: the command must lead to the other side, "
+        "with the same --channel there, and write nothing else to stdout"
+    )

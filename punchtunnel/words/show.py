@@ -10,19 +10,21 @@ from punchtunnel.words.quantities import utc
 # Placeholders for what only a person can fill in.
 THIS_MACHINE = "<address of this machine>"
 ANY_TARGET = "HOST:PORT"
+ANY_COMMAND = "COMMAND"
 WITH_SECRET = "with the same secret there: PUNCHTUNNEL_SECRET, --secret-file or --ask-secret"  # noqa: S105
 
 
-def command(addresses: Sequence[str], options: Sequence[str] = (), port: int = 0) -> str:
+def command(addresses: Sequence[str], options: Sequence[str] = (), port: int = 0, *, dials: bool = True) -> str:
     """Return the line for a shell of the other machine.
 
     Args:
         addresses: Of this machine; a placeholder stands for them if there are none.
-        options: As the other machine needs them; ANY_TARGET among them stays a placeholder.
+        options: As the other machine needs them; ANY_TARGET and ANY_COMMAND among them stay placeholders.
         port: For the placeholder; 0 is none.
+        dials: The other machine needs an address of this one.
     """
     unknown = f"{THIS_MACHINE}:{port}" if port else THIS_MACHINE
-    return " ".join(["punchtunnel", *(addresses or [unknown]), *map(shlex.quote, options)])
+    return " ".join(["punchtunnel", *(addresses or [unknown] * dials), *map(shlex.quote, options)])
 
 
 def hint(command: str, secret: bool) -> str:

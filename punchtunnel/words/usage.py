@@ -57,6 +57,12 @@ DOCTOR_ALONE: Final = (
 FORGET_ALONE: Final = "--forget deletes what is remembered of all peers: only --doctor, --json, -v and -q go with it"
 FOR_DOCTOR: Final = "--stun is for --doctor and --show, and --ntp for --doctor"
 
+VIA_PLAIN: Final = "--plain contradicts --via: whoever is on the way of the command could read and change everything"
+VIA_ANYONE: Final = (
+    "--via without a secret would let in whoever is at the other end of the command: run `punchtunnel --new-secret`, "
+    "and give both sides what it prints by {variable}, --secret-file or --ask-secret"
+)
+
 # ---- numbers
 
 WRONG_TYPE: Final = "{name} cannot be of type {kind}"

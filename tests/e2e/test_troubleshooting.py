@@ -110,9 +110,22 @@ def full(lab: Lab) -> End:
     return lab.start_right()
 
 
+def via(command: str, *peers: str, secret: str = SECRET) -> Callable[[Lab], End]:
+    """Return a run whose command leads to no peer."""
+
+    def start(lab: Lab) -> End:
+        arguments = [*peers, "--channel", lab.channel, "-w", "3" if peers else "1", "--via", command]
+        return lab.start(*arguments, shell=f"export PUNCHTUNNEL_SECRET={secret}" if secret else "")
+
+    return start
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
     "descriptors": descriptors, "checked": checked, "served": served, "restarted": restarted, "full": full,
+    "via-ended": via("echo no such host >&2; exit 7"), "via-silent": via("cat >/dev/null"),
+    "via-stranger": via("echo Welcome; exec cat >/dev/null"), "no-peer-via": via("cat >/dev/null", "127.0.0.1"),
+    "via-no-secret": via("cat", secret=""),
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 
@@ -122,7 +135,7 @@ def test_every_row_without_a_cell_is_played_here() -> None:
 
 
 # These wait for seconds until it is told; the laboratory's rows, and tests of sessions and holes, show the same rules.
-SLOW = {"still", "checked"}
+SLOW = {"still", "checked", "no-peer-via"}
 
 
 @pytest.mark.parametrize(

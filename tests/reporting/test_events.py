@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[object], bool]] = {
     "number": is_number,
     "boolean": lambda value: isinstance(value, bool),
     "number or null": lambda value: value is None or is_number(value),
+    "integer or null": lambda value: value is None or is_integer(value),
     "object": lambda value: isinstance(value, dict),
     "list of integers": lambda value: isinstance(value, list) and all(map(is_integer, value)),
 }
@@ -81,9 +82,18 @@ WRITTEN = {
     "float": "number",
     "bool": "boolean",
     "float | None": "number or null",
+    "int | None": "integer or null",
     "list[int]": "list of integers",
 }
-SAMPLES = {"str": "text", "int": 7, "float": 1.5, "bool": True, "float | None": None, "list[int]": [7]}
+SAMPLES = {
+    "str": "text",
+    "int": 7,
+    "float": 1.5,
+    "bool": True,
+    "float | None": None,
+    "int | None": None,
+    "list[int]": [7],
+}
 
 
 def sample(event: type[Event]) -> Event:
