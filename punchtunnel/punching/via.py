@@ -74,6 +74,7 @@ class Via:
         self.due = monotonic() + (VIA_DELAY if settings.peers else 0.0)
         self._command: Command | None = None
         self._connection: Connection | None = None
+        # When it was started last; 0 before that.
         self._started = 0.0
         self._pause = FIRST_PAUSE
         self._told = gathering.told if gathering is not None else set()
@@ -97,6 +98,8 @@ class Via:
         # Imported late: a hole that opens before needs none.
         from punchtunnel.system.command import Command
 
+        if not self._started:
+            self._report(events.ViaStarted(remote=self._name))
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
         self.due, self._started, self._last_line = NEVER, now, ""
         try:

@@ -25,6 +25,7 @@ from punchtunnel.reporting.reach_events import PortMapped as PortMapped
 from punchtunnel.reporting.reach_events import Recalled as Recalled
 from punchtunnel.reporting.reach_events import ViaEnded as ViaEnded
 from punchtunnel.reporting.reach_events import ViaSaid as ViaSaid
+from punchtunnel.reporting.reach_events import ViaStarted as ViaStarted
 from punchtunnel.reporting.session_events import Announced as Announced
 from punchtunnel.reporting.session_events import CannotResume as CannotResume
 from punchtunnel.reporting.session_events import Checked as Checked

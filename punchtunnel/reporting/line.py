@@ -49,9 +49,12 @@ def punching(state: State, now: float, clock: Part | None) -> list[Part]:
         clock: How exact it is, if that is known.
     """
     since = f" since {utc(now - state.waited_s)} ({duration(state.waited_s)})"
-    where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
+    if state.peer:
+        where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
+    else:
+        where = [Part(f"waiting for the peer by {state.via}" if state.via else "looking up the peer's address", 0)]
     parts = [
-        *(where if state.peer else [Part("looking up the peer's address", 0)]),
+        *where,
         Part(since, 2),
         Part(f"it is {utc(now)} UTC here", 1),
     ]
@@ -69,13 +72,18 @@ def clock_check(synchronised: bool | None, error_ms: float | None) -> Part | Non
 
 def connected(state: State) -> list[Part]:
     """Return the line once there is a hole."""
-    parts = [
-        Part(f"connected to {state.remote}", 0),
-        Part(f" from port {state.local.rpartition(':')[2]}", 5),
-    ]
+    parts = [Part(f"connected to {state.remote}", 0)]
+    if port := _port_of(state.local):
+        parts.append(Part(f" from port {port}", 5))
     if state.rtt_s is not None:
         parts.append(Part(milliseconds(state.rtt_s), 3))
     return [*parts, security(state.sealed, state.authenticated)]
+
+
+def _port_of(local: str) -> str:
+    """Return the port of our end of the hole; "" of a command's, which has none."""
+    _, colon, port = local.rpartition(":")
+    return port if colon else ""
 
 
 def security(sealed: bool, authenticated: bool) -> Part:
@@ -117,6 +125,6 @@ def _flow(name: str, flow: Flow, over: bool) -> list[Part]:
 
 def path(local: str, remote: str, protection: Part, least: float, median: float, most: float) -> str:
     """Return the sentence that -z prints; round trips in seconds."""
-    port = local.rpartition(":")[2]
+    port = f" from port {number}" if (number := _port_of(local)) else ""
     times = f"{milliseconds(least)}, median {milliseconds(median)}, at most {milliseconds(most)}"
-    return f"connected to {remote} from port {port}, {protection.text}; round trip {times}"
+    return f"connected to {remote}{port}, {protection.text}; round trip {times}"

@@ -49,6 +49,12 @@ class NotMapped(Event, name="not_mapped", level=Level.INFO, sentence="no port is
     reason: str
 
 
+class ViaStarted(Event, name="via_started", level=Level.INFO, sentence="waiting for the peer by {remote}"):
+    """The command of --via is started for the first time in a punch."""
+
+    remote: str
+
+
 class ViaSaid(Event, name="via_said", level=Level.NOTE, sentence="the command of --via says: {text}", repeats=True):
     """The command of --via has written a line to stderr."""
 

@@ -46,6 +46,7 @@ class State:
     """What the events of a run have told so far; sizes, rates and streams are those of the sessions that are up."""
 
     peer: str = ""
+    via: str = ""
     ports: int = 0
     waited_s: float = 0.0
     local: str = ""
@@ -67,6 +68,8 @@ class State:
         match event:
             case events.Punching():
                 self.peer, self.ports = event.peer, event.port_count
+            case events.ViaStarted():
+                self.via = event.remote
             case events.Waiting():
                 self.waited_s = event.waited_s
             case events.Resumed():

@@ -43,6 +43,9 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (Side(["203.0.113.9"], bind="10.0.0.1"), f"punchtunnel {THIS_MACHINE}"),
         # No route.
         (Side(["9.9.9.9"]), f"punchtunnel {THIS_MACHINE}"),
+        (Side([], via=True), "punchtunnel --via COMMAND"),
+        (Side(["1.2.3.4"], via=True), "punchtunnel 5.6.7.8 --via COMMAND"),
+        (Side(["203.0.113.9"], via=True, listens=True), f"punchtunnel {THIS_MACHINE} --to HOST:PORT --via COMMAND"),
         (Side(["1.2.3.4"], listens=True), "punchtunnel 5.6.7.8 --to HOST:PORT"),
         (Side(["1.2.3.4"], target=parse_target("22")), "punchtunnel 5.6.7.8 -L 2222"),
         (Side(["1.2.3.4"], target=parse_target("nas:8080")), "punchtunnel 5.6.7.8 -L 8080"),

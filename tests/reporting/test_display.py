@@ -23,6 +23,7 @@ from punchtunnel.reporting.events import (
     RoundTrip,
     Unauthenticated,
     Unsealed,
+    ViaStarted,
     Waiting,
     Warned,
 )
@@ -157,6 +158,13 @@ def test_while_a_name_is_looked_up_no_ports_are_told(terminal: Terminal) -> None
     display = terminal.display(STATES)
     play(display, Waiting(1.0, dials=0))
     assert terminal.rows[0].startswith("looking up the peer's address since ")
+
+
+def test_a_command_alone_is_no_look_up(terminal: Terminal) -> None:
+    """It said that an address is looked up, where there is none."""
+    display = terminal.display(STATES)
+    play(display, ViaStarted(remote="ssh (--via)"), Waiting(1.0, dials=0))
+    assert terminal.rows[0].startswith("waiting for the peer by ssh (--via) since ")
 
 
 def test_the_first_syns_go_before_the_first_line(terminal: Terminal) -> None:

@@ -9,6 +9,7 @@ import pytest
 from punchtunnel.reporting import line
 from punchtunnel.reporting.events import Announced, Event, RoundTrip
 from punchtunnel.reporting.line import Part
+from punchtunnel.reporting.state import State
 
 from .runs import HOLE, MIB, NOON, SEALED, punching, told, traffic
 
@@ -53,6 +54,13 @@ def test_a_tunnel_says_where_to_how_far_how_safe_and_how_much() -> None:
 def test_an_ipv6_hole_is_shown_with_its_ports() -> None:
     state = told(replace(HOLE, local="[2001:db8::1]:10241", remote="[2001:db8::7]:10240", rtt_s=None))
     assert text_of(line.connected(state)) == "connected to [2001:db8::7]:10240 from port 10241, plain"
+
+
+def test_a_hole_through_a_command_has_no_port() -> None:
+    state = State(local="this machine", remote="ssh (--via)")
+    assert text_of(line.connected(state)) == "connected to ssh (--via), plain"
+    path = line.path(state.local, state.remote, line.security(True, True), 0.1, 0.2, 0.3)
+    assert path.startswith("connected to ssh (--via), sealed, authenticated; round trip ")
 
 
 @pytest.mark.parametrize(
