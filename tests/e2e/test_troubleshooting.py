@@ -114,7 +114,7 @@ def via(command: str, *peers: str, secret: str = SECRET) -> Callable[[Lab], End]
     """Return a run whose command leads to no peer."""
 
     def start(lab: Lab) -> End:
-        arguments = [*peers, "--channel", lab.channel, "-w", "3" if peers else "1", "--via", command]
+        arguments = [*peers, "--channel", lab.channel, "-w", "4", "--via", command]
         return lab.start(*arguments, shell=f"export PUNCHTUNNEL_SECRET={secret}" if secret else "")
 
     return start
@@ -135,7 +135,7 @@ def test_every_row_without_a_cell_is_played_here() -> None:
 
 
 # These wait for seconds until it is told; the laboratory's rows, and tests of sessions and holes, show the same rules.
-SLOW = {"still", "checked", "no-peer-via"}
+SLOW = {"still", "checked", "no-peer-via", "via-silent"}
 
 
 @pytest.mark.parametrize(
