@@ -41,6 +41,10 @@ settings.load_profile("shared machine")
 # Programs that tests start have stdout as users have it: what stays in its buffer fails at exit.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
+# No run remembers another one, and none writes into the home of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = "/dev/null"
+os.environ.pop("STATE_DIRECTORY", None)
+
 # A shell starts what it has put behind `&` with SIGINT ignored, nohup with SIGHUP;
 # the tool respects that, and every process of a test would inherit it.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):

@@ -83,6 +83,9 @@ def enter() -> None:
     for directory in (SCRATCH, NAMESPACES, HOSTS):
         directory.mkdir()
     os.environ["TMPDIR"] = str(SCRATCH)
+    # No run remembers another one.
+    os.environ["XDG_STATE_HOME"] = "/dev/null"
+    os.environ.pop("STATE_DIRECTORY", None)
 
 
 def names_in(namespace: str) -> FilePath:
