@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -182,7 +183,8 @@ def readable(line: bytes) -> str:
 
 
 def _descriptor_of(process: int) -> int | None:
-    """Return a descriptor that is readable when a process has ended; None where there is none (Linux before 5.3)."""
-    with contextlib.suppress(AttributeError, OSError):
-        return os.pidfd_open(process)
+    """Return a descriptor that is readable when a process has ended; None where there is none (Linux from 5.3 on)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return os.pidfd_open(process)
     return None
