@@ -5,8 +5,9 @@
                                   ▲  │ refused, unreachable …
                                   └──┘ when the strategy says
 
-Rule 1: a dial that is pending is left alone.  The kernel re-sends its SYN; a
-        new one with another sequence number would destroy the attempt.
+Rule 1: a dial that is pending is left alone, unless the strategy wants it
+        anew.  The kernel re-sends its SYN; a new one with another sequence
+        number would destroy the attempt.
 Rule 2: the ICMP time-exceeded that tells of the death of a hold's first SYN
         would end the hold; tcp.ignore_expiry prevents that, for IPv6 at the
         price of a quarter of a second in which the socket hears nothing (it

@@ -19,6 +19,17 @@ from .ends import DEVNULL, End, Lab
 from .flows import WAIT, free_port
 from .test_sealed import SECRET, knowing
 
+# The end of both programs: copies between stdin and stdout and a socket.
+COPY = """
+def copy(take, give):
+    while data := take():
+        while data:
+            data = data[give(data):]
+    os._exit(0)
+
+threading.Thread(target=copy, args=(lambda: sock.recv(65536), lambda data: os.write(1, data))).start()
+copy(lambda: os.read(0, 65536), sock.send)
+"""
 # Joins stdin and stdout with those of the other one that is given the same path: whoever comes first listens.
 # It says who it is, by its process, in a file of its own.
 JOIN = """\
@@ -39,29 +50,11 @@ except OSError:
 with open(f"{path}.{name}.new", "w") as file:
     file.write(str(os.getpid()))
 os.rename(f"{path}.{name}.new", f"{path}.{name}")
-
-def copy(take, give):
-    while data := take():
-        while data:
-            data = data[give(data):]
-    os._exit(0)
-
-threading.Thread(target=copy, args=(lambda: sock.recv(65536), lambda data: os.write(1, data))).start()
-copy(lambda: os.read(0, 65536), sock.send)
 """
 # Joins them with a TCP port.
 DIAL = """\
 import os, socket, sys, threading
 sock = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-
-def copy(take, give):
-    while data := take():
-        while data:
-            data = data[give(data):]
-    os._exit(0)
-
-threading.Thread(target=copy, args=(lambda: sock.recv(65536), lambda data: os.write(1, data))).start()
-copy(lambda: os.read(0, 65536), sock.send)
 """
 
 
@@ -76,7 +69,7 @@ class Joint:
 
     def __init__(self, lab: Lab) -> None:
         self._program = lab.folder / "join.py"
-        self._program.write_text(JOIN)
+        self._program.write_text(JOIN + COPY)
         self._place = lab.folder / "joint"
 
     def command(self, name: str) -> str:
@@ -165,7 +158,7 @@ def test_a_direct_hole_is_preferred(lab: Lab) -> None:
 def test_a_command_of_one_side_leads_to_a_port_of_the_other(lab: Lab) -> None:
     """As a proxy does it."""
     program = lab.folder / "dial.py"
-    program.write_text(DIAL)
+    program.write_text(DIAL + COPY)
     port = free_port()
     # It dials somebody else.
     right = lab.start(
