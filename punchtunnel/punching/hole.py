@@ -66,6 +66,8 @@ class Hole:
         keys: What seals the link; None on a plain one.
         fast_aes: Both processors have AES instructions.
         mapped: It came to a port that a router forwards for us, and may need that to the end.
+        relay: What carries it, HOST:PORT; "" if nothing does, and it is direct.
+        held: Through that no payload may pass: it only leads to a direct hole.
     """
 
     sock: socket.socket
@@ -80,6 +82,8 @@ class Hole:
     keys: Keys | None = None
     fast_aes: bool = False
     mapped: bool = False
+    relay: str = ""
+    held: bool = False
 
     @property
     def is_certain(self) -> bool:

@@ -7,9 +7,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType
+from typing import NamedTuple
 
 from punchtunnel import words
-from punchtunnel.address import HIGHEST_PORT, SSH_PORT, Peer, is_literal, parse_bind, parse_peer
+from punchtunnel.address import HIGHEST_PORT, SSH_PORT, Peer, Place, is_literal, parse_bind, parse_peer
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
@@ -30,6 +31,18 @@ LAST_WAIT = 0.1
 # Loopback and one more.
 _USUAL_INTERFACES = 2
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class Relay(NamedTuple):
+    """A relay that the user has named.
+
+    Attributes:
+        place: Where it is.
+        carries: It may carry payload (--relay); otherwise the two sides only meet there (--meet).
+    """
+
+    place: Place
+    carries: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class Settings:
         maps: Routers of this machine are asked to forward ports.
         remembers: What worked may be written down, and what worked before is tried, too.
         via: A command whose stdin and stdout are one more connection; "" if there is none.
+        relays: Where the peer can be met as well.
     """
 
     peers: Sequence[str]
@@ -79,6 +93,7 @@ class Settings:
     maps: bool = False
     remembers: bool = False
     via: str = field(default="", repr=False)
+    relays: Sequence[Relay] = ()
 
     @property
     def sealed(self) -> bool:
