@@ -10,6 +10,8 @@ import typer
 
 # Holds the secret, unless an option says where it is.
 SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
+# Relays, separated by spaces, unless an option names some.
+MEET_VARIABLE, RELAY_VARIABLE = "PUNCHTUNNEL_MEET", "PUNCHTUNNEL_RELAY"
 
 
 def _show_version(wanted: bool) -> None:
@@ -135,6 +137,27 @@ class Options:
             show_default=False,
         ),
     ] = ""
+    meet: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--meet",
+            metavar="HOST[:PORT]",
+            envvar=MEET_VARIABLE,
+            show_envvar=False,
+            help="Transit relay where the two sides meet if no hole opens at once; no payload passes it.  PEER may be "
+            "left out.",
+        ),
+    ] = None
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--relay",
+            metavar="HOST[:PORT]",
+            envvar=RELAY_VARIABLE,
+            show_envvar=False,
+            help="The same, and it carries the session until there is a direct hole.",
+        ),
+    ] = None
     no_map: Annotated[bool, typer.Option("--no-map", help="Do not ask the router to forward a port.")] = False
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Neither use nor write down what worked with this peer.")
@@ -184,7 +207,9 @@ class Options:
     stun: Annotated[
         list[str] | None,
         typer.Option(
-            "--stun", metavar="HOST[:PORT]", help="With --doctor or --show: ask this STUN server by TCP; give two."
+            "--stun",
+            metavar="HOST[:PORT]",
+            help="STUN server to ask by TCP where this machine is seen: with --doctor, --show, --meet or --relay.",
         ),
     ] = None
     ntp: Annotated[

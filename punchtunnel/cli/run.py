@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 # The options that go with --doctor; half_close is ignored everywhere.
 _FOR_DOCTOR = {"doctor", "stun", "ntp", "bind", "no_map", "as_json", "status_fd", "verbose", "quiet", "half_close"}
-_FOR_FORGETTING = {"doctor", "forget", "as_json", "status_fd", "verbose", "quiet"}
+# They may come from the environment.
+_FOR_DOCTOR |= {"meet", "relay"}
+_FOR_FORGETTING = {"doctor", "forget", "as_json", "status_fd", "verbose", "quiet", "meet", "relay"}
 
 
 def run(options: Options) -> int:
@@ -195,7 +197,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return _forget(options)
     if options.doctor:
         return _examine(options)
-    if options.ntp or (options.stun and not options.show):
+    if options.ntp or (options.stun and not (options.show or options.meet or options.relay)):
         raise UsageError(usage.FOR_DOCTOR)
     settings = settings_of(options)
     places = [parse_listen(text) for text in options.listen or []]
@@ -207,6 +209,10 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    if settings.relays:
+        from punchtunnel.protocol import token
+
+        token.check(settings.secret, sealed=settings.sealed)
     if settings.via and not settings.secret:
         raise UsageError(usage.VIA_ANYONE.format(variable=SECRET_VARIABLE))
     if settings.serves_anyone and not options.no_secret:
@@ -283,15 +289,15 @@ def _session(
 ) -> Outcome:
     # Imported late: the first SYN need not wait for it.
     from punchtunnel.session import running
-    from punchtunnel.session.seeker import seekers
 
-    return running.run(hole, _plan(options, role, listeners, status), status, signals, seekers(holes))
+    return running.run(hole, _plan(options, role, listeners, status), status, signals, holes)
 
 
 def _serve(holes: Holes, options: Options, settings: Settings, status: Status, signals: Signals) -> Outcome:
     """Serve many sessions at once."""
     # A command alone may lead to anybody, whom only its line tells from others.
-    peers = sorted(settings.peers) or [settings.via]
+    # And at a relay the channel and the secret tell services apart.
+    peers = sorted(settings.peers) or [settings.via, *sorted(str(relay.place) for relay in settings.relays)]
     with _claimed(repr((peers, settings.channel, settings.bind, settings.interface))):
         return _serve_on(holes, options, settings.role, status, signals)
 

@@ -45,6 +45,7 @@ class Side:
         interface: --bind, if that is an interface.
         port: --port, or 0.
         via: Whether there is a --via.
+        relays: The options that name relays, as they are written.
     """
 
     peers: Sequence[str]
@@ -59,6 +60,7 @@ class Side:
     port: int = 0
     seen: Sequence[str] = ()
     via: bool = False
+    relays: Sequence[str] = ()
 
 
 def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
@@ -83,6 +85,12 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
         wants_none=options.plain or options.no_secret,
         seen=seen,
         via=bool(options.via),
+        relays=[
+            word
+            for option, given in (("--meet", options.meet), ("--relay", options.relay))
+            for place in given or ()
+            for word in (option, place)
+        ],
     )
 
 
@@ -95,13 +103,16 @@ def command(side: Side) -> str:
         options += ["--to", words.ANY_TARGET]
     if side.via:
         options += ["--via", words.ANY_COMMAND]
+    options += side.relays
     if side.channel:
         options += ["--channel", side.channel]
     addresses = _own_addresses(side)
     families = {":" in one for one in addresses}
     addresses += [one for one in side.seen if (":" in one) not in families and _is_wanted(one, side)]
     places = [str(Peer(one, side.port)) for one in addresses]
-    return words.command(places, [*options, *side.flags], side.port, dials=bool(side.peers or not side.via))
+    return words.command(
+        places, [*options, *side.flags], side.port, dials=bool(side.peers or not (side.via or side.relays))
+    )
 
 
 def _is_wanted(address: str, side: Side) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
+from punchtunnel.address import parse_server
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
@@ -13,6 +14,7 @@ from punchtunnel.punching.settings import (
     DEFAULT_RESUME,
     DEFAULT_SESSIONS,
     DEFAULT_WAIT,
+    Relay,
     Settings,
     has_fast_aes,
     settings_from,
@@ -64,7 +66,7 @@ def settings_of(options: Options) -> Settings:
     for name, seconds in waits.items():
         if not 0 <= seconds < LONGEST:
             raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
-    if not (options.peers or options.via or options.show):
+    if not (options.peers or options.via or options.show or options.meet or options.relay):
         raise UsageError(usage.NO_PEER)
     wait = options.wait
     if wait is None:
@@ -80,7 +82,29 @@ def settings_of(options: Options) -> Settings:
         traits=_traits(options),
         port=options.port,
     )
-    return replace(settings, maps=not options.no_map, remembers=not options.no_memory, via=options.via)
+    return replace(
+        settings,
+        maps=not options.no_map,
+        remembers=not options.no_memory,
+        via=options.via,
+        relays=_relays_of(options),
+    )
+
+
+def _relays_of(options: Options) -> tuple[Relay, ...]:
+    """Return the relays, each once; one that may carry the session may be met at, too.
+
+    Raises:
+        UsageError: One of them is no HOST[:PORT].
+    """
+    if not (options.meet or options.relay):
+        return ()
+    # Imported late: few runs name any.
+    from punchtunnel.reach.transit import DEFAULT_PORT
+
+    met = {parse_server("--meet", text, DEFAULT_PORT): False for text in options.meet or ()}
+    carrying = {parse_server("--relay", text, DEFAULT_PORT): True for text in options.relay or ()}
+    return tuple(Relay(place, carries) for place, carries in (met | carrying).items())
 
 
 def bind_of(options: Options) -> Bind:
@@ -120,6 +144,11 @@ def _check_contradictions(options: Options) -> None:
         raise UsageError(usage.BOTH_FAMILIES)
     if options.via and options.plain:
         raise UsageError(usage.VIA_PLAIN)
+    relayed = bool(options.meet or options.relay)
+    if relayed and options.plain:
+        raise UsageError(usage.MEETING_IN_PLAIN)
+    if relayed and not resume_of(options):
+        raise UsageError(usage.MEETING_WITHOUT_RESUME)
     if options.check and (options.keep or options.progress):
         raise UsageError(usage.CHECK_ALONE)
     if options.progress and ports:

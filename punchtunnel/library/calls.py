@@ -248,7 +248,7 @@ async def serve_tunnels(
         async with asyncio.TaskGroup() as group:
 
             def begin(hole: Hole, _: events.Report, seekers: Seekers) -> Session:
-                tunnel = Tunnel(hole, Plan(settings.role, Ends(), resume=resume), seekers)
+                tunnel = Tunnel(hole, Plan(settings.role, Ends(), resume=resume), seekers, holes)
                 group.create_task(_handle(tunnel, handle))
                 return tunnel._session
 
@@ -359,7 +359,7 @@ async def _next(holes: Holes, wake: Wake, plan: Plan) -> tuple[Hole, Tunnel]:
         if Trait.CHECK in hole.traits:
             outcome = await _be_checked(hole, plan)
         else:
-            tunnel = Tunnel(hole, plan, seekers(holes))
+            tunnel = Tunnel(hole, plan, seekers(holes), holes)
             try:
                 if await tunnel._met():
                     return hole, tunnel

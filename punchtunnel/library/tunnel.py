@@ -18,6 +18,7 @@ from punchtunnel.protocol.agreement import readable
 from punchtunnel.protocol.hello import Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
+from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Program
@@ -41,7 +42,7 @@ class Tunnel:
             an attacker is in the middle; None on a plain link.
     """
 
-    def __init__(self, hole: Hole, plan: Plan, seekers: Seekers | None = None) -> None:
+    def __init__(self, hole: Hole, plan: Plan, seekers: Seekers | None = None, holes: Holes | None = None) -> None:
         self.local = hole.local
         self.remote = hole.remote
         self.verifier = None if hole.keys is None else readable(hole.keys.verifier)
@@ -51,7 +52,7 @@ class Tunnel:
         # None follows the last one.
         self._arrived: asyncio.Queue[ProgramEnd | asyncio.Task[Stream] | None] = asyncio.Queue()
         plan = replace(plan, ends=Program(self._take))
-        self._session = Session(asyncio.get_running_loop(), hole, plan, self._note, seekers)
+        self._session = Session(asyncio.get_running_loop(), hole, plan, self._note, seekers, holes)
         # Whether the peer is on the hole, too.
         self._up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._session.start(hole.unread)

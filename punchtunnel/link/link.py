@@ -19,9 +19,8 @@ Rule 5: streams belong to the link, the hole to the carrier: a link that waits
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
 edge-triggered (poller.py): a flag says that a source, a sink or the hole may
-be ready, and is cleared by the call that finds it is not.  All work is done
-in `_work`, in bounded turns: what was read in one piece may be handled in many.
-Only the carrier knows whether the hole is sealed.
+be ready, and is cleared by the call that finds it is not.  `_work` does all work, in
+bounded turns.  Only the carrier knows whether the hole is sealed.
 """
 
 from __future__ import annotations
@@ -119,8 +118,7 @@ class Link:
 
     def refuse(self, number: int, reason: Reason) -> None:
         """Reset a stream that cannot be joined, or any other; its end sees RST."""
-        stream = self._mux.streams.get(number)
-        if stream is not None:
+        if (stream := self._mux.streams.get(number)) is not None:
             self._remove(stream, reason)
             self._schedule()
             self.cut = self.cut or self._state is State.ENDED
@@ -133,8 +131,7 @@ class Link:
 
     def end_source(self, number: int, *, drain: bool = False) -> None:
         """Send EOF on a stream before its source ends; with `drain`, after what the source holds already."""
-        stream = self._mux.streams.get(number)
-        if stream is None or not stream.source.is_open:
+        if (stream := self._mux.streams.get(number)) is None or not stream.source.is_open:
             return
         if drain and stream.end is not None:
             stream.source.drain()
@@ -145,8 +142,7 @@ class Link:
 
     def announce(self, number: int, size: int) -> None:
         """Tell the peer how many bytes a stream will carry."""
-        stream = self._mux.streams.get(number)
-        if stream is not None:
+        if (stream := self._mux.streams.get(number)) is not None:
             self._mux.announce(stream, size)
             self._schedule()
 
@@ -155,6 +151,11 @@ class Link:
         value = self._mux.ping(time.monotonic(), size)
         self._schedule()
         return value
+
+    def offer(self, data: bytes) -> None:
+        """Tell the peer how this side can be met without the relay."""
+        self._mux.offer(data)
+        self._schedule()
 
     def go_away(self, code: Goodbye) -> None:
         """Say that we are done with the link."""

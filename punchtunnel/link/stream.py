@@ -17,7 +17,7 @@ from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError
 from punchtunnel.link.sink import Sink
 from punchtunnel.link.source import Source
-from punchtunnel.protocol.events import GoneAway, Pong, Reset, Sized, StreamState
+from punchtunnel.protocol.events import GoneAway, OfferCame, Pong, Reset, Sized, StreamState
 from punchtunnel.protocol.frames import Reason
 from punchtunnel.system.poller import ERROR, READ, WRITE, Poller
 
@@ -179,6 +179,13 @@ class Owner(Protocol):
     def gone_away(self, code: int) -> None:
         """The peer is done with the link."""
 
+    def offered(self, data: bytes) -> None:
+        """The peer has said how it can be met without the relay.
+
+        Raises:
+            PeerError: It has said nonsense.
+        """
+
     def awaits_another(self, error: LinkError | None) -> bool:
         """The hole is lost; None: the peer closed it between two frames.  True: the link shall wait for another one."""
 
@@ -195,3 +202,5 @@ def tell(owner: Owner, event: object) -> None:
             owner.ponged(value, rtt)
         case GoneAway(code):
             owner.gone_away(code)
+        case OfferCame(data):
+            owner.offered(data)

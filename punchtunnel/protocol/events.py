@@ -116,4 +116,11 @@ class GoneAway:
     code: int
 
 
-Event = Data[T] | Opened[T] | Finished[T] | Gone[T] | Credited[T] | Sized[T] | Pong | Received | GoneAway
+@dataclass(frozen=True, slots=True)
+class OfferCame:
+    """The peer has said how it can be met without the relay (offers.py)."""
+
+    data: bytes
+
+
+Event = Data[T] | Opened[T] | Finished[T] | Gone[T] | Credited[T] | Sized[T] | Pong | Received | OfferCame | GoneAway

@@ -10,9 +10,10 @@
     type 3  GO_AWAY length = a code; the sender is done with the whole link
     type 4  SIZE    flags and length = 48 bits: bytes that the sender will send
     type 5  RECEIVED  the same: bytes of frames that the sender has received, modulo 2^48
+    type 6  OFFER   length = bytes that follow the header: what offers.py has
 
 All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
-names what this project adds (types 4 and 5, and the reason in the length of a WINDOW
+names what this project adds (types 4 to 6, and the reason in the length of a WINDOW
 with RST).
 """
 
@@ -24,6 +25,7 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
+from punchtunnel.protocol.offers import MAX_OFFER
 from punchtunnel.words import peer as words
 
 HEADER = struct.Struct("!BBHII")
@@ -47,6 +49,7 @@ class Kind(IntEnum):
     # Not in yamux.
     SIZE = 4
     RECEIVED = 5
+    OFFER = 6
 
 
 class Flag(IntFlag):
@@ -90,17 +93,17 @@ class Goodbye(IntEnum):
 
 
 # Plain numbers for the path of every frame: an enum costs a microsecond.
-DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED = map(int, Kind)
+DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED, OFFER = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
 # They name no stream.
-_OF_THE_LINK = frozenset((PING, GO_AWAY, RECEIVED))
+_OF_THE_LINK = frozenset((PING, GO_AWAY, RECEIVED, OFFER))
 
 
 class Header(NamedTuple):
     """One decoded header: `kind` is one of Kind, `flags` are of Flag.
 
-    `length` is the whole number of a SIZE or a RECEIVED, which have no flags.
+    `length` is the whole number of a SIZE, a RECEIVED or an OFFER, which have no flags.
     """
 
     kind: int
@@ -125,10 +128,12 @@ def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Heade
     version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
     if kind >= SIZE:
         flags, length = 0, flags << 32 | length
-    if version != VERSION or kind > RECEIVED or flags > _ALL_FLAGS:
+    if version != VERSION or kind > OFFER or flags > _ALL_FLAGS:
         raise PeerError(words.NOT_A_FRAME.format(version=version, kind=kind, flags=flags))
     if kind == DATA and length > MAX_PAYLOAD:
         raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
+    if kind == OFFER and not 0 < length <= MAX_OFFER:
+        raise PeerError(words.NOT_AN_OFFER)
     if (stream == 0) != (kind in _OF_THE_LINK):
         raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
     return Header(kind, flags, stream, length)
@@ -139,14 +144,20 @@ class Decoder:
 
     Attributes:
         missing: Bytes of the last DATA frame's payload that have not come yet.
+        offer: What the last OFFER frame says.
     """
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self.missing = 0
+        self.offer = bytearray()
+        # The header of an OFFER that is not whole yet.
+        self._awaited: Header | None = None
 
     def feed(self, data: memoryview) -> Iterator[Header | memoryview]:
         """Yield what `data` holds, in wire order: headers, and the payload of each DATA frame in any pieces.
+
+        The header of an OFFER comes when that is whole.
 
         Args:
             data: Bytes straight from the link, any length including zero.
@@ -165,6 +176,15 @@ class Decoder:
                 position += len(piece)
                 yield piece
                 continue
+            if self._awaited is not None:
+                wanted = self._awaited.length - len(self.offer)
+                self.offer += data[position : position + wanted]
+                position += wanted
+                if len(self.offer) < self._awaited.length:
+                    return
+                header, self._awaited = self._awaited, None
+                yield header
+                continue
             if not self._partial and end - position >= HEADER.size:
                 header = decode_header(data, position)
                 position += HEADER.size
@@ -178,6 +198,9 @@ class Decoder:
                 self._partial.clear()
             if header.kind == DATA:
                 self.missing = header.length
+            elif header.kind == OFFER:
+                self._awaited, self.offer = header, bytearray()
+                continue
             yield header
 
     def skip(self, length: int) -> None:
@@ -187,4 +210,4 @@ class Decoder:
     @property
     def between_frames(self) -> bool:
         """True where a frame may begin, which is the only place where the link may end."""
-        return not self._partial and not self.missing
+        return not self._partial and not self.missing and self._awaited is None

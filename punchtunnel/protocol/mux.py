@@ -35,6 +35,7 @@ from punchtunnel.protocol.events import (
     Finished,
     Gone,
     GoneAway,
+    OfferCame,
     Opened,
     Pong,
     Received,
@@ -49,6 +50,7 @@ from punchtunnel.protocol.frames import (
     GO_AWAY,
     HEADER,
     MAX_SIZE,
+    OFFER,
     PING,
     RECEIVED,
     RST,
@@ -61,6 +63,7 @@ from punchtunnel.protocol.frames import (
     Header,
     Reason,
 )
+from punchtunnel.protocol.pings import Pings
 from punchtunnel.words import peer as words
 
 # Every stream costs a descriptor here and one at the target.
@@ -68,10 +71,7 @@ MAX_STREAMS = 4096
 # Bytes of answers that wait while the link is congested: to pings, and to streams
 # that come and go.  No peer of ours asks for more without reading them.
 MAX_ANSWERS = 256 * 1024
-# Unanswered pings whose time is remembered.
-MAX_PINGS = 4
 LAST_STREAM = 2**32 - 1
-
 
 S = TypeVar("S", bound=StreamState)
 
@@ -87,14 +87,12 @@ class Mux(Generic[S]):
         streams: The records of all streams that are known, by number.
         control: Frames that wait to be sent, whole; `take_control` takes them.
         is_urgent: Some of them are worth a segment of their own; the others can wait a little for company.
-        rtt: The smallest round trip that a ping has had, in seconds.
     """
 
     def __init__(self, leads: bool, record: type[S]) -> None:
         self.streams: dict[int, S] = {}
         self.control = bytearray()
         self.is_urgent = False
-        self.rtt: float | None = None
         self._record = record
         self._decoder = Decoder()
         self._memory = Memory()
@@ -103,8 +101,7 @@ class Mux(Generic[S]):
         self._next_stream = 1 if leads else 2
         self._their_parity = 0 if leads else 1
         self._their_last = 0
-        self._pings: dict[int, float] = {}
-        self._ping_count = 0
+        self._pings = Pings()
         # The stream whose payload comes next; None: it is skipped.
         self._receiving: S | None = None
         # That payload is the stream's last: FIN counts once it is complete.
@@ -148,9 +145,7 @@ class Mux(Generic[S]):
     def announce(self, stream: S, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
         if not stream.gone:
-            # Not by `_send`: the size does not fit into the length field alone.
-            self.control += Header(SIZE, 0, stream.number, size).encode()
-            self.is_urgent = True
+            self._say(Header(SIZE, 0, stream.number, size))
 
     def finish(self, stream: S) -> None:
         """Half-close: nothing more will be sent on this stream."""
@@ -190,21 +185,22 @@ class Mux(Generic[S]):
         """
         for _ in range(-(-size // HEADER.size)):
             self._send(PING, SYN, 0, 0)
-        self._ping_count = (self._ping_count + 1) & 0xFFFFFFFF
-        self._pings[self._ping_count] = now
-        if len(self._pings) > MAX_PINGS:
-            del self._pings[next(iter(self._pings))]
-        self._send(PING, SYN, 0, self._ping_count)
-        return self._ping_count
+        value = self._pings.ask(now)
+        self._send(PING, SYN, 0, value)
+        return value
 
     def go_away(self, code: Goodbye) -> None:
         """Say that we are done with the link."""
         self._send(GO_AWAY, 0, 0, code)
 
+    def offer(self, data: bytes) -> None:
+        """Tell the peer how this side can be met without the relay (offers.py)."""
+        self._say(Header(OFFER, 0, 0, len(data)))
+        self.control += data
+
     def acknowledge(self, position: int) -> None:
         """Tell the peer that its frames have been received up to this position."""
-        self.control += Header(RECEIVED, 0, 0, position & MAX_SIZE).encode()
-        self.is_urgent = True
+        self._say(Header(RECEIVED, 0, 0, position & MAX_SIZE))
 
     def take_control(self, limit: int = LAST_STREAM) -> bytes:
         """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
@@ -218,6 +214,11 @@ class Mux(Generic[S]):
     def hurry(self) -> None:
         """Make urgent what waits: it has waited long enough."""
         self.is_urgent = bool(self.control)
+
+    @property
+    def rtt(self) -> float | None:
+        """The smallest round trip that a ping has had, in seconds."""
+        return self._pings.rtt
 
     @property
     def windows(self) -> int:
@@ -261,8 +262,10 @@ class Mux(Generic[S]):
                 yield GoneAway(item.length)
             elif item.kind == SIZE:
                 yield from self._on_size(item)
-            else:
+            elif item.kind == RECEIVED:
                 yield Received(item.length)
+            else:
+                yield OfferCame(bytes(self._decoder.offer))
 
     @property
     def expected(self) -> tuple[S | None, int]:
@@ -298,14 +301,12 @@ class Mux(Generic[S]):
 
     def _on_window(self, header: Header, now: float) -> Iterator[Event[S]]:
         if header.flags & RST:
-            stream = self.streams.get(header.stream)
-            if stream is not None:
+            if (stream := self.streams.get(header.stream)) is not None:
                 yield self._on_reset(stream, header.length)
             return
         if header.flags & (SYN | ACK):
             yield from self._on_flags(header, now)
-        stream = self.streams.get(header.stream)
-        if stream is None:
+        if (stream := self.streams.get(header.stream)) is None:
             return
         if header.length:
             stream.credit += header.length
@@ -319,15 +320,11 @@ class Mux(Generic[S]):
     def _on_ping(self, header: Header, now: float) -> Iterator[Event[S]]:
         if header.flags & SYN:
             self._send(PING, ACK, 0, header.length, answer=True)
-        elif (asked := self._pings.pop(header.length, None)) is not None:
-            rtt = max(now - asked, 0.0)
-            # The smallest is the path's own; larger ones waited in a queue.
-            self.rtt = rtt if self.rtt is None else min(self.rtt, rtt)
+        elif (rtt := self._pings.answered(header.length, now)) is not None:
             yield Pong(header.length, rtt)
 
     def _on_size(self, header: Header) -> Iterator[Event[S]]:
-        stream = self.streams.get(header.stream)
-        if stream is not None:
+        if (stream := self.streams.get(header.stream)) is not None:
             if stream.sized:
                 raise PeerError(words.SIZED_TWICE.format(stream=header.stream))
             stream.sized = True
@@ -344,8 +341,7 @@ class Mux(Generic[S]):
                 self._send(WINDOW, RST, number, Reason.NO_RESOURCES, answer=True)
             else:
                 yield Opened(self._add(number, now))
-        stream = self.streams.get(number)
-        if stream is None:
+        if (stream := self.streams.get(number)) is None:
             return
         if header.flags & ACK:
             stream.accepted = True
@@ -372,6 +368,11 @@ class Mux(Generic[S]):
         stream = largest(self.streams.values())
         self.reset(stream, Reason.MEMORY)
         return Gone(stream, Reset(Reason.MEMORY, stream.accepted))
+
+    def _say(self, header: Header) -> None:
+        """Send a frame with a number that may not fit into the length field alone."""
+        self.control += header.encode()
+        self.is_urgent = True
 
     def _send(
         self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False, urgent: bool = True

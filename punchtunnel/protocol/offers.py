@@ -35,7 +35,7 @@ NO_PORT = 0
 _HEAD = struct.Struct("!BBHIBHHHB")
 _CANDIDATE = struct.Struct("!BBH16s")
 MAX_OFFER = _HEAD.size + MAX_CANDIDATES * _CANDIDATE.size
-_LAST_NUMBER = 0xFFFF
+LAST_NUMBER = 0xFFFF
 _LONGEST_WAITED = 0xFFFFFFFF
 
 
@@ -112,7 +112,7 @@ class Offer(NamedTuple):
         head = _HEAD.pack(
             VERSION,
             self.flags,
-            self.number & _LAST_NUMBER,
+            self.number & LAST_NUMBER,
             milliseconds,
             self.port_use,
             self.last,

@@ -19,7 +19,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from punchtunnel.errors import RecordError
-from punchtunnel.protocol.agreement import hkdf
+from punchtunnel.protocol.agreement import Keys, hkdf
 from punchtunnel.words import peer as words
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ OVERHEAD = HEADER.size + AEAD_TAG_SIZE
 _NONCE = struct.Struct("!4xQ")
 MAX_RECORD = MAX_PLAINTEXT + OVERHEAD
 # Types of records: what the bytes of frames mean, and their EOF, is the multiplexer's
-# business; the other type comes first on a hole that a session comes back by (resume.py).
+# business.  The others come first: on a hole that a session comes back by (resume.py), and
+# on one through a relay (offers.py).
 DATA = 1
 RESUME = 2
+OFFER = 3
 # Bytes of plaintext under one key: with the overhead of records about 2^32 blocks of
 # AES, at which an attacker's advantage from the block size is still below 2^-63.
 REKEY_AFTER = 2**36
@@ -135,3 +137,11 @@ class Opener:
         except self._invalid as error:
             raise RecordError(words.CHANGED_RECORD) from error
         return plaintext
+
+
+Seals = tuple[Sealer, Opener]
+
+
+def seals_of(keys: Keys, *, fast_aes: bool) -> Seals:
+    """Return what seals and opens the records of a hole; `fast_aes`: both processors have AES instructions."""
+    return Sealer(keys.send, fast_aes), Opener(keys.receive, fast_aes)

@@ -13,7 +13,7 @@ Rule 2: where there are too many, the one that is worth least makes room.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ LONGEST_HELLO_TIMEOUT = 5.0
 # The same on a connection by a command, where the peer may come late.  A command that has died unnoticed, as an
 # idle ssh does when a router has forgotten it, is replaced within that time; a login in five minutes troubles nobody.
 VIA_PATIENCE = 300.0
+# The same through a relay: after that it has matched a connection of the peer's that is dead (reach/joining.py).
+RELAY_PATIENCE = 5.0
 # Seconds until a PICK.
 DECISION_TIMEOUT = 5.0
 # Seconds for the answer to a PICK: the peer, who is awake, needs a round trip.
@@ -69,6 +71,9 @@ class Connection:
         scheduled: The far end has the port that the schedule has for it.
         candidate: What was dialled; None if the connection came to a listener.
         via: It is that of a command (--via), where the peer may come late.
+        relay: What carries it, HOST:PORT; "" if nothing does.
+        held: Through that no payload may pass.
+        give_back: Called in place of closing it.
         opened: When, as are all times here.
         hello_due: When the peer's hello must have come.
         greeted: It has come.
@@ -85,6 +90,9 @@ class Connection:
     scheduled: bool
     candidate: Candidate | None = None
     via: bool = False
+    relay: str = ""
+    held: bool = False
+    give_back: Callable[[], None] | None = None
     opened: float = 0.0
     hello_due: float = NEVER
     greeted: bool = False
@@ -95,14 +103,19 @@ class Connection:
     fault: str = ""
 
     @property
+    def is_brought(self) -> bool:
+        """It was neither dialled nor accepted: a command or a relay has it, whose far end is not known."""
+        return self.via or bool(self.relay)
+
+    @property
     def local(self) -> str:
         """Our end, address and port, as text; a command's has none."""
         return words.THIS_MACHINE if self.via else tcp.name_of(self.sock.getsockname())
 
     def greet(self, now: float) -> None:
         """Take note that the peer's hello has come."""
-        if self.via and not self.greeted:
-            # The command has reached the peer only now.
+        if self.is_brought and not self.greeted:
+            # The command or the relay has reached the peer only now.
             self.opened = now
         self.greeted = True
 
@@ -145,13 +158,15 @@ class Callers:
     @property
     def busy(self) -> bool:
         """Somebody is on a connection, or may be: it may become the hole.  A command may lead to nobody for hours."""
-        return any(one.taken or not one.via for one in self.connections.values())
+        return any(one.taken or not one.is_brought for one in self.connections.values())
 
     def admit(self, conn: int, connection: Connection, now: float, round_trip: float) -> None:
         """Take in a connection that has just opened; `round_trip` is the kernel's estimate in seconds."""
         connection.opened = now
         patience = min(LONGEST_HELLO_TIMEOUT, HELLO_TIMEOUT + HELLO_ROUND_TRIPS * round_trip)
-        connection.hello_due = now + (VIA_PATIENCE if connection.via else patience)
+        if connection.is_brought:
+            patience = VIA_PATIENCE if connection.via else RELAY_PATIENCE
+        connection.hello_due = now + patience
         self.connections[conn] = connection
 
     def least(self) -> int | None:
@@ -172,7 +187,7 @@ class Callers:
         """Return who is on a connection, as rations.py counts."""
         connection = self.connections[conn]
         known = self.is_known(conn)
-        if connection.via:
+        if connection.is_brought:
             # Neither the peer's address nor just anybody's: it has tries of its own.
             return Caller(connection.remote, connection.remote, scheduled=False)
         return Caller(self._peer if known else EVERYBODY_ELSE, connection.remote, known and connection.scheduled)
@@ -182,8 +197,8 @@ class Callers:
         return any(address.host == self.connections[conn].host for address in self.addresses)
 
     def is_invited(self, conn: int) -> bool:
-        """Tell whether this side has asked for a connection, so that it may speak first on it: known, or by --via."""
-        return self.connections[conn].via or self.is_known(conn)
+        """Tell whether this side has asked for a connection, so that it may speak first on it: known, or brought."""
+        return self.connections[conn].is_brought or self.is_known(conn)
 
     def _worth(self, conn: int) -> tuple[bool, bool, bool, bool, int]:
         """Order connections: those that are not being tried come first, then strangers', unexpected, silent, old."""

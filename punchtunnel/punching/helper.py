@@ -97,6 +97,41 @@ class PortMapper(Helper[RouterNews], Protocol):
         """Take every mapping back, and want none; waits for nothing."""
 
 
+class Met(NamedTuple):
+    """A connection through a relay on which the peer is, or somebody else who knows the token.
+
+    A FIN of either side ends both directions.  The kernel ends it after a minute without a sign of the relay's.
+
+    Attributes:
+        sock: Does not block; belongs to whoever has taken it.
+        unread: What the other side has said already.
+        relay: As the user has named it.
+    """
+
+    sock: socket.socket
+    unread: bytes
+    relay: Place
+
+
+class MeetingNews(NamedTuple):
+    """What has come of waiting since the last look.
+
+    Attributes:
+        met: Connections on which somebody is; whoever takes them owns the sockets.
+        trouble: Why nobody can be met just now, as a sentence, or "".
+    """
+
+    met: tuple[Met, ...] = ()
+    trouble: str = ""
+
+
+class Meeting(Helper[MeetingNews], Protocol):
+    """Waits at one relay for the peer."""
+
+    def again(self, met: Met) -> None:
+        """Close what was met, which was of no use, and wait for the peer anew after a short pause."""
+
+
 class Gathering(Protocol):
     """What helps every punch of a run, and outlives each of them.
 
@@ -111,6 +146,13 @@ class Gathering(Protocol):
 
     def heard(self) -> RouterNews | None:
         """Return what the routers have said to it, also beside an earlier punch; None if there is no mapper yet."""
+
+    def meeting(self, relay: Place) -> Meeting:
+        """Return a new meeting at a relay.
+
+        Raises:
+            OSError: There is no descriptor left.
+        """
 
     def recall(self) -> Mapping[str, Sequence[str]]:
         """Return the literal addresses that the names of the peer led to when a hole last opened, the likeliest first.

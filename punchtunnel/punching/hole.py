@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.hello import Role, Trait
+from punchtunnel.protocol.records import Seals
 from punchtunnel.punching.candidates import Fate
 
 
@@ -68,6 +69,8 @@ class Hole:
         mapped: It came to a port that a router forwards for us, and may need that to the end.
         relay: What carries it, HOST:PORT; "" if nothing does, and it is direct.
         held: Through that no payload may pass: it only leads to a direct hole.
+        hold: Seconds for which payload is to wait for a direct hole on a relayed one.
+        seals: What the first records were sealed and opened with, if any have passed.
     """
 
     sock: socket.socket
@@ -84,6 +87,8 @@ class Hole:
     mapped: bool = False
     relay: str = ""
     held: bool = False
+    hold: float = 0.0
+    seals: Seals | None = None
 
     @property
     def is_certain(self) -> bool:

@@ -61,8 +61,8 @@ class Winner(NamedTuple):
 
     @property
     def listening_port(self) -> FamilyPort | None:
-        """The port of ours that it came to; None if this side has dialled it, or a command."""
-        sock, is_ours = self.connection.sock, self.connection.candidate or self.connection.via
+        """The port of ours that it came to; None if this side has dialled it, or a command or a relay has it."""
+        sock, is_ours = self.connection.sock, self.connection.candidate or self.connection.is_brought
         return None if is_ours else (socket.AddressFamily(sock.family), sock.getsockname()[1])
 
     def way(self, *, mapped: bool) -> Way:
@@ -93,6 +93,8 @@ class Winner(NamedTuple):
             keys=won.keys,
             fast_aes=Trait.FAST_AES in settings.traits & won.hello.traits,
             mapped=mapped,
+            relay=self.connection.relay,
+            held=self.connection.held,
         )
 
 
@@ -142,8 +144,12 @@ class Nomination:
         # Kinds of rejections that were told, and of whom.
         self._told: set[tuple[str, str]] = set()
 
-    def admit(self, connection: Connection) -> None:
+    def admit(self, connection: Connection, unread: bytes = b"") -> None:
         """Take in a connection that has just opened; with whom, the election finds out.
+
+        Args:
+            connection: It.
+            unread: What its other side has said already.
 
         Raises:
             RejectedError: As `retry`.
@@ -162,6 +168,8 @@ class Nomination:
         self._report(events.Opened(local=connection.local, remote=connection.remote))
         tcp.send_at_once(sock)
         self._perform(self._election.opened(conn, known=self._callers.is_invited(conn)))
+        if unread and conn in self._callers.connections:
+            self._take_in(conn, connection, unread)
 
     def expire(self, now: float) -> None:
         """Close the connections whose time is over.
@@ -208,6 +216,10 @@ class Nomination:
             self._close(conn, Fate.LOST)
             self._perform(self._election.lost(conn))
             return
+        self._take_in(conn, connection, data)
+
+    def _take_in(self, conn: int, connection: Connection, data: bytes) -> None:
+        """Act on what the other side has said."""
         connection.taken += len(data)
         connection.answered = max(self._monotonic() - connection.picked, 0.0)
         actions = self._election.received(conn, data)
@@ -239,7 +251,8 @@ class Nomination:
                 case Reject(conn, version, hello, proved):
                     mine = self._settings
                     error = RejectedError(diagnosis.why_rejected(mine.role, mine.traits, version, hello))
-                    if proved:
+                    # At a relay another client of the same service may be met.
+                    if proved and not connection.relay:
                         _say_farewell(connection.sock)
                         raise error
                     self._note_rejection(conn, connection, error)
@@ -336,7 +349,9 @@ class Nomination:
         self._discard(connection, fate, politely=politely)
 
     def _discard(self, connection: Connection, fate: Fate, *, politely: bool = False) -> None:
-        if politely:
+        if connection.give_back is not None:
+            connection.give_back()
+        elif politely:
             connection.sock.close()
         else:
             tcp.close_with_reset(connection.sock)

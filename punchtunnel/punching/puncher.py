@@ -44,12 +44,13 @@ from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting import events
 from punchtunnel.system.addresses import source_towards
 from punchtunnel.system.signals import Wake
-from punchtunnel.words import usage
+from punchtunnel.words import reach, usage
 
 if TYPE_CHECKING:
     from punchtunnel.punching.forwarded import ForwardedPorts
     from punchtunnel.punching.helper import Gathering, Helper, News
     from punchtunnel.punching.race import Strategy
+    from punchtunnel.punching.relays import Relays
     from punchtunnel.punching.routers import Routers
     from punchtunnel.punching.via import Via
 
@@ -89,13 +90,13 @@ def open_hole(
         gathering: Has what else can help; None: nothing.
 
     Raises:
-        UsageError: Neither a peer nor a command (--via), or one that is no address and has none.
+        UsageError: Neither a peer nor a command or a relay to meet it by, or one that is no address and has none.
         NoHoleError: The time to wait has passed.
         RejectedError: The peer cannot be linked to.
         LocalError: No port of this machine could be used, or too few because of a limit of this process.
         SignalError: A signal has come.
     """
-    if not (settings.peers or settings.via):
+    if not (settings.peers or settings.via or settings.relays):
         raise UsageError(usage.NO_PEER)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
     puncher = Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile, gathering)
@@ -158,6 +159,7 @@ class Puncher:
         self._ask_routers_at = self._started + ROUTERS_DELAY if settings.maps and gathering else float("inf")
         self._helpers: list[Helper[object]] = []
         self._via = self._begin_via() if settings.via else None
+        self._relays = self._begin_relays(gathering) if settings.relays and gathering is not None else None
 
     def _choose(self, scheduled: ScheduledPorts, rng: random.Random) -> Strategy:
         """Return what is dialled: the ports of the schedule, and beside them those that PEERs were given with."""
@@ -177,6 +179,12 @@ class Puncher:
         via = Via(self._settings, self._monotonic, self._on_open, self._report, self._gathering)
         self._employ(via, lambda _: None)
         return via
+
+    def _begin_relays(self, gathering: Gathering) -> Relays:
+        # Imported late: few runs have any.
+        from punchtunnel.punching.relays import Relays
+
+        return Relays(self._settings, gathering, self._started, self._employ, self._on_open, self._report)
 
     def _hold_election(self, nonce: bytes, limits: Tries) -> Election:
         settings = self._settings
@@ -212,7 +220,9 @@ class Puncher:
             self._dialler.start_due()
             if self._via is not None:
                 self._via.start()
-            if self._whereabouts.addresses or self._via is not None:
+            if self._relays is not None:
+                self._relays.start(now)
+            if self._whereabouts.addresses or not self._settings.peers:
                 # The first SYNs, if this side has to send any, are under way.
                 self._warmup.start()
                 self._ask_routers(now)
@@ -229,7 +239,7 @@ class Puncher:
             self._gathering is not None
             and self._settings.proves
             and self._whereabouts.names
-            and not winner.connection.via
+            and not winner.connection.is_brought
         ):
             self._gathering.remember(self._whereabouts.names, winner.way(mapped=mapped))
         if not self._settings.resumed:
@@ -244,7 +254,7 @@ class Puncher:
         if self._whereabouts.addresses:
             # Before that nobody is asked, however late it is.
             due = min(due, self._ask_routers_at)
-        due = min(due, self._via.due if self._via is not None else due) - self._monotonic()
+        due = min((due, *(one.due for one in (self._via, self._relays) if one is not None))) - self._monotonic()
         for key, _ in self._selector.select(max(0.0, min(CLOCK_CHECK, due))):
             # An earlier one of this batch may have closed it, or won.
             if self._nomination.winner is None and self._selector.get_map().get(key.fd) is key:
@@ -261,6 +271,8 @@ class Puncher:
             self._routers.start_over()
         if self._via is not None:
             self._via.start_over()
+        if self._relays is not None:
+            self._relays.start_over(self._monotonic())
         self._whereabouts.look_again(self._monotonic())
         self._planned = float("-inf")
 
@@ -269,9 +281,10 @@ class Puncher:
             return self._nomination.rejection
         where, settings = self._whereabouts, self._settings
         wait = round(settings.wait + settings.spent, 1)
-        if self._via is not None and not settings.peers:
-            return NoHoleError(self._via.why_no_hole(wait))
-        via = f"; {self._via.why_not()}" if self._via is not None else ""
+        others = "; ".join(one.why_not() for one in (self._via, self._relays) if one is not None)
+        if not settings.peers:
+            return NoHoleError(reach.no_hole(wait, others))
+        via = f"; {others}" if others else ""
         if not where.addresses:
             return NoHoleError(("; ".join(where.failed) or words.NAME_UNANSWERED) + via)
         refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
@@ -373,11 +386,11 @@ class Puncher:
         if (guesses := self._rations.take_untold()) is not None:
             self._report(events.Guessed(remote=guesses.place, count=guesses.failed))
 
-    def _on_open(self, connection: Connection) -> None:
+    def _on_open(self, connection: Connection, unread: bytes = b"") -> None:
         if not self._has_nonce:
             self._has_nonce = True
             self._election.mine = self._election.mine._replace(nonce=nonce_after(self._monotonic() - self._started))
-        self._nomination.admit(connection)
+        self._nomination.admit(connection, unread)
 
     def _agree(self) -> Agreement:
         return Agreement(self._settings.secret, schedule.channel_tag(self._settings.channel), os.urandom)

@@ -134,6 +134,20 @@ class Settings:
         traits = self.traits | Trait.RESUMING
         return replace(self, wait=wait, traits=traits, resumed=secret, insists=insists, spent=0.0, checked=False)
 
+    def moving(self, secret: bytes, channel: str, wait: float) -> Settings:
+        """Return the same for a direct hole of a session that a relay carries, without PEERs.
+
+        Args:
+            secret: Of the session.
+            channel: Decides the ports.
+            wait: Seconds.
+        """
+        again = self.resuming(secret, wait, anyone=False)
+        return replace(
+            again, insists=True, peers=(), channel=channel, forwarded=(), port=0, via="", relays=(), keep=False,
+            remembers=False,
+        )  # fmt: skip
+
     def after(self, spent: float, *, checked: bool = False) -> Settings:
         """Return the same with as many seconds less to wait, unless that is for ever."""
         least = SHORTEST_WAIT if spent < self.wait + LONGEST_EXTENSION else LAST_WAIT

@@ -117,10 +117,6 @@ class Via:
         self._pause = FIRST_PAUSE
         self.due = min(self.due, self._monotonic()) if self._command is None else NEVER
 
-    def why_no_hole(self, wait: float) -> str:
-        """Say that there is no hole after `wait` seconds, where there is a command alone."""
-        return reach.no_hole_via(wait, self.why_not())
-
     def why_not(self) -> str:
         """Say why there is no hole by it."""
         return self._why or (self._why_closed() if self._command is not None else reach.VIA_NOT_STARTED)

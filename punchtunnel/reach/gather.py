@@ -12,11 +12,12 @@ from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
 
 if TYPE_CHECKING:
-    from punchtunnel.punching.helper import PortMapper, RouterNews, Way
+    from punchtunnel.address import Place
+    from punchtunnel.punching.helper import Meeting, PortMapper, RouterNews, Way
     from punchtunnel.reach.memory import Memory
 
 Answer = TypeVar("Answer")
-# Bytes from which the mapper makes its nonces.
+# Bytes from which the mapper makes its nonces, and a meeting what it is called at its relay.
 KEY_SIZE = 32
 # Seconds that a punch waits for storage: it takes 0.1 ms where it is well.
 READING = 0.1
@@ -41,6 +42,7 @@ class Gatherer:
         self._mapper: PortMapper | None = None
         self._memory: Memory | None = None
         self._writer: threading.Thread | None = None
+        self._known_key = b""
         self.told: set[str] = set()
 
     def __enter__(self) -> Gatherer:
@@ -55,10 +57,28 @@ class Gatherer:
             # Imported late: most holes open before it is wanted.
             from punchtunnel.reach.mapping import Mapper
 
-            fresh = os.urandom(KEY_SIZE)
-            key = self._ask(lambda memory: memory.key(), fresh) if self._settings.remembers else fresh
-            self._mapper = Mapper(key, self._settings.interface, self._settings.bind)
+            self._mapper = Mapper(self._key(), self._settings.interface, self._settings.bind)
         return self._mapper
+
+    def _key(self) -> bytes:
+        """Return what only this user knows: the same in each run, or in this one if nothing may be remembered."""
+        if not self._known_key:
+            fresh = os.urandom(KEY_SIZE)
+            self._known_key = self._ask(lambda memory: memory.key(), fresh) if self._settings.remembers else fresh
+        return self._known_key
+
+    def meeting(self, relay: Place) -> Meeting:
+        """Return a new meeting at a relay.
+
+        Raises:
+            OSError: There is no descriptor left.
+        """
+        # Imported late: few runs name a relay.
+        from punchtunnel.reach.meeting import Identity, Meeting
+
+        settings = self._settings
+        who = Identity(settings.secret, settings.channel, self._key(), int(settings.role))
+        return Meeting(relay, who, bind=settings.bind or "", interface=settings.interface)
 
     def heard(self) -> RouterNews | None:
         """Return what this machine's routers have said so far; None if they were not asked."""

@@ -25,15 +25,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.protocol import token
 from punchtunnel.protocol.schedule import channel_tag
+from punchtunnel.punching.helper import MeetingNews, Met
 from punchtunnel.punching.resolver import GetAddrInfo
 from punchtunnel.reach import transit
-from punchtunnel.reach.seat import Met, Seat
+from punchtunnel.reach.seat import Seat
 
 # Seconds after which a wall clock that was set is noticed, and a new day: much less than token.OVERLAP.
 CLOCK_CHECK = 60.0
@@ -65,18 +65,6 @@ class Identity:
         return transit.request(name, transit.side(self.key, name, self.role))
 
 
-class MeetingNews(NamedTuple):
-    """What has come of waiting since the last look.
-
-    Attributes:
-        met: Connections on which somebody is; whoever takes them owns the sockets.
-        trouble: Why nobody can be met just now, as a sentence, or "".
-    """
-
-    met: tuple[Met, ...] = ()
-    trouble: str = ""
-
-
 class Meeting:
     """Meets the peer at one relay.
 
@@ -90,6 +78,8 @@ class Meeting:
         monotonic: Any steady time in seconds; decides the waits.
         rng: For pauses.
         look_up: `socket.getaddrinfo`, or a stand-in.
+        bind: Literal address that the relay is dialled from; "" is any.
+        interface: The only one that it is dialled by; "" is any.
 
     Raises:
         UsageError: The secret is too weak to meet with.
@@ -105,12 +95,15 @@ class Meeting:
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         look_up: GetAddrInfo = socket.getaddrinfo,
+        bind: str = "",
+        interface: str = "",
     ) -> None:
         token.check(identity.secret, sealed=True)
         self._relay, self._identity = relay, identity
         # Two sides that do not fit draw different pauses, also if they are started by one program.
         self._wall, self._monotonic, self._rng = wall, monotonic, rng or random.SystemRandom()
         self._look_up = look_up
+        self._bind, self._interface = bind, interface
         with contextlib.ExitStack() as opened:
             self._selector = opened.enter_context(selectors.DefaultSelector())
             self._here, self._there = map(opened.enter_context, socket.socketpair())
@@ -237,7 +230,9 @@ class Meeting:
             seat.close()
             self._owners = {sock: owner for sock, owner in self._owners.items() if owner is not seat}
         for day, request in requests.items():
-            self._seats[day] = Seat(self._relay, request, now, self._selector, self._look_up, self._wake, self._rng)
+            seat = Seat(self._relay, request, now, self._selector, self._look_up, self._wake, self._rng)
+            seat.bind, seat.interface = self._bind, self._interface
+            self._seats[day] = seat
 
     def _sum_up(self) -> None:
         self._trouble = next((seat.trouble for seat in self._seats.values() if seat.trouble), "")

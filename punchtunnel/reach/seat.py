@@ -16,11 +16,12 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.errors import PeerError
+from punchtunnel.punching.helper import Met
+from punchtunnel.punching.ports import sockaddr
 from punchtunnel.punching.resolver import GetAddrInfo
 from punchtunnel.reach.joining import Event, Joining, State
 from punchtunnel.reach.transit import Answer
@@ -37,22 +38,6 @@ _SILENCE = 60.0
 _CHUNK = 4096
 
 Target = tuple[int, tuple[object, ...]]
-
-
-class Met(NamedTuple):
-    """A connection on which the peer is, or somebody else who knows the token.
-
-    A FIN of either side ends both directions.  The kernel ends it after a minute without a sign of the relay's.
-
-    Attributes:
-        sock: Does not block; belongs to whoever has taken it.
-        unread: What the other side has said already.
-        relay: As the user has named it.
-    """
-
-    sock: socket.socket
-    unread: bytes
-    relay: Place
 
 
 class LookUp:
@@ -119,6 +104,8 @@ class Seat:
         rng: For pauses.
 
     Attributes:
+        bind: Literal address that the relay is dialled from; "" is any.
+        interface: The only one that it is dialled by; "" is any.
         met: What is to be taken.
         trouble: Why there is no connection, as a sentence, or "".
     """
@@ -143,6 +130,7 @@ class Seat:
         # All that is open: dials, or the one connection.
         self._socks: list[socket.socket] = []
         self._answer = Answer()
+        self.bind = self.interface = ""
         self.met: Met | None = None
         self.trouble = ""
 
@@ -213,10 +201,9 @@ class Seat:
     def _open(self, family: int, sockaddr: tuple[object, ...]) -> str:
         """Dial one address; return why that is not possible, or ""."""
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = self._socket(family)
         except OSError as error:
             return error.strerror or str(error)
-        sock.setblocking(False)
         number = sock.connect_ex(sockaddr)
         if number not in (0, errno.EINPROGRESS):
             sock.close()
@@ -224,6 +211,24 @@ class Seat:
         self._socks.append(sock)
         self._selector.register(sock, selectors.EVENT_WRITE, lambda now: self._on_connected(sock, now))
         return ""
+
+    def _socket(self, family: int) -> socket.socket:
+        """Return a socket that dials from where it shall.
+
+        Raises:
+            OSError: There is none.
+        """
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if self.interface:
+                tcp.use_interface(sock, self.interface)
+            if self.bind:
+                sock.bind(sockaddr(socket.AddressFamily(family), self.bind, 0))
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def _on_connected(self, sock: socket.socket, now: float) -> None:
         if sock not in self._socks:

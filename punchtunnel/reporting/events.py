@@ -19,10 +19,17 @@ from punchtunnel.reporting.event import Event as Event
 from punchtunnel.reporting.event import Level as Level
 from punchtunnel.reporting.event import Report as Report
 from punchtunnel.reporting.event import unreported as unreported
+from punchtunnel.reporting.reach_events import Direct as Direct
+from punchtunnel.reporting.reach_events import Joining as Joining
 from punchtunnel.reporting.reach_events import MappedElsewhere as MappedElsewhere
+from punchtunnel.reporting.reach_events import Meeting as Meeting
+from punchtunnel.reporting.reach_events import Moved as Moved
+from punchtunnel.reporting.reach_events import NotDirect as NotDirect
 from punchtunnel.reporting.reach_events import NotMapped as NotMapped
 from punchtunnel.reporting.reach_events import PortMapped as PortMapped
 from punchtunnel.reporting.reach_events import Recalled as Recalled
+from punchtunnel.reporting.reach_events import Relayed as Relayed
+from punchtunnel.reporting.reach_events import RelayTrouble as RelayTrouble
 from punchtunnel.reporting.reach_events import ViaEnded as ViaEnded
 from punchtunnel.reporting.reach_events import ViaSaid as ViaSaid
 from punchtunnel.reporting.reach_events import ViaStarted as ViaStarted

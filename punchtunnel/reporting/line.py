@@ -52,7 +52,7 @@ def punching(state: State, now: float, clock: Part | None) -> list[Part]:
     if state.peer:
         where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
     else:
-        where = [Part(f"waiting for the peer by {state.via}" if state.via else "looking up the peer's address", 0)]
+        where = [Part(f"waiting for the peer {state.via}" if state.via else "looking up the peer's address", 0)]
     parts = [
         *where,
         Part(since, 2),

@@ -69,7 +69,9 @@ class State:
             case events.Punching():
                 self.peer, self.ports = event.peer, event.port_count
             case events.ViaStarted():
-                self.via = event.remote
+                self.via = f"by {event.remote}"
+            case events.Joining():
+                self.via = f"at the relay {event.relays}"
             case events.Waiting():
                 self.waited_s = event.waited_s
             case events.Resumed():

@@ -11,9 +11,7 @@ Blocking, with a limit: a punch blocks, too.  protocol/resume.py has the bytes.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,18 +19,12 @@ from typing import NamedTuple
 from punchtunnel import words
 from punchtunnel.errors import LinkError, LostError, PeerError, PunchtunnelError, SignalError
 from punchtunnel.protocol import resume
-from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.hello import Trait
-from punchtunnel.protocol.records import HEADER, OVERHEAD, RESUME, Opener, Sealer
+from punchtunnel.protocol.records import RESUME, Seals
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Hole
+from punchtunnel.session.rawrecords import ANSWER_TIMEOUT, RawRecords
 from punchtunnel.system.signals import Wake
-
-# Seconds: some round trips, and a process that is slow.
-ANSWER_TIMEOUT = 5.0
-RECEIVE_SIZE = 65536
-
-Seals = tuple[Sealer, Opener]
 
 
 class RestartedError(LostError):
@@ -64,11 +56,6 @@ def ticket_of(hole: Hole, seconds: float) -> Ticket | None:
     return hole.keys.ticket if seconds and hole.keys is not None and Trait.RESUME in hole.traits else None
 
 
-def seals_of(hole: Hole, keys: Keys) -> Seals:
-    """Return what seals and opens the records of a hole."""
-    return Sealer(keys.send, hole.fast_aes), Opener(keys.receive, hole.fast_aes)
-
-
 def come_back(hole: Hole, ticket: Ticket, received: int, signals: Wake) -> Return:
     """Go on with a session over a new hole, which is closed if that fails.
 
@@ -88,10 +75,10 @@ def come_back(hole: Hole, ticket: Ticket, received: int, signals: Wake) -> Retur
     try:
         if Trait.RESUME not in hole.traits:
             raise RestartedError(words.PEER_RESTARTED)
-        seals = seals_of(hole, keys)
+        records = RawRecords(hole)
         mine = resume.prove(ticket, keys.verifier, hole.leads, received)
-        _say(hole.sock, seals[0], mine.encode())
-        word, unread = _hear(hole.sock, seals[1], hole.unread, signals)
+        records.say(mine.encode(), RESUME)
+        word = _hear(records, signals)
         if word is None:
             raise RestartedError(words.PEER_RESTARTED)
         if not resume.is_proved(word, ticket, keys.verifier, not hole.leads):
@@ -102,7 +89,7 @@ def come_back(hole: Hole, ticket: Ticket, received: int, signals: Wake) -> Retur
     except PunchtunnelError:
         hole.sock.close()
         raise
-    return Return(hole, seals, word.received, unread)
+    return Return(hole, records.seals, word.received, records.unread)
 
 
 class Taken(NamedTuple):
@@ -130,8 +117,8 @@ def take_back(
     keys = hole.keys
     assert keys is not None
     try:
-        seals = seals_of(hole, keys)
-        word, unread = _hear(hole.sock, seals[1], hole.unread, signals)
+        records = RawRecords(hole)
+        word = _hear(records, signals)
         ticket = None if word is None else find(word.session)
         received = None
         if word is not None and ticket is not None:
@@ -139,60 +126,25 @@ def take_back(
                 raise PeerError(words.NOT_THIS_SESSION)
             received = release(word.session)
         if word is None or ticket is None or received is None:
-            _say(hole.sock, seals[0], b"")
-            _leave(hole.sock, signals)
+            records.say(b"", RESUME)
+            _leave(hole.sock, records, signals)
             return None
-        _say(hole.sock, seals[0], resume.prove(ticket, keys.verifier, hole.leads, received).encode())
+        records.say(resume.prove(ticket, keys.verifier, hole.leads, received).encode(), RESUME)
     except (OSError, LinkError):
         hole.sock.close()
         return None
     except SignalError:
         hole.sock.close()
         raise
-    return Taken(word.session, Return(hole, seals, word.received, unread))
+    return Taken(word.session, Return(hole, records.seals, word.received, records.unread))
 
 
-def _leave(sock: socket.socket, signals: Wake) -> None:
+def _leave(sock: socket.socket, records: RawRecords, signals: Wake) -> None:
     """Close when the other side has: it learns why by our word, and not by a reset that could destroy it."""
     with sock, contextlib.suppress(OSError, LinkError):
         sock.shutdown(socket.SHUT_WR)
-        _receive(sock, b"", 1, time.monotonic() + ANSWER_TIMEOUT, signals)
+        _hear(records, signals)
 
 
-def _say(sock: socket.socket, sealer: Sealer, plaintext: bytes) -> None:
-    sock.settimeout(ANSWER_TIMEOUT)
-    sock.sendall(sealer.seal(plaintext, RESUME))
-
-
-def _hear(sock: socket.socket, opener: Opener, data: bytes, signals: Wake) -> tuple[resume.Resume | None, bytes]:
-    """Receive a RESUME record, whose beginning may be in `data`, and return it with what came after it."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT
-    data = _receive(sock, data, HEADER.size, deadline, signals)
-    size = opener.record_size(data, kind=RESUME)
-    if size > resume.RESUME_SIZE + OVERHEAD:
-        raise PeerError(words.NOT_THIS_SESSION)
-    data = _receive(sock, data, size, deadline, signals)
-    return resume.decode_resume(bytes(opener.open(memoryview(data)[:size]))), data[size:]
-
-
-def _receive(sock: socket.socket, data: bytes, size: int, deadline: float, signals: Wake) -> bytes:
-    """Receive until there are at least `size` bytes.
-
-    Raises:
-        OSError: The hole is broken, or `deadline` has passed.
-    """
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(signals, select.POLLIN)
-    while len(data) < size:
-        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-            raise TimeoutError
-        signals.check()
-        try:
-            piece = sock.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            continue
-        if not piece:
-            raise LostError(words.LINK_CUT)
-        data += piece
-    return data
+def _hear(records: RawRecords, signals: Wake) -> resume.Resume | None:
+    return resume.decode_resume(records.hear(RESUME, resume.RESUME_SIZE, ANSWER_TIMEOUT, signals))

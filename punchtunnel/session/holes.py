@@ -24,6 +24,7 @@ from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events
+from punchtunnel.session.arranging import Ways
 from punchtunnel.session.comeback import RestartedError, Return, come_back, take_back
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.refusals import refused
@@ -33,6 +34,7 @@ from punchtunnel.system.signals import Wake
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 # Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
+FOREVER = float("inf")
 # Seconds between two holes by which a session might come back, if the first was none of the peer's.
 RESUME_PAUSE = 0.5
 
@@ -74,13 +76,17 @@ class Holes:
         self._peer_serves = False
         # A peer that wants to go on with a session is returned, too.
         self._takes_back = False
+        # A relayed hole is settled here, and not by whoever takes it.
+        self._settles = True
+        # Of direct holes for what a relay carries: each has a secret that only its two sides know.
+        self._inner_rations = Rations(monotonic)
         # The last session ended because this machine refused something: it may do so again.
         self._is_refused = False
 
     def within(self, signals: Wake, report: events.Report) -> Holes:
         """Return the same for a service: its loop has the signals of the process, and peers may come back to it."""
         same = copy.copy(self)
-        same._signals, same._report, same._takes_back = signals, report, True
+        same._signals, same._report, same._takes_back, same._settles = signals, report, True, False
         return same
 
     def next(self) -> Hole:
@@ -96,6 +102,15 @@ class Holes:
             began = self._monotonic()
             try:
                 hole = self._open()
+                if hole.relay and self._settles:
+                    hole = self.settle(hole, self._signals, self._report)
+            except LostError as error:
+                # The peer was met at a relay, and is gone again.
+                spent = self._monotonic() - self._began
+                self._current = self._settings.after(spent)
+                if self._settings.wait and spent >= self._settings.wait:
+                    raise NoHoleError(str(error)) from error
+                self._report(events.PunchingAgain(str(error)))
             except (RejectedError, UsageError, LocalError) as error:
                 if not self._may_pass(error):
                     raise
@@ -133,6 +148,8 @@ class Holes:
                     settings, report=report, signals=signals, rations=self._rations, gathering=self._gathering
                 )
                 self._release_unless(hole.mapped)
+                if hole.relay:
+                    hole = self.settle(hole, signals, report, left)
                 return come_back(hole, ticket, received, signals)
             except (RestartedError, RejectedError) as error:
                 # Without a shared secret a stranger could say so, and end the session.
@@ -144,6 +161,35 @@ class Holes:
                 report(events.TriedAgain(str(error)))
             signals.sleep(min(RESUME_PAUSE, max(deadline - self._monotonic(), 0)))
         raise NoHoleError(words.NO_ANSWER)
+
+    def settle(self, hole: Hole, signals: Wake, report: events.Report, left: float | None = None) -> Hole:
+        """Return the hole that a session begins on, after a relayed one.
+
+        Args:
+            hole: The relayed one.
+            signals: What may end it.
+            report: Where events go.
+            left: Seconds; None: what is left of the time to wait.
+
+        Raises:
+            NoHoleError, LostError, PeerError, SignalError: See session.settling.settle.
+        """
+        # Imported late: few holes are relayed.
+        from punchtunnel.session.settling import settle
+
+        if left is None:
+            left = max(self._settings.wait - (self._monotonic() - self._began), 1.0) if self._settings.wait else FOREVER
+        checks = Trait.CHECK in self._settings.traits
+        deadline = time.monotonic() + left
+        return settle(hole, checks=checks, deadline=deadline, ways=self.ways, report=report, signals=signals)
+
+    def ways(self, ticket: Ticket, report: events.Report) -> Ways:
+        """Return what leads to a direct hole for what a relay carries."""
+        from punchtunnel.session.ways import DirectWays
+
+        # A service punches on beside that, with ports of its own.
+        mapper = None if self._takes_back and self._settings.peers else self._gathering
+        return DirectWays(self._settings, ticket, mapper, self._inner_rations, report)
 
     def _open(self) -> Hole:
         try:

@@ -1,4 +1,15 @@
-"""What a session is to do with its hole."""
+"""What a session is to do with its hole.
+
+Who opens streams follows from the two roles of the hellos:
+
+    here       there      streams
+    --stdio    --stdio    one, opened by the leader
+    --stdio    --to       one, opened by stdio, joined to the target
+    -L         --stdio    one, opened for the first local client
+    -L         --to       one for each local client
+
+    -z on either side      none; that side measures the round trip and leaves
+"""
 
 from __future__ import annotations
 

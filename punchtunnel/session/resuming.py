@@ -16,24 +16,22 @@ from punchtunnel import words
 from punchtunnel.errors import LinkError, LostError, NoHoleError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.protocol.resume import Journal, Ticket
+from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
+from punchtunnel.session import moving
 from punchtunnel.session.comeback import RestartedError, Return
+from punchtunnel.session.moving import Leads, Moving
 from punchtunnel.session.seeker import Result, Seeks
 from punchtunnel.system.changes import Changes
-from punchtunnel.system.loop import GuardedLoop, Timers
 
 # Seconds in which changes of addresses and routes are taken together.
 CHANGES_SETTLE = 0.5
 
 
-class Host(Protocol):
+class Host(moving.Host, Protocol):
     """What is needed of session.session.Session."""
 
-    loop: GuardedLoop
-    timers: Timers
-    report: events.Report
-
-    def go_on(self, carrier: Carrier, unread: bytes) -> None:
+    def go_on(self, hole: Hole, carrier: Carrier, unread: bytes) -> None:
         """A hole carries the session from now on; `unread` came with it."""
 
     def not_back(self, error: LinkError) -> None:
@@ -54,12 +52,13 @@ class Resuming:
         ticket: Its own.
         seconds: How long a hole is sought.
         seeker: Seeks it.
+        leads: Makes what leads from a relay to a direct hole; None: a relayed hole stays one.
 
     Attributes:
         journal: Of the session.
     """
 
-    def __init__(self, host: Host, ticket: Ticket, seconds: float, seeker: Seeks) -> None:
+    def __init__(self, host: Host, ticket: Ticket, seconds: float, seeker: Seeks, leads: Leads | None = None) -> None:
         self.journal = Journal()
         self._host = host
         self._ticket = ticket
@@ -69,6 +68,7 @@ class Resuming:
         with contextlib.suppress(OSError):
             self._changes = Changes()
             host.loop.add_reader(self._changes.fileno(), self._on_change)
+        self._moving = None if leads is None else Moving(host, ticket, self, leads)
         # Why and when the last hole was lost.
         self._why = ""
         self._lost_at = 0.0
@@ -95,6 +95,8 @@ class Resuming:
 
     def stop(self) -> None:
         """Seek no more, and watch nothing."""
+        if self._moving is not None:
+            self._moving.stop()
         self._seeker.stop()
         if self._changes is not None:
             self._host.loop.remove_reader(self._changes.fileno())
@@ -108,22 +110,54 @@ class Resuming:
         if "changes" not in self._host.timers:
             self._host.timers.later("changes", CHANGES_SETTLE, self._host.ask_now)
 
+    def use(self, hole: Hole) -> None:
+        """Let payload pass over a hole, or look for a direct one first if a relay carries it."""
+        if self._moving is None:
+            self._host.let_pass()
+        else:
+            self._moving.use(hole)
+
+    def measured(self, round_trip: float) -> None:
+        """Take note of a round trip of the link in seconds."""
+        if self._moving is not None:
+            self._moving.measured(round_trip)
+
+    def offered(self, data: bytes) -> None:
+        """Take in how the peer can be met without the relay.
+
+        Raises:
+            PeerError: It says nonsense.
+        """
+        if self._moving is not None:
+            self._moving.offered(data)
+
     def hurry(self) -> None:
-        """Seek without any pause."""
+        """Seek without any pause, or try for a direct hole now."""
         self._seeker.hurry()
+        if self._moving is not None:
+            self._moving.hurry()
+
+    def pause(self) -> None:
+        """Seek no more: another hole has been found."""
+        self._seeker.stop()
+
+    def go_on(self, back: Return, event: events.Event) -> None:
+        """Let the session go on over a hole by which its peer has come back, and report this event."""
+        hole = back.hole
+        try:
+            again = self.journal.rest(back.received)
+        except LinkError as error:
+            hole.sock.close()
+            self._host.not_back(error)
+            return
+        self._host.report(event)
+        self._host.go_on(hole, Carrier(hole.sock, back.seals, self.journal, again), back.unread)
 
     def _found(self, result: Result) -> None:
         match result:
-            case Return(hole, seals, received, unread):
-                try:
-                    again = self.journal.rest(received)
-                except LinkError as error:
-                    hole.sock.close()
-                    self._host.not_back(error)
-                    return
+            case Return(hole):
                 lost_s = time.monotonic() - self._lost_at
-                self._host.report(events.Resumed(local=hole.local, remote=hole.remote, lost_s=lost_s))
-                self._host.go_on(Carrier(hole.sock, seals, self.journal, again), unread)
+                self.go_on(result, events.Resumed(local=hole.local, remote=hole.remote, lost_s=lost_s))
             case RestartedError():
                 self._host.not_back(result)
             case NoHoleError():

@@ -12,7 +12,7 @@ from punchtunnel.reporting.events import Report
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.seeker import Seekers
+from punchtunnel.session.seeker import Seekers, seekers
 from punchtunnel.session.service import Service
 from punchtunnel.session.session import Session
 from punchtunnel.system.loop import GuardedLoop
@@ -20,9 +20,7 @@ from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Signals, Wake
 
 
-def run(
-    hole: Hole, plan: Plan, report: Report, signals: Signals | None = None, seekers: Seekers | None = None
-) -> Outcome:
+def run(hole: Hole, plan: Plan, report: Report, signals: Signals | None = None, holes: Holes | None = None) -> Outcome:
     """Join a hole to what the plan says until the session ends, and close the hole.
 
     Args:
@@ -30,11 +28,11 @@ def run(
         plan: What to join it to.
         report: Where events go.
         signals: The first one ends the session cleanly, the second one at once; SIGHUP with -k only probes the peer.
-        seekers: Makes what seeks another hole when this one is lost.
+        holes: Where another one comes from when this one is lost, or a direct one when this one is relayed.
     """
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_run(hole, plan, report, signals, seekers))
+            return runner.run(_run(hole, plan, report, signals, holes))
     except OSError as error:
         # It costs this session.  A service (-k) punches again.
         why = refused(error)
@@ -71,9 +69,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None, seekers: Seekers | None) -> Outcome:
+async def _run(hole: Hole, plan: Plan, report: Report, signals: Signals | None, holes: Holes | None) -> Outcome:
     loop = asyncio.get_running_loop()
-    session = Session(loop, hole, plan, report, seekers, own_loop=True)
+    session = Session(loop, hole, plan, report, seekers(holes) if holes else None, holes, own_loop=True)
     guarded = GuardedLoop(loop, session.broke)
 
     def on_signal() -> None:
@@ -100,7 +98,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
 
     def begin(hole: Hole, report: Report, seekers: Seekers) -> Session:
-        session = Session(loop, hole, make_plan(), report, seekers)
+        session = Session(loop, hole, make_plan(), report, seekers, holes)
         session.start(hole.unread)
         return session
 

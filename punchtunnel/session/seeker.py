@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.reporting import events
+from punchtunnel.session.background import Background
 from punchtunnel.session.comeback import Return
 from punchtunnel.system.loop import Loop
-from punchtunnel.system.signals import TRY_NOW, Wake
+from punchtunnel.system.signals import Wake
 
 Result = Return | Exception
 
@@ -58,57 +57,26 @@ class Seeker:
         self._holes = holes
         self._loop = loop
         self._report = report
-        self._thread: threading.Thread | None = None
-        self._wake: Wake | None = None
-        # What the thread has found and nobody has taken.
-        self._result: Result | None = None
+        self._background = Background[Return](loop, "seek", lambda found: found.hole.sock.close())
 
     def start(self, ticket: Ticket, received: int, seconds: float, found: Callable[[Result], None]) -> None:
         """Seek for so many seconds, and call `found` in the loop with a hole, or with why there is none.
 
         Raises:
             RuntimeError: No thread is to be had.
+            OSError: No descriptor is.
         """
-        self.stop()
-        wake = Wake()
         deadline = time.monotonic() + seconds
 
         def report(event: events.Event) -> None:
             self._loop.call_soon_threadsafe(self._report, event)
 
-        def seek() -> None:
-            try:
-                self._result = self._holes.again(ticket, received, deadline, wake, report)
-            except Exception as error:
-                self._result = error
-            self._loop.call_soon_threadsafe(tell)
-
-        def tell() -> None:
-            if wake is self._wake and (result := self._result) is not None:
-                self._result = None
-                self.stop()
-                found(result)
-
-        thread = threading.Thread(target=seek, name="seek")
-        try:
-            thread.start()
-        except RuntimeError:
-            wake.close()
-            raise
-        self._thread, self._wake = thread, wake
+        self._background.start(lambda wake: self._holes.again(ticket, received, deadline, wake, report), found)
 
     def hurry(self) -> None:
         """Forget every wait."""
-        if self._wake is not None:
-            self._wake.note(TRY_NOW)
+        self._background.hurry()
 
     def stop(self) -> None:
         """Seek no more; return when the thread has ended and nothing is left of it."""
-        if self._wake is None or self._thread is None:
-            return
-        self._wake.note(signal.SIGINT)
-        self._thread.join()
-        self._wake.close()
-        if isinstance(self._result, Return):
-            self._result.hole.sock.close()
-        self._thread = self._wake = self._result = None
+        self._background.stop()

@@ -1,19 +1,8 @@
 """Run a hole as a session until both sides are done with it.
 
-Who opens streams follows from the two roles of the hellos:
-
-    here       there      streams
-    --stdio    --stdio    one, opened by the leader
-    --stdio    --to       one, opened by stdio, joined to the target
-    -L         --stdio    one, opened for the first local client
-    -L         --to       one for each local client
-
-    -z on either side      none; that side measures the round trip and leaves
-
-The role knows what a stream is joined to (roles.py).  protocol/goodbye.py knows
-when the two sides may part.  When this side throws something away (a stream
-broke, a signal cut it, or it never came), its goodbye says so, and no sender
-takes the bytes for delivered.
+plan.py says who opens streams, the role what they are joined to (roles.py), and
+protocol/goodbye.py when the two sides may part.  When this side throws something away
+(a stream broke, a signal cut it, or it never came), its goodbye says so.
 """
 
 from __future__ import annotations
@@ -22,7 +11,7 @@ import asyncio
 
 from punchtunnel import words
 from punchtunnel.ends.end import End
-from punchtunnel.errors import Exit, LinkError, LostError, PeerError, PunchtunnelError, TargetError
+from punchtunnel.errors import Exit, LinkError, LostError, PeerError, PunchtunnelError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.link.link import Link
 from punchtunnel.link.stream import Broken
@@ -30,10 +19,13 @@ from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.goodbye import COMEBACK_TIMEOUT, GOODBYE_TIMEOUT, Parting, State
 from punchtunnel.protocol.hello import Role, Trait
+from punchtunnel.protocol.records import seals_of
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
 from punchtunnel.session.check import CHECK_LIMIT, FULL_PACKET, Check
-from punchtunnel.session.comeback import seals_of, ticket_of
+from punchtunnel.session.comeback import ticket_of
+from punchtunnel.session.failures import Failures
+from punchtunnel.session.moving import Leads
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.pulse import Pulse
@@ -57,6 +49,7 @@ class Session:
         plan: What to join it to.
         report: Where events go.
         seekers: Makes what seeks another hole when one is lost; None: the session ends with it.
+        holes: Lead from a relay to a direct hole; None: a relayed hole stays one.
         own_loop: The loop does nothing else, so the poller may spin on it for a moment; a program's loop must not wait.
     """
 
@@ -67,6 +60,7 @@ class Session:
         plan: Plan,
         report: events.Report,
         seekers: Seekers | None = None,
+        holes: Leads | None = None,
         *,
         own_loop: bool = False,
     ) -> None:
@@ -75,8 +69,7 @@ class Session:
         self.report = report
         self._loop_name = type(loop).__module__.partition(".")[0]
         self._plan = plan
-        self._leads, self._their_role = hole.leads, hole.role
-        self._path = hole.local, hole.remote
+        self._leads, self._their_role, self._hole = hole.leads, hole.role, hole
         self.peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self.is_single = Role.STDIO in plan.role | hole.role
         self._only: int | None = None  # the stream of a session with stdio on one side
@@ -85,21 +78,22 @@ class Session:
         except OSError:
             hole.sock.close()
             raise
-        # No stream is opened: one of the two sides only checks the path (-z).
+        # No stream is opened: one side only checks the path (-z).
         self._is_checked = plan.check or Trait.CHECK in hole.traits
         ticket = None if self._is_checked else ticket_of(hole, plan.resume)
         self._resuming = None
         if seekers is not None and ticket is not None:
-            self._resuming = Resuming(self, ticket, plan.resume, seekers(self.loop, report))
-        seals = None if hole.keys is None else seals_of(hole, hole.keys)
+            self._resuming = Resuming(self, ticket, plan.resume, seekers(self.loop, report), holes)
+        seals = hole.seals if hole.keys is None or hole.seals else seals_of(hole.keys, fast_aes=hole.fast_aes)
         self._carrier = Carrier(hole.sock, seals, None if self._resuming is None else self._resuming.journal)
         self.link = Link(self.loop, self.poller, hole.leads, self)
         self._ends = plan.ends
         self._ends.attach(self)
         self._parting = Parting(hole.leads, resumes=self._resuming is not None)
         self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None
-        self._is_certain, self._is_sealed, self._met = hole.is_certain, hole.keys is not None, False
+        self._met = self._begun = False
         self._verdict = Verdict()
+        self._failures = Failures(report, self._verdict, plan.ends, leads=hole.leads, is_single=self.is_single)
         idle, patient = 0.0 if self._is_checked else plan.idle, self.is_single
         self._pulse = Pulse(self, idle, patient=patient, resumes=self._resuming is not None)
         self.ended: asyncio.Future[Outcome] = loop.create_future()
@@ -107,7 +101,7 @@ class Session:
     def start(self, unread: bytes) -> None:
         """Take over the hole; the role begins when the peer is known to be on it, too."""
         self.link.attach(self._carrier, unread)
-        if self._is_certain:
+        if self._hole.is_certain:
             self._meet()
         elif not self._check:
             self.timers.later("meeting", MEETING_TIMEOUT, lambda: None if self._met else self._finish())
@@ -116,11 +110,20 @@ class Session:
         self.link.ping(FULL_PACKET if self._check else 0)
         self._pulse.start(self._carrier)
 
-    def go_on(self, carrier: Carrier, unread: bytes) -> None:
+    def go_on(self, hole: Hole, carrier: Carrier, unread: bytes) -> None:
         """Another hole carries the session."""
+        self._hole = hole
         self._pulse.start(carrier)
         self.link.attach(carrier, unread)
+        self._use()
         self._part()
+
+    def _use(self) -> None:
+        """Let payload pass; by a relay perhaps a little later."""
+        if self._resuming is None:
+            self.let_pass()
+        else:
+            self._resuming.use(self._hole)
 
     def not_back(self, error: LinkError) -> None:
         """No other hole comes: only the sign may be missing that our goodbye was read."""
@@ -133,10 +136,19 @@ class Session:
         if self._met or self.ended.done():
             return
         self._met = True
+        self._use()
+
+    def let_pass(self) -> None:
+        """Payload may pass: begin, if that has not been done."""
+        if self._begun or self.ended.done():
+            return
+        self._begun = True
+        if self._hole.relay:
+            self.report(events.Relayed(relay=self._hole.relay))
         if not self._is_checked:
             self.report(events.LinkUp(self._loop_name, "leading" if self._leads else "following"))
             if self._resuming is None and self._plan.resume:
-                why = words.PEER_CANNOT_RESUME if self._is_sealed else words.PLAIN_CANNOT_RESUME
+                why = words.PEER_CANNOT_RESUME if self._hole.keys is not None else words.PLAIN_CANNOT_RESUME
                 self.report(events.CannotResume(why))
             self._ends.begin()
         if self._plan.traffic_every:
@@ -161,8 +173,7 @@ class Session:
 
     def turn_away(self) -> None:
         """End at once: this service has enough sessions."""
-        self._verdict.fail(LinkError(words.TURNED_AWAY))
-        self._say_goodbye(Goodbye.FULL)
+        self.give_up(LinkError(words.TURNED_AWAY), Goodbye.FULL)
 
     def release(self) -> bool:
         """Give up the hole, because the peer comes back by another one; False if the session does not wait for it."""
@@ -184,9 +195,9 @@ class Session:
 
     def ask_now(self, *, path_only: bool = True) -> None:
         """See what has become of the hole, or seek another one without waiting."""
-        if self._resuming is not None and self.link.carrier is None:
+        if self._resuming is not None:
             self._resuming.hurry()
-        else:
+        if self._resuming is None or self.link.carrier is not None:
             self._pulse.ask_now(path_only=path_only)
 
     def broke(self, error: BaseException) -> None:
@@ -228,11 +239,10 @@ class Session:
         """Take note that a stream is in use: it may be the only one."""
         self._only = number if self.is_single else None
 
-    def give_up(self, error: PunchtunnelError) -> None:
-        """End the session: the only stream leads nowhere."""
-        self._verdict.cut = True
+    def give_up(self, error: PunchtunnelError, code: Goodbye = Goodbye.CUT) -> None:
+        """End the session: as a rule the only stream leads nowhere."""
         self._verdict.fail(error)
-        self._say_goodbye()
+        self._say_goodbye(code)
 
     # ---- streams: link.Owner
 
@@ -260,34 +270,12 @@ class Session:
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over; if it was the only one, so is the session."""
         self._ends.ended(number, given_up=isinstance(failure, Reset) and failure.given_up)
-        if isinstance(failure, Reset):
-            self._on_reset(number, failure)
-        elif isinstance(failure, Broken):
-            self._on_broken(number, failure)
-        else:
+        if failure is None:
             self.report(events.StreamClosed(number))
+        else:
+            self._failures.take(number, failure, is_only=number == self._only)
         if number == self._only or (self._parting.is_due and not self.link.stream_count):
             self._say_goodbye()
-
-    def _on_reset(self, number: int, reset: Reset) -> None:
-        reason = words.reset_reason(reset.reason)
-        ours = (number % 2 == 1) == self._leads
-        refused = ours and not reset.accepted and reset.reason != Reason.CLOSING
-        event = events.TargetRefused if refused and not self.is_single else events.StreamReset
-        self.report(event(stream=number, reason=reason))
-        if number == self._only:
-            self._verdict.cut = True
-            self._verdict.fail(TargetError(reason) if refused else LinkError(reason))
-
-    def _on_broken(self, number: int, broken: Broken) -> None:
-        self.report(events.StreamReset(number, broken.error.strerror or str(broken.error)))
-        if number == self._only:
-            self._verdict.cut = True
-            why = self._ends.why_broken(broken)
-            if isinstance(why, Exit):
-                self._verdict.end(why)
-            else:
-                self._verdict.fail(why)
 
     # ---- the end: link.Owner
 
@@ -308,10 +296,22 @@ class Session:
         """A ping was answered; if it followed our goodbye, the answer proves that the goodbye was read."""
         self._meet()
         self.report(events.RoundTrip(rtt))
+        if self._resuming is not None:
+            self._resuming.measured(rtt)
         self._parting.pong(value)
         self._part()
         if self._is_measuring and self._check is not None:
             self._check.pong(rtt)
+
+    def offered(self, data: bytes) -> None:
+        """The peer has said how it can be met without the relay."""
+        if self._resuming is not None:
+            self._resuming.offered(data)
+
+    def lost(self, error: LinkError) -> None:
+        """A move has failed when the relayed hole was given up already."""
+        if self.link.is_open and not self.awaits_another(error):
+            self.link.end(error)
 
     def awaits_another(self, error: LinkError | None) -> bool:
         """The hole is lost: look for another one, unless the session is as good as over."""
@@ -339,7 +339,7 @@ class Session:
         return self._check is not None and self._check.found is None
 
     def _measured(self, found: RoundTrips) -> None:
-        self.report(events.PathMeasured(*self._path, found.least, found.median, found.most))
+        self.report(events.PathMeasured(self._hole.local, self._hole.remote, found.least, found.median, found.most))
         self._say_goodbye()
 
     def _give_up_checking(self) -> None:
@@ -374,15 +374,15 @@ class Session:
             return
         status, reason = self._verdict.sum_up(self._plan.again, met=self._met)
         self.report(events.LinkEnded(reason, self._pulse.elapsed, self.link.bytes_in, self.link.bytes_out))
-        found = None if self._check is None else self._check.found
-        self.ended.set_result(Outcome(status, reason, found, self._met))
+        self.ended.set_result(Outcome(status, reason, self._check.found if self._check else None, self._met))
 
     def end_idle(self, error: LinkError) -> None:
         """Nothing has passed for too long."""
-        if not self._parting.said:
-            if self.link.stream_count or (self.is_single and self._only is None):
-                self._verdict.fail(error)
-            self._cut_all()
+        if self._parting.said:
+            return
+        if self.link.stream_count or (self.is_single and self._only is None):
+            self._verdict.fail(error)
+        self._cut_all()
 
     def cut_rest(self, error: LinkError) -> None:
         """After the hole's end, cut what a program here has not read: others wait for the next hole."""

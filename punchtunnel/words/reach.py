@@ -45,6 +45,45 @@ BAD_HANDSHAKE: Final = "it does not understand what it is asked for"
 IMPATIENT: Final = "it says that something was sent too early"
 RELAY_SILENT: Final = "no connection to it opens"
 RELAY_ENDS: Final = "it ends the connection before the peer is there"
+MOVE_FAILED: Final = "the direct hole was lost at once: {reason}"
+# Why no hole has opened by a relay.
+NOT_JOINED: Final = "there was no time to join the relay: wait longer (-w)"
+
+
+def join(relay: object) -> str:
+    """Return what could not be done, for `words.cannot`."""
+    return f"join the relay {relay}"
+
+
+def through(relay: str) -> str:
+    """Return what the far end of a relayed connection is called: its address is not known."""
+    return f"the peer through the relay {relay}"
+
+
+def nobody_at(relay: object) -> str:
+    """Say that a relay works, and nobody was met there."""
+    return (
+        f"nobody was met at the relay {relay}: start the other side with the same relay, --new-secret and --channel, "
+        "and with --to here and -L or stdio there, or the reverse"
+    )
+
+
+def met_only(relay: str, why: str) -> str:
+    """Say that the peer was met at a relay that must not carry payload, and that there is no direct hole."""
+    return (
+        f"the peer was met at the relay {relay}, and there is no direct hole: {why or 'there was no time for a try'}; "
+        "--relay on both sides lets the relay carry the session"
+    )
+
+
+def met_nobody(relay: object, fault: str) -> str:
+    """Say that somebody was met at a relay, and it was not the peer.
+
+    Args:
+        relay: HOST:PORT.
+        fault: What was wrong with the connection, as it follows that word; "" if nothing was.
+    """
+    return f"somebody was met at the relay {relay}, and the connection {fault or 'fell silent'}"
 
 
 # ---- the command of --via
@@ -63,8 +102,8 @@ def via(name: str) -> str:
     return f"{name} (--via)"
 
 
-def no_hole_via(wait: float, why: str) -> str:
-    """Say that no hole has opened where there is a command alone; `wait` is seconds."""
+def no_hole(wait: float, why: str) -> str:
+    """Say that no hole has opened where there is a command or a relay alone; `wait` is seconds."""
     return f"no hole in {wait:g} s: {why}"
 
 

@@ -55,7 +55,7 @@ DOCTOR_ALONE: Final = (
     "go with it"
 )
 FORGET_ALONE: Final = "--forget deletes what is remembered of all peers: only --doctor, --json, -v and -q go with it"
-FOR_DOCTOR: Final = "--stun is for --doctor and --show, and --ntp for --doctor"
+FOR_DOCTOR: Final = "--stun is for --doctor, --show, --meet and --relay, and --ntp for --doctor"
 
 VIA_PLAIN: Final = "--plain contradicts --via: whoever is on the way of the command could read and change everything"
 VIA_ANYONE: Final = (
@@ -99,6 +99,10 @@ LONG_SECRET_FILE: Final = "the secret in {path} has more than {limit} bytes"
 # ---- meeting at a relay
 
 MEETING_IN_PLAIN: Final = "a link that is not sealed has no secret to meet with at a relay: leave out --plain"
+MEETING_WITHOUT_RESUME: Final = (
+    "--meet and --relay contradict --resume 0: a session moves from the relay to a direct hole as it comes back after "
+    "a loss"
+)
 MEETING_WITHOUT_SECRET: Final = (
     "there is no secret to meet with at a relay: run `punchtunnel --new-secret`, and give both sides what it prints"
 )

@@ -18,8 +18,8 @@ import pytest
 from punchtunnel.address import Place
 from punchtunnel.protocol.hello import Role
 from punchtunnel.protocol.secret import fresh, normal
+from punchtunnel.punching.helper import Met
 from punchtunnel.reach.meeting import Identity, Meeting
-from punchtunnel.reach.seat import Met
 
 from ..reach.test_meeting import NOON, Shortest, is_met, news_of
 from ..reach.test_seat import HUNG, read

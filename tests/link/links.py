@@ -50,6 +50,9 @@ class Side:
     def gone_away(self, code: int) -> None:
         self.codes.append(code)
 
+    def offered(self, data: bytes) -> None:
+        raise AssertionError("no relay is here")
+
     def awaits_another(self, error: LinkError | None) -> bool:
         return False
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.frames import HEADER, MAX_PAYLOAD, MAX_SIZE, Decoder, Flag, Header, Kind, decode_header
+from punchtunnel.protocol.offers import MAX_OFFER
 
 NO_FLAG = Flag(0)
 
@@ -31,12 +32,18 @@ KNOWN_HEADERS = [
     ("5 GiB and 1 byte to come", Header(Kind.SIZE, NO_FLAG, 2, 5 * 2**30 + 1), "00 04 0001 00000002 40000001"),
     ("7 bytes received", Header(Kind.RECEIVED, NO_FLAG, 0, 7), "00 05 0000 00000000 00000007"),
     ("5 GiB and 1 byte received", Header(Kind.RECEIVED, NO_FLAG, 0, 5 * 2**30 + 1), "00 05 0001 00000000 40000001"),
+    ("an offer of 16 bytes", Header(Kind.OFFER, NO_FLAG, 0, 16), "00 06 0000 00000000 00000010"),
+    ("the longest offer", Header(Kind.OFFER, NO_FLAG, 0, MAX_OFFER), "00 06 0000 00000000 00000150"),
     ("256 TiB to come", Header(Kind.SIZE, NO_FLAG, 1, MAX_SIZE), "00 04 ffff 00000001 ffffffff"),
 ]
 
 BAD_HEADERS = [
     ("version 1", "01 00 0000 00000001 00000000"),
-    ("type 6", "00 06 0000 00000001 00000000"),
+    ("type 7", "00 07 0000 00000001 00000000"),
+    ("an offer on a stream", "00 06 0000 00000001 00000010"),
+    ("an empty offer", "00 06 0000 00000000 00000000"),
+    ("an offer that is too long", "00 06 0000 00000000 00000151"),
+    ("an offer of 256 TiB", "00 06 ffff 00000000 00000010"),
     ("received on a stream", "00 05 0000 00000001 00000000"),
     ("the size of no stream", "00 04 0000 00000000 00000001"),
     ("a size of another version", "01 04 0000 00000001 00000001"),
@@ -55,18 +62,19 @@ BAD_HEADERS = [
 HEADERS = st.builds(
     lambda kind, flags, stream, length: Header(
         kind,
-        NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED) else flags,
-        0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.RECEIVED) else stream,
-        length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else length,
+        NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED, Kind.OFFER) else flags,
+        0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.RECEIVED, Kind.OFFER) else stream,
+        length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else max(length, kind is Kind.OFFER),
     ),
     st.sampled_from(Kind),
     st.integers(0, 15).map(Flag),
     st.integers(1, 2**32 - 1),
     st.integers(0, 200),
 )
-FRAMES = HEADERS.map(lambda header: header.encode() + (bytes(header.length) if header.kind is Kind.DATA else b""))
+WITH_PAYLOAD = (Kind.DATA, Kind.OFFER)
+FRAMES = HEADERS.map(lambda header: header.encode() + (bytes(header.length) if header.kind in WITH_PAYLOAD else b""))
 ALMOST_FRAMES = st.tuples(
-    st.sampled_from([0, 0, 0, 1]), st.integers(0, 6), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
+    st.sampled_from([0, 0, 0, 1]), st.integers(0, 7), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
 ).map(lambda fields: HEADER.pack(*fields))
 
 
@@ -174,6 +182,21 @@ def test_the_link_may_end_only_between_frames(cut: int) -> None:
     assert not decode([raw[:cut]])[2].between_frames
     assert decode([raw])[2].between_frames
     assert Decoder().between_frames
+
+
+def test_an_offer_is_told_when_it_is_whole_and_held_apart_from_payload() -> None:
+    decoder = Decoder()
+    header = Header(Kind.OFFER, NO_FLAG, 0, 5)
+    told: list[Header | memoryview] = []
+    for byte in header.encode() + b"offer"[:4]:
+        told += decoder.feed(memoryview(bytes([byte])))
+        assert not decoder.between_frames
+    assert (told, decoder.missing) == ([], 0)
+    data = Header(Kind.DATA, NO_FLAG, 1, 2).encode() + b"ab"
+    told += decoder.feed(memoryview(b"r" + data))
+    assert told[0] == header
+    assert bytes(decoder.offer) == b"offer"
+    assert joined(told[1:]) == joined(decode([data])[0])
 
 
 def test_nothing_received_is_nothing_decoded() -> None:

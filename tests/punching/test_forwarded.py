@@ -17,7 +17,7 @@ from punchtunnel.errors import LocalError, NoHoleError
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
 from punchtunnel.punching.forwarded import DIAL_LIFE, MOST_PLACES, ForwardedPorts
-from punchtunnel.punching.helper import PortMapper, PortMapping, RouterNews
+from punchtunnel.punching.helper import Meeting, PortMapper, PortMapping, RouterNews
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.puncher import open_hole
@@ -157,6 +157,9 @@ class Gathering:
 
     def mapper(self) -> PortMapper:
         raise AssertionError("nobody is asked")
+
+    def meeting(self, relay: Place) -> Meeting:
+        raise AssertionError("no relay is named")
 
     def heard(self) -> RouterNews:
         return self.news

@@ -15,7 +15,7 @@ from punchtunnel.address import Place
 from punchtunnel.protocol.schedule import CLOCK_FREE, CLOCK_FREE_PORTS, bucket_ports
 from punchtunnel.punching import routers
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.helper import PortMapping, RouterNews
+from punchtunnel.punching.helper import Meeting, PortMapping, RouterNews
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.routers import LOOK_EVERY, MOST_TOLD, NEVER, Routers
@@ -76,6 +76,9 @@ class Gathering:
     def mapper(self) -> Mapper:
         self.count += 1
         return self.made
+
+    def meeting(self, relay: Place) -> Meeting:
+        raise AssertionError("no relay is named")
 
     def heard(self) -> RouterNews:
         return self.made.heard() if self.count else RouterNews()

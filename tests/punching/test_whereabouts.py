@@ -21,7 +21,7 @@ from punchtunnel.protocol.verdicts import Won
 from punchtunnel.punching import whereabouts
 from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import Candidate, Kind
-from punchtunnel.punching.helper import PortMapper, RouterNews, Way
+from punchtunnel.punching.helper import Meeting, PortMapper, RouterNews, Way
 from punchtunnel.punching.nomination import Winner
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.resolver import Resolver
@@ -140,6 +140,9 @@ class Gathering:
 
     def mapper(self) -> PortMapper:
         raise AssertionError("nobody is asked")
+
+    def meeting(self, relay: Place) -> Meeting:
+        raise AssertionError("no relay is named")
 
     def heard(self) -> RouterNews | None:
         return RouterNews()

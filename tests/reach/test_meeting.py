@@ -18,8 +18,8 @@ from punchtunnel.errors import UsageError
 from punchtunnel.protocol import token
 from punchtunnel.protocol.hello import Role
 from punchtunnel.protocol.secret import normal
-from punchtunnel.punching.helper import Helper
-from punchtunnel.reach.meeting import Identity, Meeting, MeetingNews
+from punchtunnel.punching.helper import Helper, MeetingNews
+from punchtunnel.reach.meeting import Identity, Meeting
 
 from .test_seat import HUNG, FakeRelay, read
 

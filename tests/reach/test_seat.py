@@ -12,9 +12,10 @@ from random import Random
 import pytest
 
 from punchtunnel.address import Place
+from punchtunnel.punching.helper import Met
 from punchtunnel.punching.resolver import GetAddrInfo
 from punchtunnel.reach import joining
-from punchtunnel.reach.seat import Met, Seat, first_of_each_family
+from punchtunnel.reach.seat import Seat, first_of_each_family
 
 LINE = b"please relay %s for side %s\n" % (b"ab" * 32, b"cd" * 8)
 # Seconds after which something hangs.

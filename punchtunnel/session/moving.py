@@ -1,0 +1,258 @@
+"""Leads a session from the relay that carries it to a direct hole, without a pause.
+
+    relayed hole --> offers, tries (arranging.py, in a thread) --> direct hole
+                                                                       |
+    the relayed carrier is stopped, RESUME on the direct hole both ways, the session goes on there
+                                                                       |
+                                     the relayed hole is closed <------+
+
+Rule 1: make before break.  The relayed carrier stops when both sides have the direct hole, and for a round trip of
+        that one.  What was still on its way through the relay is sent again, as after a loss (protocol/resume.py).
+Rule 2: payload waits for a direct hole at first, but not for long (Hole.hold): most that open at all have opened by
+        then.
+Rule 3: a relay is taken again only where the direct hole is lost, as any other way to come back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from punchtunnel.errors import LinkError, LostError, PunchtunnelError, SignalError
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.protocol.offers import Flag, Offer, decode_offer
+from punchtunnel.protocol.resume import Journal, Ticket
+from punchtunnel.punching.hole import Hole
+from punchtunnel.reporting import events
+from punchtunnel.session.arranging import Arranger, Ways
+from punchtunnel.session.background import Background
+from punchtunnel.session.comeback import Return, come_back
+from punchtunnel.system.loop import GuardedLoop, Timers
+from punchtunnel.system.signals import Wake
+from punchtunnel.words import reach
+
+# Seconds between two looks whether the loop has answered, or the session has ended meanwhile.
+LOOK_EVERY = 0.05
+NEVER = float("inf")
+# Offers that wait for the thread; a peer says one at a time, and of more the last ones count.
+MOST_HEARD = 8
+
+
+class Link(Protocol):
+    """What is needed of link.link.Link."""
+
+    carrier: Carrier | None
+
+    def offer(self, data: bytes) -> None:
+        """See link.link.Link."""
+
+    def detach(self) -> Carrier | None:
+        """See link.link.Link."""
+
+    def ping(self, size: int = 0) -> int:
+        """See link.link.Link."""
+
+
+class Host(Protocol):
+    """What is needed of session.session.Session."""
+
+    loop: GuardedLoop
+    timers: Timers
+    report: events.Report
+
+    @property
+    def link(self) -> Link:
+        """See above."""
+
+    def let_pass(self) -> None:
+        """Payload may pass from now on."""
+
+    def lost(self, error: LinkError) -> None:
+        """There is no carrier any more: look for another hole, or end."""
+
+    def broke(self, error: BaseException) -> None:
+        """A bug."""
+
+
+class Comes(Protocol):
+    """What is needed of session.resuming.Resuming."""
+
+    journal: Journal
+
+    def pause(self) -> None:
+        """Seek no other hole any more."""
+
+    def go_on(self, back: Return, event: events.Event) -> None:
+        """Let the session go on over a hole by which its peer has come back, and report this event."""
+
+
+class Leads(Protocol):
+    """What makes that which leads to a direct hole: session.holes.Holes."""
+
+    def ways(self, ticket: Ticket, report: events.Report) -> Ways:
+        """Return it for a session."""
+
+
+@dataclass(slots=True)
+class _Talk:
+    """Carries offers in frames of the link (arranging.Talk): the thread says and hears, the loop does the rest."""
+
+    host: Host
+    signals: Wake
+    heard: deque[Offer]
+    round_trip: float
+
+    def say(self, offer: Offer) -> None:
+        """See arranging.Talk."""
+
+        def send() -> None:
+            if self.host.link.carrier is not None:
+                self.host.link.offer(offer.encode())
+
+        self.host.loop.call_soon_threadsafe(send)
+
+    def hear(self, timeout: float) -> Offer | None:
+        """See arranging.Talk."""
+        if not self.heard:
+            # An offer ends it as well.
+            self.signals.sleep(timeout)
+        return self.heard.popleft() if self.heard else None
+
+
+class Moving:
+    """Of one session.
+
+    Args:
+        host: The session.
+        ticket: Its own.
+        comes: Lets it go on over the direct hole.
+        leads: Makes what leads to one.
+    """
+
+    def __init__(self, host: Host, ticket: Ticket, comes: Comes, leads: Leads) -> None:
+        self._host = host
+        self._ticket = ticket
+        self._comes = comes
+        self._leads = leads
+        self._background = Background[Return](host.loop, "move", lambda back: back.hole.sock.close())
+        # The relayed hole that carries the session; None: a direct one does, or none.
+        self._hole: Hole | None = None
+        self._talk: _Talk | None = None
+        self._round_trip = 0.0
+        # The session has no carrier because it moves; the one that was stopped for that, and when.
+        self._is_without = False
+        self._stopped: Carrier | None = None
+        self._stopped_at = 0.0
+
+    def use(self, hole: Hole) -> None:
+        """Let payload pass over this hole, which carries the session; if it is relayed, look for a direct one first."""
+        self.stop()
+        if not hole.relay:
+            self._host.let_pass()
+            return
+        self._hole, self._round_trip = hole, 0.0
+        self._host.link.ping()
+        self._host.timers.later("hold", hole.hold, self._host.let_pass)
+        try:
+            self._background.start(self._work, self._done)
+        except (RuntimeError, OSError):
+            # No thread is to be had, or no descriptor: the relay goes on carrying.
+            self._hole = None
+
+    def offered(self, data: bytes) -> None:
+        """Take in what the peer says of itself.
+
+        Raises:
+            PeerError: It says nonsense.
+        """
+        offer = decode_offer(data)
+        if self._talk is not None:
+            self._talk.heard.append(offer)
+            self._background.hurry()
+
+    def measured(self, round_trip: float) -> None:
+        """Take note of a round trip in seconds."""
+        self._round_trip = min(self._round_trip or NEVER, round_trip)
+        if self._talk is not None:
+            self._talk.round_trip = self._round_trip
+
+    def hurry(self) -> None:
+        """Something has changed in this machine's networks: a try may be worth it now."""
+        self._background.hurry()
+
+    def stop(self) -> None:
+        """Look for nothing any more."""
+        self._background.stop()
+        self._hole = self._talk = None
+        self._close_stopped()
+
+    # ---- in the thread
+
+    def _work(self, signals: Wake) -> Return:
+        assert self._hole is not None
+        hole = self._hole
+        talk = self._talk = _Talk(self._host, signals, deque(maxlen=MOST_HEARD), self._round_trip)
+        ways = self._leads.ways(self._ticket, self._report)
+        direct = Arranger(talk, hole.leads, ways, Flag(0), signals, time.monotonic, self._tell).run(NEVER)
+        try:
+            received = self._stop_carrier(signals)
+        except BaseException:
+            direct.sock.close()
+            raise
+        return come_back(direct, self._ticket, received, signals)
+
+    def _report(self, event: events.Event) -> None:
+        self._host.loop.call_soon_threadsafe(self._host.report, event)
+
+    def _tell(self, why: str, pause: float | None) -> None:
+        self._report(events.NotDirect(reason=why, next_s=pause))
+
+    def _stop_carrier(self, signals: Wake) -> int:
+        """Have the loop stop the relayed carrier; return the position of what has come by it."""
+        answer: list[int] = []
+        is_over, is_done = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            if is_over.is_set():
+                return
+            if self._host.link.carrier is not None:
+                self._stopped = self._host.link.detach()
+            # The relayed hole may have been lost meanwhile.
+            self._comes.pause()
+            self._is_without, self._stopped_at = True, time.monotonic()
+            answer.append(self._comes.journal.report())
+            is_done.set()
+
+        self._host.loop.call_soon_threadsafe(stop)
+        try:
+            while not is_done.wait(LOOK_EVERY):
+                signals.check()
+        except SignalError:
+            is_over.set()
+            raise
+        return answer[0]
+
+    # ---- in the loop again
+
+    def _done(self, result: Return | Exception) -> None:
+        was_without = self._is_without
+        self._hole = self._talk = None
+        if isinstance(result, Return):
+            paused = time.monotonic() - self._stopped_at
+            local, remote = result.hole.local, result.hole.remote
+            self._comes.go_on(result, events.Moved(local=local, remote=remote, paused_s=paused))
+            self._host.let_pass()
+        elif not isinstance(result, PunchtunnelError | OSError):
+            self._host.broke(result)
+        elif was_without:
+            self._host.lost(LostError(reach.MOVE_FAILED.format(reason=result)))
+        self._close_stopped()
+
+    def _close_stopped(self) -> None:
+        self._is_without = False
+        if self._stopped is not None:
+            self._stopped.close(reset=True)
+            self._stopped = None
