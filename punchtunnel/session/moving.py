@@ -140,6 +140,8 @@ class Moving:
         self._background = Background[Return](host.loop, "move", lambda back: back.hole.sock.close())
         # The relayed hole that carries the session; None: a direct one does, or none.
         self._hole: Hole | None = None
+        # The peer may speak before this side has begun.
+        self._heard: deque[Offer] = deque(maxlen=MOST_HEARD)
         self._talk: _Talk | None = None
         self._round_trip = 0.0
         # The session has no carrier because it moves; the one that was stopped for that, and when.
@@ -151,6 +153,7 @@ class Moving:
         """Let payload pass over this hole, which carries the session; if it is relayed, look for a direct one first."""
         self.stop()
         if not hole.relay:
+            self._heard.clear()
             self._host.let_pass()
             return
         self._hole, self._round_trip = hole, 0.0
@@ -169,9 +172,8 @@ class Moving:
             PeerError: It says nonsense.
         """
         offer = decode_offer(data)
-        if self._talk is not None:
-            self._talk.heard.append(offer)
-            self._background.hurry()
+        self._heard.append(offer)
+        self._background.hurry()
 
     def measured(self, round_trip: float) -> None:
         """Take note of a round trip in seconds."""
@@ -194,7 +196,7 @@ class Moving:
     def _work(self, signals: Wake) -> Return:
         assert self._hole is not None
         hole = self._hole
-        talk = self._talk = _Talk(self._host, signals, deque(maxlen=MOST_HEARD), self._round_trip)
+        talk = self._talk = _Talk(self._host, signals, self._heard, self._round_trip)
         ways = self._leads.ways(self._ticket, self._report)
         direct = Arranger(talk, hole.leads, ways, Flag(0), signals, time.monotonic, self._tell).run(NEVER)
         try:

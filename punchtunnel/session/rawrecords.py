@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import time
@@ -71,7 +73,7 @@ class RawRecords:
         poll.register(signals, select.POLLIN)
         while len(self.unread) < size:
             if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-                raise TimeoutError
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             signals.check()
             try:
                 piece = self._sock.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)

@@ -61,7 +61,7 @@ def settle(
     except OSError as error:
         hole.sock.close()
         # A peer that was not there is a loss like any other.
-        raise LostError(words.broken_link(error) if error.errno else words.LINK_CUT) from error
+        raise LostError(words.broken_link(error)) from error
     except PunchtunnelError:
         hole.sock.close()
         raise

@@ -1,0 +1,311 @@
+"""A session moves from a relayed hole to a direct one, while bytes pass in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from punchtunnel.errors import LinkError, NoHoleError
+from punchtunnel.library.tunnel import Stream, Tunnel
+from punchtunnel.protocol.agreement import Keys
+from punchtunnel.protocol.hello import Role, Trait
+from punchtunnel.protocol.offers import Offer
+from punchtunnel.protocol.resume import Ticket
+from punchtunnel.punching.hole import Counts, Hole
+from punchtunnel.reporting.events import Event, Lost, Moved, NotDirect, Relayed
+from punchtunnel.session import arranging
+from punchtunnel.session.comeback import Return
+from punchtunnel.session.plan import Plan
+from punchtunnel.session.roles import Ends
+from punchtunnel.session.seeker import seekers
+from punchtunnel.system.signals import Wake
+
+LONG = 30.0
+TICKET = Ticket(b"s" * 16, b"t" * 32)
+ROLE = Role.LISTEN | Role.TO
+TRAITS = Trait.RESUME | Trait.RESUMING | Trait.FAST_AES
+SIZE = 8 * 1024 * 1024
+
+
+def holes_of(relay: str, hold: float = 0.0) -> tuple[Hole, Hole]:
+    """Return both ends of one hole."""
+    here, there = socket.socketpair()
+    a, b = b"a" * 32, b"b" * 32
+    one = Hole(
+        here, f"{relay} here", "there", b"", True, ROLE, TRAITS, 0.0, Counts(), Keys(a, b, b"", b"", b"v" * 20, TICKET),
+        fast_aes=True, relay=relay, hold=hold,
+    )  # fmt: skip
+    return one, replace(one, sock=there, leads=False, keys=Keys(b, a, b"", b"", b"v" * 20, TICKET))
+
+
+class Offering:
+    """What is gathered."""
+
+    own_ports: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.offer = Offer(0)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class Network:
+    """Where both sides find a direct hole, when the test lets them, or another relayed one.
+
+    Attributes:
+        tries: What each try of both gives.
+        opens: Tries wait for it.
+    """
+
+    def __init__(self, *tries: tuple[Hole, Hole] | str) -> None:
+        self.tries = list(tries)
+        self.opens = threading.Event()
+        self.back: list[tuple[Hole, Hole]] = []
+        # Which sides are in each try: no hole opens before the other side dials, too.
+        self.here: defaultdict[int, set[int]] = defaultdict(set)
+
+    def side(self, number: int) -> Side:
+        return Side(self, number)
+
+
+class Side:
+    """What session.holes.Holes is to one of the two sessions."""
+
+    def __init__(self, network: Network, number: int) -> None:
+        self._network = network
+        self._number = number
+        self._tried = 0
+        self._back = 0
+
+    def ways(self, ticket: Ticket, _report: object) -> Side:
+        assert ticket == TICKET
+        return self
+
+    def gather(self, _signals: Wake) -> Offering:
+        return Offering()
+
+    def plans(self, _mine: Offer, _theirs: Offer) -> int:
+        return 1
+
+    def punch(self, _gathered: object, _theirs: Offer, signals: Wake) -> Hole:
+        here = self._network.here[self._tried]
+        here.add(self._number)
+        while not (self._network.opens.wait(0.01) and len(here) == 2):
+            signals.sleep(0.001)
+        found = self._network.tries[self._tried]
+        self._tried += 1
+        if isinstance(found, str):
+            raise NoHoleError(found)
+        return found[self._number]
+
+    def again(self, ticket: Ticket, received: int, deadline: float, signals: Wake, report: object) -> Return:
+        del deadline, report
+        from punchtunnel.session.comeback import come_back
+
+        while len(self._network.back) <= self._back:
+            signals.sleep(0.01)
+        self._back += 1
+        return come_back(self._network.back[self._back - 1][self._number], ticket, received, signals)
+
+
+class Pair:
+    """Two tunnels, one on each side, and what each has told."""
+
+    def __init__(self, network: Network, hold: float) -> None:
+        self.network = network
+        self.told: tuple[list[Event], list[Event]] = ([], [])
+        relayed = holes_of("relay:4001", hold)
+        self.relayed = relayed
+        self.tunnels = [self._tunnel(relayed[number], number) for number in (0, 1)]
+
+    def _tunnel(self, hole: Hole, number: int) -> Tunnel:
+        side: Any = self.network.side(number)
+        tunnel = Tunnel(hole, Plan(ROLE, Ends(), resume=60.0), seekers(side), side)
+        session, note = tunnel._session, tunnel._note
+
+        def report(event: Event) -> None:
+            self.told[number].append(event)
+            note(event)
+
+        session.report = report
+        session._failures._report = report
+        return tunnel
+
+    def has(self, kind: type[Event]) -> bool:
+        return all(any(isinstance(one, kind) for one in told) for told in self.told)
+
+    async def until(self, kind: type[Event]) -> None:
+        while not self.has(kind):  # noqa: ASYNC110 - a report sets no event
+            await asyncio.sleep(0.01)
+
+    async def streams(self) -> tuple[Stream, Stream]:
+        """Open a stream, and return both ends."""
+        return await self.tunnels[0].open(), await anext(self.tunnels[1])
+
+
+@contextlib.asynccontextmanager
+async def pair(network: Network, hold: float = 0.0) -> AsyncIterator[Pair]:
+    made = Pair(network, hold)
+    try:
+        yield made
+    finally:
+        network.opens.set()
+        await asyncio.gather(*(tunnel._end(cut=True) for tunnel in made.tunnels))
+        for holes in (made.relayed, *(one for one in network.tries if not isinstance(one, str)), *network.back):
+            for hole in holes:
+                hole.sock.close()
+
+
+def moves() -> list[threading.Thread]:
+    """Return the threads that look for a direct hole."""
+    return [thread for thread in threading.enumerate() if thread.name == "move"]
+
+
+def run(case: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(LONG):
+            await case()
+
+    asyncio.run(limited())
+
+
+async def pour(stream: Stream, data: bytes, end: asyncio.Event | None = None) -> None:
+    """Send it; the second half when it may end."""
+    _, writer = stream
+    half = len(data) // 2
+    writer.write(data[:half])
+    await writer.drain()
+    if end is not None:
+        await end.wait()
+    writer.write(data[half:])
+    writer.write_eof()
+
+
+@pytest.mark.parametrize("hold", [0.0, 3600.0], ids=["while bytes pass", "before any does"])
+def test_it_goes_on_over_the_direct_hole_and_no_byte_is_lost(hold: float) -> None:
+    direct = holes_of("")
+    network = Network(direct)
+    data = bytes(range(256)) * (SIZE // 256)
+
+    async def case() -> None:
+        async with pair(network, hold) as both:
+            if hold:
+                network.opens.set()
+            else:
+                await both.until(Relayed)
+            here, there = await both.streams()
+            moved = asyncio.Event()
+            readers = [asyncio.create_task(stream[0].read(-1)) for stream in (here, there)]
+            writers = [asyncio.create_task(pour(stream, data, moved)) for stream in (here, there)]
+            network.opens.set()
+            await both.until(Moved)
+            moved.set()
+            assert [await reader == data for reader in readers] == [True, True]
+            await asyncio.gather(*writers)
+            assert both.has(Relayed) is not bool(hold)
+            assert not both.has(Lost)
+            # Neither end of the relayed hole is open any more.
+            assert [hole.sock.fileno() for hole in both.relayed] == [-1, -1]
+            session = both.tunnels[0]._session
+            assert session.link.carrier is not None
+            assert session._hole.local == " here"
+
+    run(case)
+
+
+def test_a_try_that_fails_is_told_and_the_next_one_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arranging, "PAUSES", (0.01,))
+    network = Network("all refused", "no answer", holes_of(""))
+    network.opens.set()
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Moved)
+            leader, follower = ([one for one in told if isinstance(one, NotDirect)] for told in both.told)
+            assert [(one.reason, one.next_s) for one in leader] == [("all refused", 0.01), ("no answer", 0.01)]
+            assert [one.next_s for one in follower] == [None, None]
+
+    run(case)
+
+
+def test_a_relay_that_dies_meanwhile_costs_nothing_and_the_next_one_leads_to_a_direct_hole_again() -> None:
+    network = Network(holes_of(""))
+    data = bytes(range(256)) * (SIZE // 256)
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Relayed)
+            here, there = await both.streams()
+            reader = asyncio.create_task(there[0].read(-1))
+            moved = asyncio.Event()
+            writer = asyncio.create_task(pour(here, data, moved))
+            for hole in both.relayed:
+                hole.sock.shutdown(socket.SHUT_RDWR)
+            await both.until(Lost)
+            network.back.append(holes_of("relay:4001"))
+            network.opens.set()
+            await both.until(Moved)
+            moved.set()
+            assert await reader == data
+            await writer
+
+    run(case)
+
+
+def test_a_direct_hole_that_breaks_at_once_is_a_loss_like_any_other() -> None:
+    broken, good = holes_of(""), holes_of("")
+    for hole in broken:
+        hole.sock.shutdown(socket.SHUT_RDWR)
+    network = Network(broken, good)
+    data = bytes(range(256)) * 4096
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Relayed)
+            here, there = await both.streams()
+            reader = asyncio.create_task(there[0].read(-1))
+            network.opens.set()
+            await both.until(Lost)
+            while moves():  # noqa: ASYNC110 - each of them makes its side seek anew
+                await asyncio.sleep(0.01)
+            network.back.append(holes_of("relay:4001"))
+            await both.until(Moved)
+            await pour(here, data)
+            assert await reader == data
+
+    run(case)
+
+
+def test_a_session_that_ends_meanwhile_leaves_no_thread_and_no_hole() -> None:
+    network = Network(holes_of(""))
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Relayed)
+            await asyncio.gather(*(tunnel._end(cut=True) for tunnel in both.tunnels))
+            assert not moves()
+
+    run(case)
+
+
+def test_a_peer_that_offers_nonsense_costs_the_link() -> None:
+    network = Network(holes_of(""))
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Relayed)
+            _, (reader, _) = await both.streams()
+            both.tunnels[0]._session.link.offer(b"nonsense")
+            with pytest.raises(LinkError, match="not understood"):
+                await reader.read(-1)
+
+    run(case)
