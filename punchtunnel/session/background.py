@@ -28,8 +28,8 @@ class Background(Generic[T]):
         self._discard = discard
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None
-        # What the thread has found and nobody has taken.
-        self._result: T | Exception | None = None
+        # What has come of it, until that is told.
+        self._results: list[T | Exception] = []
 
     def start(self, work: Callable[[Wake], T], done: Callable[[T | Exception], None]) -> None:
         """Do this, instead of what is being done, and call `done` in the loop once, later.
@@ -46,15 +46,17 @@ class Background(Generic[T]):
         wake = Wake()
 
         def run() -> None:
+            result: T | Exception
             try:
-                self._result = work(wake)
+                result = work(wake)
             except Exception as error:
-                self._result = error
+                result = error
+            self._results.append(result)
             self._loop.call_soon_threadsafe(tell)
 
         def tell() -> None:
-            if wake is self._wake and (result := self._result) is not None:
-                self._result = None
+            if wake is self._wake and self._results:
+                result = self._results.pop()
                 self.stop()
                 done(result)
 
@@ -76,6 +78,11 @@ class Background(Generic[T]):
         if self._wake is not None:
             self._wake.note(TRY_NOW)
 
+    def end_soon(self) -> None:
+        """End it, and wait for nothing."""
+        if self._wake is not None:
+            self._wake.note(signal.SIGINT)
+
     def stop(self) -> None:
         """End it; return when the thread has ended and nothing is left of it."""
         if self._wake is None or self._thread is None:
@@ -83,6 +90,8 @@ class Background(Generic[T]):
         self._wake.note(signal.SIGINT)
         self._thread.join()
         self._wake.close()
-        result, self._thread, self._wake, self._result = self._result, None, None, None
-        if result is not None and not isinstance(result, Exception):
-            self._discard(result)
+        self._thread = self._wake = None
+        results, self._results = self._results, []
+        for result in results:
+            if not isinstance(result, Exception):
+                self._discard(result)

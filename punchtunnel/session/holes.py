@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from punchtunnel import words
-from punchtunnel.errors import Exit, LocalError, LostError, NoHoleError, PeerError, RejectedError, UsageError
+from punchtunnel.errors import Exit, LinkError, LocalError, LostError, NoHoleError, PeerError, RejectedError, UsageError
 from punchtunnel.protocol.hello import Trait
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Hole
@@ -77,7 +77,7 @@ class Holes:
         # A peer that wants to go on with a session is returned, too.
         self._takes_back = False
         # A relayed hole is settled here, and not by whoever takes it.
-        self._settles = True
+        self._settles = Trait.SERVICE not in settings.traits
         # Of direct holes for what a relay carries: each has a secret that only its two sides know.
         self._inner_rations = Rations(monotonic)
         # The last session ended because this machine refused something: it may do so again.
@@ -86,7 +86,7 @@ class Holes:
     def within(self, signals: Wake, report: events.Report) -> Holes:
         """Return the same for a service: its loop has the signals of the process, and peers may come back to it."""
         same = copy.copy(self)
-        same._signals, same._report, same._takes_back, same._settles = signals, report, True, False
+        same._signals, same._report, same._takes_back = signals, report, True
         return same
 
     def next(self) -> Hole:
@@ -104,7 +104,7 @@ class Holes:
                 hole = self._open()
                 if hole.relay and self._settles:
                     hole = self.settle(hole, self._signals, self._report)
-            except LostError as error:
+            except LinkError as error:
                 # The peer was met at a relay, and is gone again.
                 spent = self._monotonic() - self._began
                 self._current = self._settings.after(spent)
@@ -120,7 +120,9 @@ class Holes:
                     self._signals.sleep(pause)
             else:
                 self._has_met, self._peer_serves = True, Trait.SERVICE in hole.traits
-                if self._takes_back or Trait.RESUMING not in hole.traits:
+                # A service settles relayed ones by itself.
+                is_open = hole.relay and not self._settles
+                if self._takes_back or is_open or Trait.RESUMING not in hole.traits:
                     return hole
                 # It means a session of a process that ran here before.
                 take_back(hole, lambda _: None, lambda _: None, self._signals)

@@ -3,9 +3,11 @@
                                         ┌── new ──────> Session 1, 2, 3 …      one loop for all
     punch, in a thread ── Hole ─────────┤
         ▲        (the next one begins)  ├── full ─────> told so, and left
-        └───────────────────────────────┴── RESUMING ─> the session that has lost its hole
+        ├───────────────────────────────┴── RESUMING ─> the session that has lost its hole
+        └─ Hole through a relay ─> settled in a thread of its own, and then one of these
 
-Rule 1: there is one punch at a time, for new peers and for those that come back.
+Rule 1: there is one punch at a time, for new peers and for those that come back.  What two sides that have met at
+        a relay have to arrange may take minutes, and holds up nobody else.
 Rule 2: a session that has lost its hole is kept for the time to resume; it seeks
         nothing itself, its peer comes to the service.
 Rule 3: what ends one session ends no other.
@@ -25,6 +27,7 @@ from punchtunnel.protocol.hello import Trait
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
+from punchtunnel.session.background import Background
 from punchtunnel.session.comeback import Return, Taken, take_back
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome
@@ -113,6 +116,8 @@ class Service:
         self._limit = limit
         self._wake = wake
         self._thread: threading.Thread | None = None
+        # Those that settle relayed holes.
+        self._settling: set[Background[Found]] = set()
         self._began = 0
         self._sessions: dict[int, Session] = {}
         # By what both sides call the session.
@@ -129,6 +134,8 @@ class Service:
         """End every session cleanly, and the service with this status; a second call ends at once."""
         self._status = status
         self._wake.note(signal.SIGINT)
+        for one in self._settling:
+            one.end_soon()
         for session in list(self._sessions.values()):
             session.stop(status)
         self._end_if_empty()
@@ -145,6 +152,8 @@ class Service:
         self._wake.note(signal.SIGINT)
         for session in self._sessions.values():
             session.close()
+        for one in self._settling:
+            one.stop()
         if self._thread is not None:
             self._thread.join()
 
@@ -172,12 +181,46 @@ class Service:
         """In a thread: wait for the next peer."""
         found: Found
         try:
-            hole = self._holes.next()
-            is_back = Trait.RESUMING in hole.traits
-            found = take_back(hole, self._ticket_of, self._release, self._wake) if is_back else hole
+            found = hole = self._holes.next()
+            if not hole.relay:
+                found = self._recognise(hole, self._wake)
         except Exception as error:
             found = error
         self._loop.call_soon_threadsafe(self._on_found, found)
+
+    def _recognise(self, hole: Hole, wake: Wake) -> Found:
+        """In a thread: return a hole as one of a new peer's, or of a session that comes back."""
+        is_back = Trait.RESUMING in hole.traits
+        return take_back(hole, self._ticket_of, self._release, wake) if is_back else hole
+
+    def _settle(self, hole: Hole) -> None:
+        """Let a relayed hole be settled."""
+        background = Background[Found](self._loop, "settle", _close)
+
+        def settle(wake: Wake) -> Found:
+            return self._recognise(self._holes.settle(hole, wake, self._report_punch), wake)
+
+        try:
+            if len(self._settling) >= self._limit:
+                raise RuntimeError
+            background.start(settle, lambda found: self._on_settled(found, background))
+        except (RuntimeError, OSError):
+            # There are as many as sessions, or nothing to do it with is to be had: this peer comes again.
+            hole.sock.close()
+        else:
+            self._settling.add(background)
+
+    def _on_settled(self, found: Found, background: Background[Found]) -> None:
+        self._settling.discard(background)
+        if self.ended.done() or self._status is not None:
+            _close(found)
+            self._end_if_empty()
+        elif isinstance(found, PunchtunnelError):
+            self._report(events.PunchingAgain(reason=str(found)))
+        elif isinstance(found, Exception):
+            self._broke(found)
+        else:
+            self._take(found)
 
     def _ticket_of(self, session: bytes) -> Ticket | None:
         known = self._known.get(session)
@@ -210,13 +253,20 @@ class Service:
             if not (isinstance(found, NoHoleError) and self._sessions):
                 self._fail(found)
                 return
-        elif isinstance(found, Hole):
+        elif isinstance(found, Hole) and found.relay:
+            self._settle(found)
+        else:
+            self._take(found)
+        self._seek()
+
+    def _take(self, found: Hole | Taken | None) -> None:
+        """Begin a session with a new peer, or let one go on."""
+        if isinstance(found, Hole):
             self._welcome(found)
         elif isinstance(found, Taken) and (known := self._known.get(found.session)) is not None:
             known.guest.tell(found.back)
         else:
             _close(found)
-        self._seek()
 
     def _welcome(self, hole: Hole) -> None:
         """Begin a session with a new peer."""
