@@ -2,7 +2,7 @@
 
     strategy ──> Candidate ──> dialler ──> Fate ──> strategy
 
-A PEER with a port, and the ports of a birthday, are candidates whose own and
+A PEER with a port, and the ports of an appointment, are candidates whose own and
 far port differ.
 """
 
@@ -37,6 +37,17 @@ class Kind(Enum):
     PAIR = "pair"
     # The peer's owner has forwarded, or opened, this far port; the own port is any.
     FORWARDED = "forwarded port"
+    # Two sides that have met elsewhere have told each other which of their ports a STUN server has
+    # seen, and as which: the own port is one of ours, the far port what was seen of one of theirs.
+    OBSERVED = "observed port"
+    # The far port is one that the peer's router may choose next.
+    GUESSED = "guessed port"
+    # The own port is a fresh one each time, so that our router chooses another one, which the peer may guess.
+    FRESH = "fresh port"
+
+
+# Their dials have a pace of their own, and nothing makes them all at once.
+PACED = frozenset({Kind.GUESSED, Kind.FRESH})
 
 
 # A NamedTuple, like the other small values of a punch and of the election: it takes 0.05 ms to make,
@@ -49,6 +60,8 @@ class Candidate(NamedTuple):
     address: Address
     own_port: int
     far_port: int
+    # Of several that are alike in everything else.
+    number: int = 0
 
     @property
     def remote(self) -> str:

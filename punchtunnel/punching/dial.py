@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from punchtunnel.punching.candidates import Candidate, Fate, most_telling
+from punchtunnel.punching.candidates import Candidate, Fate, Kind, most_telling
 from punchtunnel.punching.strategy import NEVER
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.system.neighbours import nobody_has
+
+# Seconds in which the ICMP of a hold comes, from a router a few hops away.
+SHIELD_LIFE = 0.25
+# Seconds between looks at a hold that keeps its small TTL.
+LOOK_PAUSE = 0.2
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -27,6 +32,8 @@ class Dial:
         began: When that was dialled.
         held: It is a hold.
         shielded_until: When its socket begins to hear; NEVER if it hears (IPv6).
+        usual_ttl: The TTL for once the peer's SYN has come, while the socket has a smaller one; or 0.
+        look_at: When to look whether it has come; NEVER if `usual_ttl` is 0.
     """
 
     candidate: Candidate
@@ -37,6 +44,51 @@ class Dial:
     began: float = 0.0
     held: bool = False
     shielded_until: float = NEVER
+    usual_ttl: int = 0
+    look_at: float = NEVER
+
+    def hold(self, sock: socket.socket, ttl: int) -> int:
+        """Send a SYN that dies on the way; return the errno of connect."""
+        usual = tcp.time_to_live(sock)
+        tcp.set_time_to_live(sock, ttl)
+        if tcp.ignore_expiry(sock, True):
+            self.shielded_until = self.began + SHIELD_LIFE
+        code = sock.connect_ex(self.candidate.sockaddr)
+        if self.candidate.kind is Kind.GUESSED:
+            # Nearly all of these ports are nobody's: a SYN that arrived would be refused, and
+            # the refusal would end what the hold has opened.
+            self.usual_ttl, self.look_at = usual, self.began + LOOK_PAUSE
+        else:
+            # At once: the kernel's own re-transmission, and the SYN-ACK that answers
+            # the peer's SYN, must reach the peer.
+            tcp.set_time_to_live(sock, usual)
+        return code
+
+    def look(self, now: float) -> None:
+        """Undo what `hold` has done to the socket, where it is time for that."""
+        if self.sock is None:
+            return
+        if self.shielded_until <= now:
+            tcp.ignore_expiry(self.sock, False)
+            self.shielded_until = NEVER
+        if self.look_at <= now:
+            self.look_at = now + LOOK_PAUSE
+            if tcp.state(self.sock) != tcp.SYN_SENT:
+                # The SYN-ACK that has died on the way is sent again.
+                self.reach_far()
+
+    def reach_far(self) -> None:
+        """Let what is sent from now on arrive."""
+        if self.usual_ttl and self.sock is not None:
+            tcp.set_time_to_live(self.sock, self.usual_ttl)
+        self.usual_ttl, self.look_at = 0, NEVER
+
+    def release(self) -> socket.socket | None:
+        """Return the socket, which is somebody else's from now on; what is sent on it arrives."""
+        self.reach_far()
+        sock, self.sock = self.sock, None
+        self.held, self.shielded_until = False, NEVER
+        return sock
 
     @property
     def fate_now(self) -> Fate:

@@ -33,7 +33,7 @@ from punchtunnel.errors import NO_RESOURCES, LocalError
 from punchtunnel.protocol.schedule import MAX_SOCKETS
 from punchtunnel.punching import ports
 from punchtunnel.punching.callers import Connection
-from punchtunnel.punching.candidates import ANY_PORT, Candidate, FamilyPort, Fate, Kind, fate_of
+from punchtunnel.punching.candidates import ANY_PORT, PACED, Candidate, FamilyPort, Fate, Kind, fate_of
 from punchtunnel.punching.dial import Dial, evidence, fates, refusing
 from punchtunnel.punching.hole import Counts
 from punchtunnel.punching.listeners import Listeners
@@ -46,8 +46,6 @@ from punchtunnel.system.addresses import Address
 if TYPE_CHECKING:
     from punchtunnel.punching.race import Strategy
 
-# Seconds in which the ICMP of a hold comes, from a router a few hops away.
-SHIELD_LIFE = 0.25
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -108,7 +106,9 @@ class Dialler:
         for candidate in [candidate for candidate in self._dials if candidate not in kept]:
             self._retire(self._dials.pop(candidate))
         self._listeners.resume()
+        wanted = list(self._strategy.listening(addresses, wall))
         used = {candidate.listening_port[1] for candidate in candidates} | {self._settings.port}
+        used.update(port for _, _, _, numbers in wanted for port in numbers)
         self._listeners.keep({(family, port) for port in used for family in _FAMILIES})
         now = self._monotonic()
         for candidate in candidates:
@@ -116,9 +116,11 @@ class Dialler:
                 self._dials[candidate] = Dial(candidate, due=now)
         if self._settings.port:
             self._listen_on_given_port()
-        for family, interface, wanted, numbers in self._strategy.listening(addresses, wall):
+        for family, interface, count, numbers in wanted:
+            if self._settings.family not in (socket.AF_UNSPEC, family):
+                continue
             there = self._listeners.ports(interface or self._settings.interface)
-            missing = wanted - sum((family, port) in there for port in numbers)
+            missing = count - sum((family, port) in there for port in numbers)
             for port in numbers:
                 if missing > 0 and (family, port) not in self._listeners:
                     missing -= self._listen((family, port), self._settings.bind, pair=False, further=interface)
@@ -134,9 +136,7 @@ class Dialler:
         for dial in [dial for dial in self._dials.values() if dial.sock is None and dial.due <= now]:
             self._start(dial)
         for dial in self._dials.values():
-            if dial.sock is not None and dial.shielded_until <= now:
-                tcp.ignore_expiry(dial.sock, False)
-                dial.shielded_until = NEVER
+            dial.look(now)
         for dial in [dial for dial in self._dials.values() if self._renewal(dial) <= now]:
             self._renew(dial)
         used = {(candidate.address.family, candidate.own_port) for candidate in self._dials if candidate.own_port}
@@ -152,7 +152,7 @@ class Dialler:
         """Return when `start_due` has something to do."""
         dials = self._dials.values()
         due = [dial.due for dial in dials if dial.sock is None]
-        due += [dial.shielded_until for dial in dials]
+        due += [min(dial.shielded_until, dial.look_at) for dial in dials]
         due += map(self._renewal, dials)
         return min(due, default=NEVER)
 
@@ -170,7 +170,7 @@ class Dialler:
         """
         if not self._strategy.meet(self._monotonic(), known=known):
             return
-        for dial in list(self._dials.values()):
+        for dial in self._unpaced():
             if dial.held and dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
                 tcp.close_with_reset(self._stop(dial))
             elif dial.sock is not None or dial.due == NEVER:
@@ -196,11 +196,15 @@ class Dialler:
         """
         now = self._monotonic()
         self._strategy.start_over(now)
-        for dial in self._dials.values():
+        for dial in self._unpaced():
             if dial.sock is not None and tcp.state(dial.sock) == tcp.SYN_SENT:
                 tcp.close_with_reset(self._stop(dial))
             if dial.due < NEVER:
                 dial.due = now
+
+    def _unpaced(self) -> list[Dial]:
+        """Return the dials that may be made at any time."""
+        return [dial for dial in self._dials.values() if dial.candidate.kind not in PACED]
 
     @property
     def ports(self) -> list[int]:
@@ -247,7 +251,7 @@ class Dialler:
             return
         other = socket.AF_INET if socket.AF_INET6 in families else socket.AF_INET6
         for family, port in self._listeners.ports(interface := self._settings.interface):
-            if family != other and port in numbers and len(self._dials) + len(self._listeners) < MAX_SOCKETS:
+            if family != other and port in numbers and len(self._unpaced()) + len(self._listeners) < MAX_SOCKETS:
                 # This machine may lack that family, or another program have the port.
                 with contextlib.suppress(OSError):
                     self._listeners.open(other, None, port, pair=False, interface=interface)
@@ -318,7 +322,7 @@ class Dialler:
         dial.began = self._monotonic()
         ttl = self._strategy.begin(candidate, dial.began)
         dial.held = ttl is not None
-        code = sock.connect_ex(candidate.sockaddr) if ttl is None else self._hold(dial, sock, ttl)
+        code = sock.connect_ex(candidate.sockaddr) if ttl is None else dial.hold(sock, ttl)
         try:
             if code in (0, errno.EINPROGRESS):
                 self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._on_dialled(dial))
@@ -328,20 +332,8 @@ class Dialler:
             # It cannot be watched, which costs this dial.
             code = error.errno or errno.EIO
         tcp.abort(sock)
-        dial.held, dial.shielded_until = False, NEVER
+        dial.release()
         self._failed(candidate, code, held=False)
-
-    def _hold(self, dial: Dial, sock: socket.socket, ttl: int) -> int:
-        """Send a SYN that dies on the way; return the errno of connect."""
-        usual = tcp.time_to_live(sock)
-        tcp.set_time_to_live(sock, ttl)
-        if tcp.ignore_expiry(sock, True):
-            dial.shielded_until = dial.began + SHIELD_LIFE
-        code = sock.connect_ex(dial.candidate.sockaddr)
-        # At once: the kernel's own re-transmission, and the SYN-ACK that answers
-        # the peer's SYN, must reach the peer.
-        tcp.set_time_to_live(sock, usual)
-        return code
 
     def _renew(self, dial: Dial) -> None:
         """Make a dial anew that was not answered in its time."""
@@ -360,9 +352,8 @@ class Dialler:
 
     def _stop(self, dial: Dial) -> socket.socket:
         """Take the socket from a dial that is in progress."""
-        sock, dial.sock = dial.sock, None
+        sock = dial.release()
         assert sock is not None
-        dial.held, dial.shielded_until = False, NEVER
         self._selector.unregister(sock)
         return sock
 

@@ -1,4 +1,4 @@
-"""A PEER with a port, which its owner has forwarded or opened: dialled from any port of ours, and plainly.
+"""A PEER with a port, or a port that the peer's router forwards: dialled from any port of ours, and plainly.
 
     router of the peer, port 40022 ──> peer, --port 40022
                  ▲
@@ -37,13 +37,15 @@ class ForwardedPorts:
         own_port: The one that this side listens on, or 0: a dial of it on this machine would reach ourselves.
         rng: Jitter.
         now: Steady time in seconds, as in all methods.
+        offered: Ports that the peer has told of.
 
     Attributes:
         places: The peer's addresses with the ports that were given for them.
     """
 
-    def __init__(self, own_port: int, rng: random.Random, now: float) -> None:
+    def __init__(self, own_port: int, rng: random.Random, now: float, offered: Collection[Place] = ()) -> None:
         self._own_port = own_port
+        self._offered = tuple(offered)
         self._rng = rng
         self._started = now
         self.places: Collection[Place] = ()
@@ -56,7 +58,7 @@ class ForwardedPorts:
         wanted = [
             Candidate(Kind.FORWARDED, address, ANY_PORT, place.port)
             for address in addresses
-            for place in self.places
+            for place in dict.fromkeys((*self._offered, *self.places))
             if place.host == address.host and not (address.own and place.port == self._own_port)
         ][:MOST_PLACES]
         self._failures = {candidate: self._failures.get(candidate, 0) for candidate in wanted}

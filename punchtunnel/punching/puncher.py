@@ -30,6 +30,7 @@ from punchtunnel.punching import diagnosis
 from punchtunnel.punching.announce import announce
 from punchtunnel.punching.callers import Callers, Connection
 from punchtunnel.punching.candidates import Kind
+from punchtunnel.punching.choice import strategy_for
 from punchtunnel.punching.dialler import Dialler
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
@@ -38,7 +39,6 @@ from punchtunnel.punching.nomination import Nomination, nonce_after
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer
 from punchtunnel.punching.settings import Settings
-from punchtunnel.punching.strategy import ScheduledPorts
 from punchtunnel.punching.warmup import Warmup
 from punchtunnel.punching.whereabouts import Whereabouts
 from punchtunnel.reporting import events
@@ -47,9 +47,7 @@ from punchtunnel.system.signals import Wake
 from punchtunnel.words import reach, usage
 
 if TYPE_CHECKING:
-    from punchtunnel.punching.forwarded import ForwardedPorts
     from punchtunnel.punching.helper import Gathering, Helper, News
-    from punchtunnel.punching.race import Strategy
     from punchtunnel.punching.relays import Relays
     from punchtunnel.punching.routers import Routers
     from punchtunnel.punching.via import Via
@@ -75,7 +73,7 @@ def open_hole(
     """Punch as `settings` say, and return the hole.
 
     Args:
-        settings: Checked values, with a peer.
+        settings: Checked values, with a peer, a command or an appointment.
         clock: Unix time in seconds; decides the ports.
         monotonic: Any steady time in seconds; decides the waits.
         rng: Jitter and coins; the system's by default.
@@ -90,13 +88,13 @@ def open_hole(
         gathering: Has what else can help; None: nothing.
 
     Raises:
-        UsageError: Neither a peer nor a command or a relay to meet it by, or one that is no address and has none.
+        UsageError: Neither a peer nor anything else to meet it by, or one that is no address and has none.
         NoHoleError: The time to wait has passed.
         RejectedError: The peer cannot be linked to.
         LocalError: No port of this machine could be used, or too few because of a limit of this process.
         SignalError: A signal has come.
     """
-    if not (settings.peers or settings.via or settings.relays):
+    if not (settings.peers or settings.via or settings.relays or settings.appointment):
         raise UsageError(usage.NO_PEER)
     rng, rations = rng or random.SystemRandom(), rations or Rations(monotonic)
     puncher = Puncher(settings, clock, monotonic, rng, nonce, report, signals, rations, meanwhile, gathering)
@@ -145,8 +143,7 @@ class Puncher:
         listeners = self._listeners = Listeners(
             selector, counts, report, self._on_open, open_to_all=settings.proves, given_port=settings.port
         )
-        self._forwarded: ForwardedPorts | None = None
-        strategy = self._choose(ScheduledPorts(settings.channel, rng, self._started), rng)
+        strategy, self._forwarded = strategy_for(settings, rng, self._started)
         self._dialler = Dialler(settings, strategy, listeners, selector, monotonic, counts, report, self._on_open)
         self._nomination = Nomination(
             settings, self._election, callers, self._dialler, selector, monotonic, counts, report
@@ -160,17 +157,6 @@ class Puncher:
         self._helpers: list[Helper[object]] = []
         self._via = self._begin_via() if settings.via else None
         self._relays = self._begin_relays(gathering) if settings.relays and gathering is not None else None
-
-    def _choose(self, scheduled: ScheduledPorts, rng: random.Random) -> Strategy:
-        """Return what is dialled: the ports of the schedule, and beside them those that PEERs were given with."""
-        if not self._settings.forwarded:
-            return scheduled
-        # Imported late: few runs have any.
-        from punchtunnel.punching.forwarded import ForwardedPorts
-        from punchtunnel.punching.race import Race
-
-        self._forwarded = ForwardedPorts(self._settings.port, rng, self._started)
-        return Race({Kind.SAME_PORT: scheduled, Kind.PAIR: scheduled, Kind.FORWARDED: self._forwarded})
 
     def _begin_via(self) -> Via:
         # Imported late: few runs have a command.
@@ -282,6 +268,8 @@ class Puncher:
         where, settings = self._whereabouts, self._settings
         wait = round(settings.wait + settings.spent, 1)
         others = "; ".join(one.why_not() for one in (self._via, self._relays) if one is not None)
+        if not where.addresses and settings.appointment:
+            return NoHoleError(words.NOBODY_CAME.format(wait=wait))
         if not settings.peers:
             return NoHoleError(reach.no_hole(wait, others))
         via = f"; {others}" if others else ""
@@ -364,7 +352,7 @@ class Puncher:
         if self._nomination.winner is not None:
             return
         self._whereabouts.refresh(now)
-        if not self._whereabouts.addresses:
+        if not (self._whereabouts.addresses or self._settings.appointment):
             return
         wall = self._clock() + self._settings.clock_offset
         buckets = schedule.current_buckets(wall)

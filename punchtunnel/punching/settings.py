@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from punchtunnel import words
 from punchtunnel.address import HIGHEST_PORT, SSH_PORT, Peer, Place, is_literal, parse_bind, parse_peer
@@ -15,6 +15,9 @@ from punchtunnel.errors import UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.system.addresses import SOMEWHERE, interface_of, is_interface, is_own_literal, source_towards
 from punchtunnel.words import usage
+
+if TYPE_CHECKING:
+    from punchtunnel.punching.appointed import Appointment
 
 DEFAULT_WAIT = 120.0
 # Seconds to look for another hole when a session has lost one: the longest silence until the
@@ -71,6 +74,7 @@ class Settings:
         remembers: What worked may be written down, and what worked before is tried, too.
         via: A command whose stdin and stdout are one more connection; "" if there is none.
         relays: Where the peer can be met as well.
+        appointment: What the two sides have told each other where they have met; `peers` may be empty then.
     """
 
     peers: Sequence[str]
@@ -94,6 +98,7 @@ class Settings:
     remembers: bool = False
     via: str = field(default="", repr=False)
     relays: Sequence[Relay] = ()
+    appointment: Appointment | None = None
 
     @property
     def sealed(self) -> bool:

@@ -55,7 +55,7 @@ from typing import TYPE_CHECKING
 
 from punchtunnel.protocol import schedule
 from punchtunnel.punching.candidates import Candidate, Fate, Kind
-from punchtunnel.system.addresses import Address
+from punchtunnel.system.addresses import SOMEWHERE, Address
 
 if TYPE_CHECKING:
     import random
@@ -153,7 +153,10 @@ class ScheduledPorts:
         has come from: from a further one, with an address that is not of that network, and
         the router there drops it.  So each further way has one listener of its own, on a port
         where no other one is.
+
+        Without an address of the peer, which dials us then, both families are listened in.
         """
+        addresses = addresses or SOMEWHERE
         counts = _port_counts(addresses)
         for family, interface in dict.fromkeys((one.family, one.interface) for one in addresses if not one.own):
             for bucket in schedule.current_buckets(wall):
@@ -223,8 +226,8 @@ class ScheduledPorts:
         self._meeting_ends = float("-inf")
 
     def _made_of(self, addresses: Sequence[Address], buckets: Collection[int]) -> dict[Candidate, None]:
-        counts = _port_counts(addresses)
         made: dict[Candidate, None] = {}
+        counts = _port_counts(addresses or SOMEWHERE)
         for address in addresses:
             if address.own:
                 pairs = schedule.port_pairs(self._channel, buckets, counts)
@@ -245,6 +248,7 @@ class ScheduledPorts:
 
 
 def _port_counts(addresses: Sequence[Address]) -> schedule.PortCounts:
+    """Return how many ports of each bucket are used for so many addresses, one at least."""
     families = len({address.family for address in addresses})
     further = len({(address.family, address.interface) for address in addresses if address.interface})
     return schedule.port_counts(len(addresses), families, further)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from punchtunnel.doctor import asking, sampling
 from punchtunnel.doctor.facts import Bind, Sight
 from punchtunnel.errors import Exit
 from punchtunnel.protocol.schedule import HIGHEST_PORT, LOWEST_PORT
-from punchtunnel.reach import stun
+from punchtunnel.reach import questions, stun
 from punchtunnel.system.addresses import Address
 
 from ..natlab.actors import NTP_TO_UNIX
+from ..reach.stunserver import Reply, honest, mapped, moved, server
 from ..reporting.test_events import check, check_finding
 
 ROOT = Path(punchtunnel.__file__).parent.parent
@@ -51,51 +52,6 @@ def findings(text: str) -> dict[str, dict[str, Any]]:
 
 
 # ---- servers
-
-
-def mapped(address: tuple[str, int], name: int = 0x0001) -> bytes:
-    return struct.pack("!HHBBH", name, 8, 0, 1, address[1]) + socket.inet_aton(address[0])
-
-
-Reply = Callable[[bytes, tuple[str, int]], bytes]
-
-
-def honest(request: bytes, client: tuple[str, int]) -> bytes:
-    body = mapped(client)
-    return struct.pack("!HH", 0x0101, len(body)) + request[4:] + body
-
-
-def moved(request: bytes, client: tuple[str, int]) -> bytes:
-    return honest(request, (client[0], 4711))
-
-
-@contextlib.contextmanager
-def server(reply: Reply, together: int = 1, host: str = "127.0.0.1") -> Iterator[Place]:
-    """Answer each connection's first 20 bytes with what `reply` makes of them, and keep it open.
-
-    Of so many connections `together` none is answered before all of them are open.
-    """
-    listener = socket.create_server((host, 0))
-    held: list[socket.socket] = []
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                waiting = [listener.accept() for _ in range(together)]
-                held.extend(sock for sock, _ in waiting)
-                for sock, client in waiting:
-                    sock.sendall(reply(sock.recv(20, socket.MSG_WAITALL), client))
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield Place(*listener.getsockname())
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(WAIT)
-        for sock in (listener, *held):
-            sock.close()
-        assert not thread.is_alive()
 
 
 @contextlib.contextmanager
@@ -263,12 +219,12 @@ def test_ports_of_the_punchs_range_are_seen_two_of_them_by_both_servers() -> Non
     assert all(sight.seen == sight.own and LOWEST_PORT <= sight.own.port <= HIGHEST_PORT for sight in sights)
     first, second = ports_of(sights, one), ports_of(sights, other)
     assert len(set(first)) == len(first) == sampling.OWN_PORTS
-    assert second == first[: sampling.CROSSED]
+    assert second == first[: questions.CROSSED]
 
 
 def test_all_connections_are_open_before_the_first_answer() -> None:
     """They were made one after the other, with 5 s for each."""
-    with server(honest, together=sampling.OWN_PORTS) as one, server(honest, together=sampling.CROSSED) as other:
+    with server(honest, together=sampling.OWN_PORTS) as one, server(honest, together=questions.CROSSED) as other:
         sights = sampling.sights([one, other], RNG)
     assert all(sight.seen for sight in sights)
 
@@ -292,7 +248,7 @@ def test_another_port_of_the_same_server_is_no_other_destination() -> None:
 def test_one_server_is_asked_at_its_other_address_too_and_no_further() -> None:
     with server(honest, host="127.0.0.2") as other, server(pointing(other)) as one, server(pointing(other)) as two:
         sights = sampling.sights([one], RNG)
-        assert sorted(ports_of(sights, other)) == sorted(ports_of(sights, one)[: sampling.CROSSED])
+        assert sorted(ports_of(sights, other)) == sorted(ports_of(sights, one)[: questions.CROSSED])
         assert {sight.server for sight in sampling.sights([one, two], RNG)} == {str(one), str(two)}
 
 
@@ -386,7 +342,7 @@ def test_this_machine_is_no_router() -> None:
 )
 def test_a_server_of_the_internet_names_no_machine_of_this_network(server: str, other: str, may: bool) -> None:
     """STUN here is plain TCP: whoever is on the way could have a service on loopback asked."""
-    assert sampling._may_lead(server, Place(other, 1)) is may
+    assert questions.may_lead(server, Place(other, 1)) is may
 
 
 class FewNames:

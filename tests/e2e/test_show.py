@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from ..doctor.test_doctor import BAD_SERVERS, Reply, seen_at, server
+from ..doctor.test_doctor import BAD_SERVERS, seen_at
+from ..reach.stunserver import Reply, server
 from .ends import COMMAND, DEVNULL, Lab, environment
 from .flows import echo, receive
 
