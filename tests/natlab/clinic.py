@@ -16,7 +16,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 
@@ -144,7 +144,8 @@ async def consult(number: int, one: Consultation) -> Outcome:
     actors = [(right, ["time", str(NTP_PORT), str(one.fast_s)])] if one.fast_s is not None else []
     async with standing(scene, plan, actors), contextlib.AsyncExitStack() as stack:
         if "--stun" in one.options:
-            await stack.enter_async_context(_turnserver(right, scene.prefix, one.twofold))
+            addresses = (SERVER, *((SECOND,) if one.twofold else ()), SERVER6)
+            await stack.enter_async_context(turnserver(right, scene.prefix, addresses))
         command = [sys.executable, "-m", "punchtunnel", "--doctor", "--json", *one.options]
         ended = await ends.run_end(here, command, b"", PATIENCE)
     log = PacketLog.load(log_of(scene))
@@ -154,13 +155,13 @@ async def consult(number: int, one: Consultation) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _turnserver(namespace: str, prefix: str, twofold: bool) -> AsyncIterator[None]:
+async def turnserver(namespace: str, prefix: str, addresses: Sequence[str]) -> AsyncIterator[None]:
     """Run Debian's coturn in the foreground, with nothing but a command line and a scratch directory."""
     scratch = sandbox.SCRATCH / f"{prefix}-turn"
     scratch.mkdir()
     command = [
         "turnserver", "-n", "--stun-only", "--no-udp", "--no-tls", "--no-dtls", "--no-cli", "-m", "1",
-        "-L", SERVER, *(("-L", SECOND) if twofold else ()), "-L", SERVER6, "-p", str(STUN_PORT),
+        *(argument for address in addresses for argument in ("-L", address)), "-p", str(STUN_PORT),
         "-b", str(scratch / "db"), "-l", str(scratch / "log"), "--simple-log", "--pidfile", str(scratch / "pid"),
     ]  # fmt: skip
     quiet = asyncio.subprocess.DEVNULL
@@ -169,7 +170,7 @@ async def _turnserver(namespace: str, prefix: str, twofold: bool) -> AsyncIterat
     )
     try:
         deadline = time.monotonic() + PATIENCE
-        while _listening(process.pid) < 2 + twofold:
+        while _listening(process.pid) < len(addresses):
             if process.returncode is not None or time.monotonic() > deadline:
                 log = "".join(file.read_text() for file in scratch.glob("log*"))
                 raise SceneError(f"turnserver does not listen: {log}")

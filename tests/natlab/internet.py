@@ -91,7 +91,14 @@ def _path(raw: dict[str, Any]) -> wire.Path:
 def _nat(raw: dict[str, str | bool | float]) -> usernat.UserNat:
     mapping, filtering = usernat.Depends(str(raw.pop("mapping"))), usernat.Depends(str(raw.pop("filtering")))
     flags = {key: bool(raw[key]) for key in ("drops_bare_syn", "dies_by_rst", "dies_by_icmp", "hairpins", "nat64")}
-    return usernat.UserNat(mapping, filtering, usernat.Ports(str(raw["ports"])), **flags, idle_s=float(raw["idle_s"]))
+    return usernat.UserNat(
+        mapping,
+        filtering,
+        usernat.Ports(str(raw["ports"])),
+        **flags,
+        idle_s=float(raw["idle_s"]),
+        block=int(raw["block"]),
+    )
 
 
 def hop_address(version: int, hop: int) -> str:

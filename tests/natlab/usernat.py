@@ -52,7 +52,7 @@ class Ports(StrEnum):
     KEEP = "keep"
     SEQUENTIAL = "sequential"
     RANDOM = "random"
-    # Random in a block of BLOCK_SIZE that a machine has for itself, for BLOCK_SESSIONS at one time (RFC 6888 REQ-4).
+    # Random in a block of `block` ports that a machine has for itself, for BLOCK_SESSIONS at one time (RFC 6888 REQ-4).
     BLOCK = "block"
 
 
@@ -74,6 +74,8 @@ class UserNat:
     nat64: bool = False
     # Seconds for which nothing goes out before a mapping is forgotten.
     idle_s: float = IDLE_SECONDS
+    # Ports of a machine, where they come in blocks.
+    block: int = BLOCK_SIZE
 
 
 Place = tuple[str, int]
@@ -184,7 +186,7 @@ class Translator:
             case Ports.BLOCK:
                 first = self._block(inside[0])
                 return self._rng.choice(
-                    [port for port in range(first, first + BLOCK_SIZE) if not self._by_port.get(port)]
+                    [port for port in range(first, first + self._behaviour.block) if not self._by_port.get(port)]
                 )
             # One port for two machines at one time is forbidden (RFC 4787 REQ-3).
             case Ports.SEQUENTIAL | Ports.KEEP:
@@ -202,7 +204,9 @@ class Translator:
     def _block(self, inside_address: str) -> int:
         """Return the first port of the block of an inside address, which nobody else has."""
         if inside_address not in self._blocks:
-            free = set(range(FIRST_PORT, LAST_PORT + 1, BLOCK_SIZE)) - set(self._blocks.values())
+            free = set(range(FIRST_PORT, LAST_PORT + 2 - self._behaviour.block, self._behaviour.block)) - set(
+                self._blocks.values()
+            )
             self._blocks[inside_address] = self._rng.choice(sorted(free))
         return self._blocks[inside_address]
 
