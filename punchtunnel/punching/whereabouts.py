@@ -166,7 +166,7 @@ class Whereabouts:
             self._report(events.Unresolved(reason=reason))
         if answer.refused and not self.addresses:
             raise LocalError(answer.failed[0])
-        if not (answer.addresses or self.addresses or self._settings.keep):
+        if not (answer.addresses or self.addresses or self._settings.keep or self._settings.appointment):
             # As long as the resolver has said nothing, nothing is final.
             asked = answer.failed or not self.resolver.has_names
             if asked and answer.lasting:

@@ -36,7 +36,7 @@ def server(reply: Reply, together: int = 1, host: str = "127.0.0.1") -> Iterator
 
     Of so many connections `together` none is answered before all of them are open.
     """
-    listener = socket.create_server((host, 0))
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     held: list[socket.socket] = []
 
     def serve() -> None:
@@ -50,7 +50,7 @@ def server(reply: Reply, together: int = 1, host: str = "127.0.0.1") -> Iterator
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield Place(*listener.getsockname())
+        yield Place(*listener.getsockname()[:2])
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(WAIT)
