@@ -123,7 +123,9 @@ class Dialler:
             missing = count - sum((family, port) in there for port in numbers)
             for port in numbers:
                 if missing > 0 and (family, port) not in self._listeners:
-                    missing -= self._listen((family, port), self._settings.bind, pair=False, further=interface)
+                    missing -= self._listen(
+                        (family, port), self._settings.bind, pair=False, further=interface, quiet=not addresses
+                    )
         self._listen_in_the_other_family(addresses, {candidate.own_port for candidate in candidates})
 
     def start_due(self) -> None:
@@ -232,14 +234,24 @@ class Dialler:
 
     # ---- ports
 
-    def _listen(self, port: FamilyPort, host: str | None, *, pair: bool, further: str = "") -> bool:
-        """Make sure that a port is listened on, and tell whether it is; `further` is the interface of a further way."""
+    def _listen(
+        self, port: FamilyPort, host: str | None, *, pair: bool, further: str = "", quiet: bool = False
+    ) -> bool:
+        """Make sure that a port is listened on, and tell whether it is.
+
+        Args:
+            port: Its family and number.
+            host: The own address.
+            pair: See Listeners.open.
+            further: The interface of a further way.
+            quiet: It is for a family that this machine may lack.
+        """
         try:
             interface = "" if pair else further or self._settings.interface
             self._listeners.open(port[0], host, port[1], pair=pair, interface=interface)
         except OSError as error:
             # That the other end of a pair has the port is as it should be.
-            if not further:
+            if not (further or quiet):
                 self._on_bind_error(error, port, tell=not pair)
             return False
         return True

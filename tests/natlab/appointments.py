@@ -27,7 +27,7 @@ from punchtunnel.punching.appointed import Plan
 from . import build, ends, internet, sandbox
 from .appointee import Order
 from .clinic import turnserver
-from .packetlog import PacketLog
+from .packetlog import DELIVERED, PacketLog
 from .run import log_of, standing
 from .topology import BEHAVIOURS, Behaviour, userspace
 from .usernat import Depends, Ports, UserNat
@@ -105,13 +105,20 @@ async def keep(row: Row, run: int, number: int) -> dict[str, Any]:
     return {**found, "packets": _packets(log)}
 
 
-def _packets(log: PacketLog) -> dict[str, int]:
-    """Count the packets of each side that arrived at the other, and that did not."""
+def _packets(log: PacketLog) -> dict[str, dict[str, int]]:
+    """Count for each side what it has sent to the other one."""
     counts = {}
     for side, other in (("left", "right"), ("right", "left")):
         sent = [one for one in log.records if one.origin == side and one.towards == other]
-        counts[side] = len(sent)
-        counts[f"{side} expired"] = sum("ttl ran out" in one.fate for one in sent)
+        syns = [one for one in sent if one.is_bare_syn]
+        counts[side] = {
+            "packets": len(sent),
+            "expired": sum("ttl ran out" in one.fate for one in sent),
+            "SYNs": len(syns),
+            "SYNs that arrived": sum(one.fate == DELIVERED for one in syns),
+            "from ports": len({one.source_port for one in syns}),
+            "to ports": len({one.target_port for one in syns}),
+        }
     return counts
 
 
@@ -132,7 +139,10 @@ async def _hand_over(sides: Sequence[asyncio.subprocess.Process]) -> list[Any]:
     for side, offer in zip(sides, reversed(offers), strict=True):
         assert side.stdin is not None
         side.stdin.write(offer)
-    return [json.loads(await _line(side)) for side in sides]
+    reports = [json.loads(await _line(side)) for side in sides]
+    for side in sides:
+        await side.wait()
+    return reports
 
 
 async def _line(side: asyncio.subprocess.Process) -> bytes:

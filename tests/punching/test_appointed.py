@@ -253,6 +253,12 @@ def test_two_sides_meet_by_the_ports_that_were_seen_alone(channel: str, monkeypa
             assert one.remote == other.local == f"{B}:{there}"
 
 
+def test_an_address_of_a_family_that_this_side_lacks_is_none(channel: str) -> None:
+    made = settings([], A, channel, Appointment(offer(), offer(host(THEIRS6)), ()), 0.3)
+    with pytest.raises(NoHoleError):
+        open_hole(replace(made, peers=[THEIRS6]))
+
+
 def test_if_nobody_came_and_nobody_could_be_dialled_the_last_line_says_so(channel: str) -> None:
     with pytest.raises(NoHoleError, match="the peer told no address that can be dialled"):
         open_hole(settings([], A, channel, Appointment(offer(), offer(), ()), 0.3))

@@ -204,6 +204,21 @@ def test_a_family_whose_holds_expire_is_dialled_plainly(table: Table) -> None:
     assert table.dice.holds == holds
 
 
+def test_what_listens_for_a_peer_without_an_address_goes_on_listening(table: Table) -> None:
+    table.dialler.plan((), NOW)
+    before = [key.fileobj for key in table.selector.get_map().values()]
+    table.dialler.plan((), NOW)
+    # They were closed and opened again every second, and who was just coming was refused.
+    assert [key.fileobj for key in table.selector.get_map().values()] == before
+    listening = [
+        port
+        for port in PORTS
+        if table.dialler.is_listened_on(Candidate(Kind.SAME_PORT, Address(socket.AF_INET, B), port, port))
+    ]
+    assert len(listening) == schedule.LISTENERS_PER_BUCKET * len(schedule.current_buckets(NOW))
+    assert table.counts.dials == 0
+
+
 def test_the_end_that_can_bind_the_far_port_of_a_pair_listens_and_the_other_dials() -> None:
     ourselves = (Address(socket.AF_INET, A, own=True),)
     pairs = schedule.port_pairs(CHANNEL, schedule.current_buckets(NOW), schedule.PortCounts())
