@@ -158,6 +158,16 @@ class Options:
             help="The same, and it carries the session until there is a direct hole.",
         ),
     ] = None
+    birthday: Annotated[
+        int,
+        typer.Option(
+            "--birthday",
+            metavar="N",
+            help="After a meeting, where a router chooses a random port for each connection: up to N holds or dials "
+            "in place of 256 and 128.",
+            show_default=False,
+        ),
+    ] = 0
     no_map: Annotated[bool, typer.Option("--no-map", help="Do not ask the router to forward a port.")] = False
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Neither use nor write down what worked with this peer.")

@@ -25,6 +25,10 @@ from punchtunnel.words import usage
 if TYPE_CHECKING:
     from punchtunnel.doctor.facts import Bind
 
+# Of --birthday: the connections that a carrier allows a customer, and more than a home router likes.
+MOST_BIRTHDAY = 1024
+# Of STUN servers (RFC 8489 §18.6).
+STUN_PORT = 3478
 # Seconds: three centuries.  A longer time is a mistake.
 LONGEST = 1e10
 
@@ -88,7 +92,22 @@ def settings_of(options: Options) -> Settings:
         remembers=not options.no_memory,
         via=options.via,
         relays=_relays_of(options),
+        stun=[parse_server("--stun", text, STUN_PORT) for text in options.stun or ()],
+        birthday=_birthday_of(options),
     )
+
+
+def _birthday_of(options: Options) -> int:
+    """Return how many holds or dials are allowed.
+
+    Raises:
+        UsageError: They are too many, or nothing is guessed.
+    """
+    if options.birthday and not (options.meet or options.relay):
+        raise UsageError(usage.BIRTHDAY_WITHOUT_MEETING)
+    if not 0 <= options.birthday <= MOST_BIRTHDAY:
+        raise UsageError(usage.BIRTHDAY_OUTSIDE.format(number=options.birthday, most=MOST_BIRTHDAY))
+    return options.birthday
 
 
 def _relays_of(options: Options) -> tuple[Relay, ...]:

@@ -74,6 +74,8 @@ class Settings:
         remembers: What worked may be written down, and what worked before is tried, too.
         via: A command whose stdin and stdout are one more connection; "" if there is none.
         relays: Where the peer can be met as well.
+        stun: Servers that are asked at which ports they see this machine, for a peer that was met at a relay.
+        birthday: Holds or dials that the user allows where a router's ports are guessed; 0 is as few as are polite.
         appointment: What the two sides have told each other where they have met; `peers` may be empty then.
     """
 
@@ -98,6 +100,8 @@ class Settings:
     remembers: bool = False
     via: str = field(default="", repr=False)
     relays: Sequence[Relay] = ()
+    stun: Sequence[Place] = ()
+    birthday: int = 0
     appointment: Appointment | None = None
 
     @property

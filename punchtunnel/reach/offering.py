@@ -1,18 +1,21 @@
 """How this side can be met, as it tells a peer that it has met through a relay: for one try.
 
-    own interfaces ──────────> HOST      its addresses, also private ones: the peer may be in the same network
-    routers (mapping.py) ────> HOST      their outside addresses
-                               MAPPED    ports that they forward under another number
+    own interfaces ─────────────> HOST      its addresses, also private ones: the peer may be in the same network
+    routers (mapping.py) ───────> HOST      their outside addresses
+                                  MAPPED    ports that they forward under another number
+    STUN servers (observing.py) > HOST      the address that they see this machine at
+                                  OBSERVED  ports that they see, for as long as the offer is open
 
-Blocking: it is called in a thread, and takes GATHERING seconds at most.
+Blocking: it is called in a thread, and takes a second or two at most.
 """
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from punchtunnel.address import is_public
@@ -20,6 +23,7 @@ from punchtunnel.protocol.offers import MAX_CANDIDATES, Offer, Offered, PortUse,
 from punchtunnel.protocol.schedule import CLOCK_FREE, CLOCK_FREE_PORTS, LISTENERS_PER_BUCKET, bucket_ports
 from punchtunnel.punching.helper import Gathering, PortMapper, RouterNews
 from punchtunnel.punching.settings import Settings
+from punchtunnel.reach.observing import Observed, fresh_ports, observe
 from punchtunnel.system.addresses import own_addresses
 from punchtunnel.system.signals import Wake
 
@@ -36,12 +40,14 @@ class Offering:
         own_ports: Of this machine, one for each OBSERVED candidate of the offer.
     """
 
-    def __init__(self, offer: Offer, own_ports: tuple[int, ...] = ()) -> None:
+    def __init__(self, offer: Offer, observed: Observed) -> None:
         self.offer = offer
-        self.own_ports = own_ports
+        self.own_ports = observed.own_ports
+        self._observed = observed
 
     def close(self) -> None:
         """Let go what was kept open for the try."""
+        self._observed.close()
 
 
 def gather(settings: Settings, gathering: Gathering | None, signals: Wake) -> Offering:
@@ -56,17 +62,36 @@ def gather(settings: Settings, gathering: Gathering | None, signals: Wake) -> Of
         SignalError: A signal has come.
     """
     deadline = time.monotonic() + GATHERING
-    news = RouterNews()
-    if settings.maps and gathering is not None:
-        news = _ask_routers(settings, gathering.mapper(), deadline, signals)
-    return Offering(_offer(_own_hosts(settings), news))
-
-
-def _ask_routers(settings: Settings, mapper: PortMapper, deadline: float, signals: Wake) -> RouterNews:
-    """Let the routers map the ports that the try listens on and that need no clock; return what they have said."""
+    mapper = gathering.mapper() if settings.maps and gathering is not None else None
     ports = bucket_ports(settings.channel, CLOCK_FREE, CLOCK_FREE_PORTS)[:LISTENERS_PER_BUCKET]
-    mapper.want(dict.fromkeys(_FAMILIES, ports))
-    mapper.start()
+    if mapper is not None:
+        # The try listens on these, and they need no clock.
+        mapper.want(dict.fromkeys(_FAMILIES, ports))
+        mapper.start()
+    observed = Observed()
+    try:
+        if settings.stun:
+            observed = _observe(settings, signals)
+        news = RouterNews() if mapper is None else _hear_routers(ports, mapper, deadline, signals)
+    except BaseException:
+        observed.close()
+        raise
+    return Offering(_offer(_own_hosts(settings), news, observed), observed)
+
+
+def _observe(settings: Settings, signals: Wake) -> Observed:
+    return observe(
+        settings.stun,
+        fresh_ports(random.SystemRandom()),
+        family=settings.family,
+        bind=settings.bind,
+        interface=settings.interface,
+        wake=signals,
+    )
+
+
+def _hear_routers(ports: Sequence[int], mapper: PortMapper, deadline: float, signals: Wake) -> RouterNews:
+    """Return what the routers have said, when one has mapped one of these ports, or it is too late."""
     while (left := deadline - time.monotonic()) > 0:
         news = mapper.heard()
         if news.silent or news.refusals or any(one.own_port in ports for one in news.mappings):
@@ -90,17 +115,24 @@ def _leads_here(host: str) -> bool:
     return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
 
 
-def _offer(hosts: Iterable[str], news: RouterNews) -> Offer:
+def _offer(hosts: Sequence[str], news: RouterNews, observed: Observed) -> Offer:
     """Put together what the peer is told, the surest first: there is room for MAX_CANDIDATES."""
-    hosts = list(hosts)
     mapped = [
         Offered(Source.MAPPED, one.external.host, one.external.port)
         for one in news.mappings
         if one.external.port != one.own_port
     ]
-    outside = [one.external.host for one in news.mappings]
+    outside = [*(one.external.host for one in news.mappings), *observed.hosts]
     places = dict.fromkeys([*filter(is_public, hosts), *filter(is_public, outside), *hosts])
-    candidates = [*mapped, *(Offered(Source.HOST, host) for host in places)]
-    kept = any(is_public(host) and ":" not in host for host in hosts)
-    port_use = PortUse.PRESERVING if kept else PortUse.UNKNOWN
-    return Offer(0, port_use=port_use, candidates=tuple(dict.fromkeys(candidates))[:MAX_CANDIDATES])
+    candidates = [*observed.candidates, *mapped, *(Offered(Source.HOST, host) for host in places)]
+    port_use = observed.port_use
+    if port_use is PortUse.UNKNOWN and any(is_public(host) and ":" not in host for host in hosts):
+        port_use = PortUse.PRESERVING
+    return Offer(
+        0,
+        port_use=port_use,
+        last=observed.last,
+        low=observed.low,
+        high=observed.high,
+        candidates=tuple(dict.fromkeys(candidates))[:MAX_CANDIDATES],
+    )

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from punchtunnel.address import is_public
-from punchtunnel.errors import LocalError, NoHoleError, UsageError
+from punchtunnel.address import Place
+from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
 from punchtunnel.protocol.offers import Offer
 from punchtunnel.protocol.resume import Ticket
+from punchtunnel.punching.appointed import Appointment, Plan, addresses_of, plans_of
+from punchtunnel.punching.guesses import round_seconds
 from punchtunnel.punching.helper import Gathering, Way
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reach.offering import Offering, gather
+from punchtunnel.reach.stun import DEFAULT_PORT
 from punchtunnel.reporting import events
 from punchtunnel.session.arranging import Gathered
 from punchtunnel.system.signals import Wake
+from punchtunnel.words import reach
 
 # Seconds of a try: what opens at all does so within two, and some late ones come after that.
 TRY = 5.0
@@ -42,7 +46,9 @@ class DirectWays:
         rations: Rations,
         report: events.Report,
     ) -> None:
-        self._settings = replace(settings.moving(ticket.secret, ticket.channel, TRY), maps=settings.maps)
+        # A relay's host may run a STUN server, too.
+        servers = [*settings.stun, *(Place(relay.place.host, DEFAULT_PORT) for relay in settings.relays)]
+        self._settings = replace(settings.moving(ticket.secret, ticket.channel, TRY), stun=servers)
         self._known = settings.peers
         self._gathering = gathering
         self._rations = rations
@@ -50,17 +56,25 @@ class DirectWays:
 
     def gather(self, signals: Wake) -> Offering:
         """See arranging.Ways."""
-        return gather(self._settings, self._gathering, signals)
+        offering = gather(self._settings, self._gathering, signals)
+        if not offering.own_ports:
+            # None of them answers: it is not asked before each try.
+            self._settings = replace(self._settings, stun=())
+        return offering
 
     def plans(self, mine: Offer, theirs: Offer) -> int:
         """See arranging.Ways."""
-        del mine, theirs
-        return 1
+        return len(plans_of(mine, theirs))
 
     def punch(self, gathered: Gathered, theirs: Offer, signals: Wake) -> Hole:
         """See arranging.Ways."""
-        hosts = addresses_of(gathered.offer, theirs)
-        settings = replace(self._settings, peers=list(dict.fromkeys([*self._known, *hosts])))
+        mine = gathered.offer
+        plans = plans_of(mine, theirs)
+        plan = plans[(theirs.number - 1) % len(plans)]
+        appointment = Appointment(mine, theirs, gathered.own_ports, plan, self._settings.birthday)
+        wait = round_seconds(appointment) if plan is Plan.GUESS else TRY
+        hosts = dict.fromkeys([*self._known, *addresses_of(mine, theirs)])
+        settings = replace(self._settings, peers=list(hosts), wait=wait, appointment=appointment)
         try:
             return open_hole(
                 settings,
@@ -69,9 +83,10 @@ class DirectWays:
                 rations=self._rations,
                 gathering=None if self._gathering is None else _Mapping(self._gathering),
             )
-        except (LocalError, UsageError, OSError) as error:
+        except (NoHoleError, RejectedError, LocalError, UsageError, OSError) as error:
             # It costs this try.
-            raise NoHoleError(str(error)) from error
+            hard = mine.port_use.is_hard, theirs.port_use.is_hard
+            raise NoHoleError(f"{error}{reach.ports_rewritten(*hard)}") from error
 
     def _told(self, event: events.Event) -> None:
         """Report what is no news of every punch."""
@@ -95,11 +110,3 @@ class _Mapping:
 
     def failed(self) -> None:
         """See Gathering."""
-
-
-def addresses_of(mine: Offer, theirs: Offer) -> list[str]:
-    """Return the addresses of an offer that are dialled: private ones if both sides have one public address."""
-    hosts = list(dict.fromkeys(one.host for one in theirs.candidates))
-    ours = {one.host for one in mine.candidates if is_public(one.host)}
-    together = not ours.isdisjoint(hosts)
-    return [host for host in hosts if is_public(host) or together]

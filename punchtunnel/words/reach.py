@@ -76,6 +76,20 @@ def met_only(relay: str, why: str) -> str:
     )
 
 
+def ports_rewritten(here: bool, there: bool) -> str:
+    """Return what is to follow the reason of a failed try, if a router chooses a new port for each connection.
+
+    Args:
+        here: Ours does.
+        there: The peer's does.
+    """
+    if here and there:
+        return "; both routers choose a new port for each connection, so that no direct hole can open"
+    if here or there:
+        return f"; the router {'here' if here else 'there'} chooses a new port for each connection"
+    return ""
+
+
 def met_nobody(relay: object, fault: str) -> str:
     """Say that somebody was met at a relay, and it was not the peer.
 

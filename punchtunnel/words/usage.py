@@ -99,6 +99,8 @@ LONG_SECRET_FILE: Final = "the secret in {path} has more than {limit} bytes"
 # ---- meeting at a relay
 
 MEETING_IN_PLAIN: Final = "a link that is not sealed has no secret to meet with at a relay: leave out --plain"
+BIRTHDAY_WITHOUT_MEETING: Final = "--birthday is for --meet and --relay: ports are guessed by appointment alone"
+BIRTHDAY_OUTSIDE: Final = "--birthday {number} is outside 0–{most}"
 MEETING_WITHOUT_RESUME: Final = (
     "--meet and --relay contradict --resume 0: a session moves from the relay to a direct hole as it comes back after "
     "a loss"
