@@ -136,6 +136,9 @@ class Display:
                 self._printed = False
                 self._is_up = True
                 self._show_link_up()
+            case events.Moved() if self._is_up:
+                self._printed = False
+                self._show_link_up()
             case events.PathMeasured():
                 self.give_way()
                 self.close()

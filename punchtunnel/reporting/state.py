@@ -76,6 +76,9 @@ class State:
                 self.waited_s = event.waited_s
             case events.Resumed():
                 self.local, self.remote = event.local, event.remote
+            case events.Moved() | events.Direct():
+                # Shorter than that of the relayed one.
+                self.local, self.remote, self.rtt_s = event.local, event.remote, None
             case events.HoleOpened() if any(self._sessions):
                 # Of a service: what the others have moved goes on.
                 self.local, self.remote, self.rtt_s = event.local, event.remote, event.rtt_s

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from punchtunnel.reporting.display import HINT_AFTER, LINE_EVERY, PERIOD, Displa
 from punchtunnel.reporting.events import (
     Event,
     Exited,
+    Joining,
     LinkEnded,
     LinkUp,
+    Moved,
     PathMeasured,
     PunchingAgain,
     RoundTrip,
@@ -165,6 +168,21 @@ def test_a_command_alone_is_no_look_up(terminal: Terminal) -> None:
     display = terminal.display(STATES)
     play(display, ViaStarted(remote="ssh (--via)"), Waiting(1.0, dials=0))
     assert terminal.rows[0].startswith("waiting for the peer by ssh (--via) since ")
+
+
+def test_a_relay_alone_is_no_look_up_either(terminal: Terminal) -> None:
+    display = terminal.display(STATES)
+    play(display, Joining(relays="relay.example.org:4001"), Waiting(1.0, dials=0))
+    assert terminal.rows[0].startswith("waiting for the peer at the relay relay.example.org:4001 since ")
+
+
+def test_a_session_that_moves_says_where_to_from_then_on(terminal: Terminal) -> None:
+    display = terminal.display(TUNNEL)
+    relayed = replace(HOLE, remote="the peer through the relay r:4001")
+    play(display, *punching(1.0), relayed, SEALED, LINK_UP, traffic(1.0, 0, 0))
+    assert "connected to the peer through the relay r:4001" in terminal.rows[-1]
+    play(display, Moved(local="192.0.2.1:10241", remote="203.0.113.7:10240", paused_s=0.01), traffic(2.0, 0, 0))
+    assert "connected to 203.0.113.7:10240 from port 10241" in terminal.rows[-1]
 
 
 def test_the_first_syns_go_before_the_first_line(terminal: Terminal) -> None:
