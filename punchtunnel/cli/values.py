@@ -119,11 +119,9 @@ def _relays_of(options: Options) -> tuple[Relay, ...]:
     if not (options.meet or options.relay):
         return ()
     # Imported late: few runs name any.
-    from punchtunnel.reach.transit import DEFAULT_PORT
+    from punchtunnel.library.arguments import relays_of
 
-    met = {parse_server("--meet", text, DEFAULT_PORT): False for text in options.meet or ()}
-    carrying = {parse_server("--relay", text, DEFAULT_PORT): True for text in options.relay or ()}
-    return tuple(Relay(place, carries) for place, carries in (met | carrying).items())
+    return relays_of(options.meet or (), options.relay or ())
 
 
 def bind_of(options: Options) -> Bind:

@@ -19,11 +19,11 @@ from dataclasses import replace
 
 from punchtunnel import words
 from punchtunnel.errors import Exit, LinkError, LocalError, PunchtunnelError, SignalError, UsageError
+from punchtunnel.library.arguments import settings_of
 from punchtunnel.library.gathering import let_go
 from punchtunnel.library.streams import Writer
 from punchtunnel.library.tunnel import Stream, Tunnel
-from punchtunnel.protocol import secret as secrets
-from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import (
@@ -31,8 +31,6 @@ from punchtunnel.punching.settings import (
     DEFAULT_SESSIONS,
     DEFAULT_WAIT,
     Settings,
-    has_fast_aes,
-    settings_from,
 )
 from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events
@@ -65,6 +63,9 @@ async def connect(
     resume: float = DEFAULT_RESUME,
     port: int = 0,
     map_ports: bool = True,
+    meet: Sequence[str] = (),
+    relay: Sequence[str] = (),
+    stun: Sequence[str] = (),
 ) -> Stream:
     """Punch a hole and return the one stream through it.
 
@@ -73,8 +74,7 @@ async def connect(
     Args:
         peers: Addresses or names of one machine; all are tried at once.  "203.0.113.9:40022" has a `port` there.
         channel: Keeps links between the same two machines apart; equal on both sides.
-        secret: The same on both sides; each then proves that it knows it.  Without one the link is
-            sealed, but the peer is not authenticated.
+        secret: The same on both sides, which prove it.  Without one the link is sealed, but the peer not authenticated.
         no_secret: There is none, on purpose: whoever answers at the peer's address is let in.  Without
             it a call without a secret warns, if the peer is another machine.
         wait: Seconds to keep punching; 0 waits for ever.
@@ -85,6 +85,9 @@ async def connect(
         resume: Seconds to look for another hole when one is lost; 0: none.
         port: Listen on it too: it leads here from outside, and the peer is given it.
         map_ports: Ask this machine's router to forward a port meanwhile.
+        meet: Transit relays, HOST[:PORT], where the two sides meet if no hole opens at once; no payload passes them.
+        relay: The same, and they carry the session until there is a direct hole.  With either, `peers` may be empty.
+        stun: STUN servers, HOST[:PORT], that are asked after such a meeting at which ports they see this machine.
 
     Returns:
         Reader and writer, as of `asyncio.open_connection`.  `write_eof()` ends one direction.  `await
@@ -100,9 +103,10 @@ async def connect(
         LocalError: No port of this machine could be used.
         LinkError: The link was lost before there was a stream.
     """
-    settings = _settings(
-        Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
-    )
+    settings = settings_of(
+        Role.STDIO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port,
+        map_ports, meet, relay, stun,
+    )  # fmt: skip
     if settings.trusts_anyone and not no_secret:
         warnings.warn(words.CONNECTS_TO_ANYONE, stacklevel=2)
     return await _only_stream(await _meet(settings, resume))
@@ -134,6 +138,9 @@ async def open_tunnel(
     resume: float = DEFAULT_RESUME,
     port: int = 0,
     map_ports: bool = True,
+    meet: Sequence[str] = (),
+    relay: Sequence[str] = (),
+    stun: Sequence[str] = (),
 ) -> AsyncIterator[Tunnel]:
     """Punch a hole for any number of streams, in either direction.
 
@@ -156,9 +163,10 @@ async def open_tunnel(
         UsageError: As `connect`, or there is neither a secret nor `no_secret`.
         LinkError: The link was lost before everything was delivered.
     """
-    settings = _settings(
-        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
-    )
+    settings = settings_of(
+        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port,
+        map_ports, meet, relay, stun,
+    )  # fmt: skip
     tunnel = await _meet(settings, resume)
     async with _ending(tunnel):
         yield tunnel
@@ -178,6 +186,9 @@ async def open_tunnels(
     resume: float = DEFAULT_RESUME,
     port: int = 0,
     map_ports: bool = True,
+    meet: Sequence[str] = (),
+    relay: Sequence[str] = (),
+    stun: Sequence[str] = (),
 ) -> AsyncGenerator[Tunnel, None]:
     """Punch again when a tunnel has ended, as `-k` does: one tunnel after another.
 
@@ -196,9 +207,10 @@ async def open_tunnels(
     Raises:
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
     """
-    settings = _settings(
-        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
-    )
+    settings = settings_of(
+        _EITHER, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port,
+        map_ports, meet, relay, stun,
+    )  # fmt: skip
     async with _punches(replace(settings, keep=True)) as (holes, wake):
         goes_on = True
         while goes_on:
@@ -223,6 +235,9 @@ async def serve_tunnels(
     resume: float = DEFAULT_RESUME,
     port: int = 0,
     map_ports: bool = True,
+    meet: Sequence[str] = (),
+    relay: Sequence[str] = (),
+    stun: Sequence[str] = (),
 ) -> None:
     """Serve many peers at once, as `-k --to` does: `handle(tunnel)` runs as a task for each of them.
 
@@ -237,9 +252,10 @@ async def serve_tunnels(
         UsageError, NoHoleError, LocalError: As `open_tunnel`.
         ExceptionGroup: What `handle` has raised.
     """
-    settings = _settings(
-        Role.TO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port, map_ports
-    )
+    settings = settings_of(
+        Role.TO, peers, channel, secret, no_secret, wait, bind, family, clock_offset, plain, resume, port,
+        map_ports, meet, relay, stun,
+    )  # fmt: skip
     if sessions < 1:
         raise UsageError(usage.NO_SESSIONS)
     settings = replace(settings, keep=True, traits=settings.traits | Trait.SERVICE)
@@ -290,39 +306,6 @@ async def _ending(tunnel: Tunnel) -> AsyncIterator[None]:
         await tunnel._end(cut=True)
         raise
     await tunnel._end(cut=False)
-
-
-def _settings(
-    role: Role,
-    peers: Sequence[str],
-    channel: str,
-    secret: str | bytes,
-    no_secret: bool,
-    wait: float,
-    bind: str | None,
-    family: int,
-    clock_offset: float,
-    plain: bool,
-    resume: float,
-    port: int,
-    map_ports: bool,
-) -> Settings:
-    text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
-    if not isinstance(resume, int | float):
-        raise UsageError(usage.WRONG_TYPE.format(name="resume", kind=type(resume).__name__))
-    if not 0 <= resume < float("inf"):
-        raise UsageError(usage.NOT_SECONDS.format(option="resume", seconds=resume))
-    traits = Trait.PLAIN if plain else Trait.RESUME if resume else NO_TRAITS
-    traits |= Trait.FAST_AES if has_fast_aes() else NO_TRAITS
-    # Another type is told of by settings_from.
-    shared = secrets.normal(text) if text and isinstance(text, str) else text or b""
-    settings = settings_from(peers, channel, wait, bind, family, clock_offset, role, traits, shared, port)
-    settings = replace(settings, maps=map_ports)
-    if shared and no_secret:
-        raise UsageError(usage.NO_SECRET_WITH_SECRET)
-    if settings.serves_anyone and not no_secret:
-        raise UsageError(usage.PROGRAM_SERVES_ANYONE)
-    return settings
 
 
 async def _meet(settings: Settings, resume: float) -> Tunnel:
