@@ -90,6 +90,16 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "--no-secret", "--secret-file", "x"], "contradicts"),
     ([PEER, "--no-secret", "--ask-secret"], "contradicts"),
     ([PEER, "--doctor"], "as a whole"),
+    (["--relay", "192.0.2.1"], "there is no secret to meet with"),
+    (["--meet", "192.0.2.1", "--to", "22"], "there is no secret to meet with"),
+    (["--relay", "192.0.2.1", "--plain"], "leave out --plain"),
+    (["--relay", "192.0.2.1", "--resume", "0"], "contradict --resume 0"),
+    (["--relay", "a b"], "--relay"),
+    (["--meet", "192.0.2.1:0"], "--meet"),
+    (["--meet", "unix:/x"], "--meet"),
+    ([PEER, "--birthday", "300"], "by appointment alone"),
+    (["--relay", "192.0.2.1", "--birthday", "2000"], "outside 0–1024"),
+    (["--relay", "192.0.2.1", "--birthday", "-1"], "outside 0–1024"),
     ([PEER, "--stun", "192.0.2.1"], "for --doctor"),
     ([PEER, "--ntp", "192.0.2.1"], "for --doctor"),
     (["--doctor", "--bind", "nosuch0"], "--bind"),
@@ -145,6 +155,34 @@ def test_a_mistake_gets_one_sentence_and_status_2(
     assert word in errors
     assert output == ""
     assert ended.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize("given", [["--relay", "192.0.2.1"], ["--meet", "192.0.2.1"]])
+def test_a_secret_that_a_relay_could_guess_is_refused(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", *given])
+    monkeypatch.setenv("PUNCHTUNNEL_SECRET", "correct horse battery staple, and twenty words more")
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    errors = capsys.readouterr().err
+    assert_one_sentence(errors)
+    assert "too weak to meet with" in errors
+    assert ended.value.code == Exit.USAGE
+
+
+def test_the_environment_names_relays_and_the_doctor_is_not_kept_from_its_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PUNCHTUNNEL_RELAY", "192.0.2.1 relay.example.org:443")
+    monkeypatch.setattr(sys, "argv", ["punchtunnel"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "there is no secret to meet with" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", "--doctor", "--no-map"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code in (Exit.OK, Exit.LOST)
 
 
 @pytest.mark.parametrize("arguments", [[], ["256.1.1.1"], [PEER, "-w", "soon"], [PEER, "--stdio", "--to", "22"]])

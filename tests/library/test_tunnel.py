@@ -24,6 +24,7 @@ from punchtunnel.library.streams import StreamProtocol
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.credit import MAX_WINDOW
 from punchtunnel.protocol.frames import Reason
+from punchtunnel.protocol.secret import fresh
 from punchtunnel.reach.gather import Gatherer
 
 # A test that waits so long is hung.
@@ -212,6 +213,25 @@ def test_peer_that_does_not_fit_is_rejected_on_both_sides(
         for end in ends:
             assert isinstance(end, RejectedError)
             assert sentence in str(end)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"secret": "correct horse battery staple", "relay": ["192.0.2.1"]}, "too weak to meet with"),
+        ({"relay": ["192.0.2.1"]}, "no secret to meet with"),
+        ({"secret": fresh(os.urandom), "meet": ["192.0.2.1"], "resume": 0}, "contradict --resume 0"),
+        ({"secret": fresh(os.urandom), "meet": ["a b"]}, "--meet"),
+    ],
+)
+def test_a_meeting_needs_a_secret_that_nobody_guesses_and_a_session_that_can_move(
+    run: Run, more: dict[str, Any], sentence: str
+) -> None:
+    async def test() -> None:
+        with pytest.raises(UsageError, match=sentence):
+            await connect(**more)
 
     run(test())
 
