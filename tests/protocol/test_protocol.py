@@ -19,6 +19,13 @@ from punchtunnel.protocol.credit import (
 from punchtunnel.protocol.election import ACCEPT, PICK
 from punchtunnel.protocol.frames import MAX_PAYLOAD, Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import HELLO_SIZE, MAGIC, VERSION, Hello, Role, decode_hello, roles_fit
+from punchtunnel.protocol.offers import MAX_CANDIDATES, MAX_OFFER, Offer
+from punchtunnel.protocol.offers import Flag as Flags
+from punchtunnel.protocol.resume import Ticket
+from punchtunnel.punching import guesses
+from punchtunnel.session.arranging import OFFER_TIMEOUT, PAUSES
+from punchtunnel.session.settling import HOLD
+from punchtunnel.session.ways import TRY
 from tests.protocol.test_agreement import VECTORS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text()
@@ -71,6 +78,30 @@ def test_hello_of_the_document_is_what_is_sent() -> None:
 )
 def test_frames_of_the_document_are_those_on_the_wire(name: str, data: bytes) -> None:
     assert f"| {name} | `{hex_of(data)}` |" in TEXT
+
+
+def test_offers_of_the_document_are_those_on_the_wire() -> None:
+    assert f"| number 0, flag 1, after 2.5 s | `{hex_of(Offer(0, Flags.DIRECT_ONLY, 2.5).encode())}` |" in TEXT
+    assert f"OFFER: bytes of the offer that follow, 1 to {MAX_OFFER}" in TEXT
+    assert f"of candidates, at most {MAX_CANDIDATES}" in TEXT
+
+
+def test_channel_of_a_session_s_direct_holes_is_that_of_the_document() -> None:
+    ticket = Ticket(bytes.fromhex(VECTORS["session"]), bytes.fromhex(VECTORS["session secret"]))
+    assert f"| channel of that session's direct holes | `{ticket.channel}` |" in TEXT
+
+
+def test_tries_of_the_document_are_those_that_are_made() -> None:
+    prose = " ".join(TEXT.split())
+    assert "the leader waits 5 s, 15 s, 60 s, 300 s, and then an hour each time" in prose
+    assert PAUSES == (5.0, 15.0, 60.0, 300.0, 3600.0)
+    assert (OFFER_TIMEOUT, TRY, HOLD) == (10.0, 5.0, 2.0)
+    assert "is not answered within 10 s" in prose
+    assert "It lasts 5 s." in prose
+    assert (guesses.SEQUENTIAL_HOLDS, guesses.WINDOW_HOLDS, guesses.MANY_HOLDS) == (64, 128, 256)
+    assert (guesses.BATCH, guesses.MOST_OUTSTANDING, guesses.NARROW_WINDOW) == (25, 64, 2048)
+    assert list(guesses.DIALS.values()) == [16, 40, 128]
+    assert "16, 40 or 128 times" in prose
 
 
 def test_ping_and_its_answer_are_those_on_the_wire() -> None:
