@@ -11,10 +11,12 @@ thread, and each session `again` (seeker.py).
 from __future__ import annotations
 
 import copy
+import socket
 import time
 from collections.abc import Callable
 
 from punchtunnel import words
+from punchtunnel.address import is_literal
 from punchtunnel.errors import Exit, LinkError, LocalError, LostError, NoHoleError, PeerError, RejectedError, UsageError
 from punchtunnel.protocol.hello import Trait
 from punchtunnel.protocol.resume import Ticket
@@ -27,6 +29,7 @@ from punchtunnel.reporting import events
 from punchtunnel.session.arranging import Ways
 from punchtunnel.session.comeback import RestartedError, Return, come_back, take_back
 from punchtunnel.session.outcome import Outcome
+from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Wake
 
@@ -192,6 +195,15 @@ class Holes:
         # A service punches on beside that, with ports of its own.
         mapper = None if self._takes_back and self._settings.peers else self._gathering
         return DirectWays(self._settings, ticket, mapper, self._inner_rations, report)
+
+    def goes_another_way(self, hole: Hole) -> bool:
+        """Tell whether what is sent to the peer of a direct hole would leave this machine from another address now."""
+        if not self._settings.relays or self._settings.bind is not None:
+            return False
+        here, there = (one.rpartition(":")[0].strip("[]") for one in (hole.local, hole.remote))
+        family = socket.AF_INET6 if ":" in there else socket.AF_INET
+        now = source_towards(Address(family, there), self._settings.interface) if is_literal(there) else None
+        return now is not None and is_literal(here) and now != here
 
     def _open(self) -> Hole:
         try:

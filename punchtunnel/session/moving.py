@@ -11,10 +11,13 @@ Rule 1: make before break.  The relayed carrier stops when both sides have the d
 Rule 2: payload waits for a direct hole at first, but not for long (Hole.hold): most that open at all have opened by
         then.
 Rule 3: a relay is taken again only where the direct hole is lost, as any other way to come back.
+Rule 4: a direct hole is left for another one if this machine's traffic goes another way now, as when a cable was
+        plugged in: one try, in the same manner, after a change of addresses or routes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -37,6 +40,8 @@ from punchtunnel.words import reach
 # Seconds between two looks whether the loop has answered, or the session has ended meanwhile.
 LOOK_EVERY = 0.05
 NEVER = float("inf")
+# Seconds for a try for a better direct hole, with all that is said about it.
+ONCE = 30.0
 # Offers that wait for the thread; a peer says one at a time, and of more the last ones count.
 MOST_HEARD = 8
 
@@ -95,6 +100,9 @@ class Leads(Protocol):
     def ways(self, ticket: Ticket, report: events.Report) -> Ways:
         """Return it for a session."""
 
+    def goes_another_way(self, hole: Hole) -> bool:
+        """Tell whether what is sent to the peer of a direct hole would leave this machine from another address now."""
+
 
 @dataclass(slots=True)
 class _Talk:
@@ -138,7 +146,7 @@ class Moving:
         self._comes = comes
         self._leads = leads
         self._background = Background[Return](host.loop, "move", lambda back: back.hole.sock.close())
-        # The relayed hole that carries the session; None: a direct one does, or none.
+        # What carries the session; None before that.
         self._hole: Hole | None = None
         # The peer may speak before this side has begun.
         self._heard: deque[Offer] = deque(maxlen=MOST_HEARD)
@@ -152,18 +160,20 @@ class Moving:
     def use(self, hole: Hole) -> None:
         """Let payload pass over this hole, which carries the session; if it is relayed, look for a direct one first."""
         self.stop()
+        self._hole = hole
         if not hole.relay:
             self._heard.clear()
             self._host.let_pass()
             return
-        self._hole, self._round_trip = hole, 0.0
+        self._round_trip = 0.0
         self._host.link.ping()
         self._host.timers.later("hold", hole.hold, self._host.let_pass)
-        try:
+        self._begin()
+
+    def _begin(self) -> None:
+        # No thread is to be had, or no descriptor: the hole goes on carrying.
+        with contextlib.suppress(RuntimeError, OSError):
             self._background.start(self._work, self._done)
-        except (RuntimeError, OSError):
-            # No thread is to be had, or no descriptor: the relay goes on carrying.
-            self._hole = None
 
     def offered(self, data: bytes) -> None:
         """Take in what the peer says of itself.
@@ -174,6 +184,9 @@ class Moving:
         offer = decode_offer(data)
         self._heard.append(offer)
         self._background.hurry()
+        # The peer, who leads or asks for it, wants a try for a better one.
+        if self._is_direct and self._hole is not None and self._hole.leads is (offer.number == 0):
+            self._begin()
 
     def measured(self, round_trip: float) -> None:
         """Take note of a round trip in seconds."""
@@ -184,6 +197,17 @@ class Moving:
     def hurry(self) -> None:
         """Something has changed in this machine's networks: a try may be worth it now."""
         self._background.hurry()
+        if self._is_direct and self._hole is not None and self._leads.goes_another_way(self._hole):
+            if self._hole.leads:
+                self._begin()
+            else:
+                self._host.link.offer(Offer(0).encode())
+
+    @property
+    def _is_direct(self) -> bool:
+        """A direct hole carries the session, and no other one is looked for."""
+        carried = self._host.link.carrier is not None and self._hole is not None and not self._hole.relay
+        return carried and not self._background.is_busy
 
     def stop(self) -> None:
         """Look for nothing any more."""
@@ -198,7 +222,8 @@ class Moving:
         hole = self._hole
         talk = self._talk = _Talk(self._host, signals, self._heard, self._round_trip)
         ways = self._leads.ways(self._ticket, self._report)
-        direct = Arranger(talk, hole.leads, ways, Flag(0), signals, time.monotonic, self._tell).run(NEVER)
+        arranger = Arranger(talk, hole.leads, ways, Flag(0), signals, time.monotonic, self._tell)
+        direct = arranger.run(NEVER) if hole.relay else arranger.run(time.monotonic() + ONCE, 1)
         try:
             received = self._stop_carrier(signals)
         except BaseException:
@@ -241,7 +266,7 @@ class Moving:
 
     def _done(self, result: Return | Exception) -> None:
         was_without = self._is_without
-        self._hole = self._talk = None
+        self._talk = None
         if isinstance(result, Return):
             paused = time.monotonic() - self._stopped_at
             local, remote = result.hole.local, result.hole.remote

@@ -70,6 +70,8 @@ class Network:
         self.tries = list(tries)
         self.opens = threading.Event()
         self.back: list[tuple[Hole, Hole]] = []
+        # The sides whose traffic goes another way now.
+        self.elsewhere: set[int] = set()
         # Which sides are in each try: no hole opens before the other side dials, too.
         self.here: defaultdict[int, set[int]] = defaultdict(set)
 
@@ -89,6 +91,9 @@ class Side:
     def ways(self, ticket: Ticket, _report: object) -> Side:
         assert ticket == TICKET
         return self
+
+    def goes_another_way(self, hole: Hole) -> bool:
+        return self._number in self._network.elsewhere and not hole.relay
 
     def gather(self, _signals: Wake) -> Offering:
         return Offering()
@@ -293,6 +298,57 @@ def test_a_session_that_ends_meanwhile_leaves_no_thread_and_no_hole() -> None:
             await both.until(Relayed)
             await asyncio.gather(*(tunnel._end(cut=True) for tunnel in both.tunnels))
             assert not moves()
+
+    run(case)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["the leader", "the follower"])
+def test_a_direct_hole_is_left_for_a_better_one_when_the_way_has_changed(side: int) -> None:
+    # The second one is direct, too; only its name shows which it is.
+    one, other = holes_of("better")
+    network = Network(holes_of(""), (replace(one, relay=""), replace(other, relay="")))
+    network.opens.set()
+    data = bytes(range(256)) * (SIZE // 256)
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Moved)
+            here, there = await both.streams()
+            reader = asyncio.create_task(there[0].read(-1))
+            moved = asyncio.Event()
+            writer = asyncio.create_task(pour(here, data, moved))
+            session = both.tunnels[side]._session
+            session.ask_now()
+            assert not moves()
+            network.elsewhere.add(side)
+            session.ask_now()
+            for told in both.told:
+                while sum(isinstance(one, Moved) for one in told) < 2:  # noqa: ASYNC110 - a report sets no event
+                    await asyncio.sleep(0.01)
+            moved.set()
+            assert await reader == data
+            await writer
+            assert {tunnel._session._hole.local for tunnel in both.tunnels} == {"better here"}
+            assert not both.has(Lost)
+
+    run(case)
+
+
+def test_where_no_better_one_opens_the_session_stays_where_it_is() -> None:
+    network = Network(holes_of(""), "all refused")
+    network.opens.set()
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Moved)
+            here, there = await both.streams()
+            network.elsewhere.add(0)
+            both.tunnels[0]._session.ask_now()
+            while len(network.here[1]) < 2 or moves():  # noqa: ASYNC110 - nothing is told of it
+                await asyncio.sleep(0.01)
+            await pour(here, b"still there")
+            assert await there[0].read(-1) == b"still there"
+            assert not both.has(Lost)
 
     run(case)
 
