@@ -168,7 +168,7 @@ def test_a_strategy_is_pure() -> None:
     assert not early & EDGES
 
 
-@pytest.mark.parametrize("module", ["link.pacing", "link.tempo"])
+@pytest.mark.parametrize("module", ["link.flight", "link.pacing", "link.tempo"])
 def test_what_decides_how_fast_to_send_is_pure(module: str) -> None:
     assert outside(module) & EDGES == set()
 

@@ -12,8 +12,10 @@ last.  It ends with its hole; streams belong to the link and do not.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,17 +24,24 @@ from itertools import chain
 
 from punchtunnel import words
 from punchtunnel.errors import LostError, PeerError
+from punchtunnel.link.flight import Flight, stamp
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.link.source import Ending
 from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
 from punchtunnel.link.stream import Stream
 from punchtunnel.link.turns import Turns
-from punchtunnel.protocol.events import Event
+from punchtunnel.protocol.events import Event, Received
 from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import Opener, Sealer
-from punchtunnel.protocol.resume import ACKNOWLEDGE_AFTER, WORTH_A_FRAME, Journal, most_kept
+from punchtunnel.protocol.resume import (
+    ACKNOWLEDGE_AFTER,
+    RELAYED_AFTER,
+    WORTH_A_FRAME,
+    Journal,
+    most_kept,
+)
 from punchtunnel.system import tcp
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.poller import HANG_UP, READ, WRITE, Poller
@@ -105,6 +114,7 @@ class Carrier:
         seals: What seals and opens; None on a plain hole.
         journal: Of a session that can go on over another hole; such a one is sealed.
         again: What the journal keeps and the peer lacks: it is sent first.
+        relayed: Two connections, joined by a relay that keeps more than any path (flight.py).
 
     Attributes:
         incoming, outgoing: The two halves.
@@ -118,6 +128,8 @@ class Carrier:
         seals: tuple[Sealer, Opener] | None = None,
         journal: Journal | None = None,
         again: Iterable[memoryview] = (),
+        *,
+        relayed: bool = False,
     ) -> None:
         sock.setblocking(False)
         tcp.send_at_once(sock)
@@ -125,6 +137,7 @@ class Carrier:
         tcp.retry_within(sock, LONGEST_RETRY)
         sealer, opener = seals or (None, None)
         self._sock = sock
+        self._loop: Loop | None = None
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
         self._journal = journal
@@ -136,6 +149,14 @@ class Carrier:
             self.outgoing = Outgoing(sock, sealer, longest_frame=LONGEST_FRAME, journal=journal)
         else:
             self.outgoing = Outgoing(sock, sealer, self.splicing.pipe, LONGEST_SPLICED_FRAME)
+        self._flight: Flight | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._acknowledge_after, self._worth_a_frame = ACKNOWLEDGE_AFTER, WORTH_A_FRAME
+        if relayed and journal is not None:
+            self._flight = Flight(journal, self.outgoing.tempo)
+            self._acknowledge_after = self._worth_a_frame = RELAYED_AFTER
+            # The relay may be near: the peer is not.
+            self.incoming.is_near = False
 
     @property
     def heard_at(self) -> float:
@@ -166,7 +187,7 @@ class Carrier:
 
     def watch(self, loop: Loop, poller: Poller, work: Callable[[], None]) -> None:
         """Call `work` whenever one of the halves may go on."""
-        self._poller, self._work = poller, work
+        self._loop, self._poller, self._work = loop, poller, work
         if self.splicing is not None:
             self.splicing.watch(loop, work)
         try:
@@ -179,6 +200,9 @@ class Carrier:
         if self._poller is not None:
             self._poller.unregister(self._sock.fileno())
             self._poller = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self.splicing is not None:
             self.splicing.stop_waiting()
 
@@ -213,7 +237,10 @@ class Carrier:
             self.splicing.has_read(mux.expected[1])
         if journal is not None:
             journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
-            self.acknowledge(mux, ACKNOWLEDGE_AFTER)
+            self.acknowledge(mux, self._acknowledge_after)
+        if self._flight is not None:
+            # The relay's system sends one short segment, and no other before that is acknowledged.
+            tcp.acknowledge_at_once(self._sock)
         if self.incoming.ended and not (mux.between_frames and self.incoming.between_records):
             raise LostError(words.LINK_CUT)
 
@@ -225,9 +252,10 @@ class Carrier:
     def acknowledge(self, mux: Mux[Stream], least: int = 1) -> None:
         """Acknowledge what was received, if that are so many bytes."""
         if self._journal is not None and self._journal.owed() >= least:
-            mux.acknowledge(self._journal.report())
+            came_at = 0 if self._flight is None else stamp(self.incoming.heard_at)
+            mux.acknowledge(self._journal.report(), came_at)
 
-    def acknowledged(self, position: int) -> None:
+    def acknowledged(self, received: Received) -> None:
         """Take in the peer's acknowledgment.
 
         Raises:
@@ -235,7 +263,9 @@ class Carrier:
         """
         if self._journal is None:
             raise PeerError(peer.IMPOSSIBLE_POSITION)
-        self._journal.acknowledge(position)
+        self._journal.acknowledge(received.position)
+        if self._flight is not None:
+            self._flight.acknowledged(self.incoming.heard_at, received.came_at)
 
     def pause(self, events: Iterator[Event[Stream] | Spliced]) -> None:
         """Keep the rest of what `receive` has returned: nothing is read before it, so its views stay valid."""
@@ -259,10 +289,25 @@ class Carrier:
         except OSError as error:
             raise LostError(words.broken_link(error)) from error
 
-    @property
-    def _is_full(self) -> bool:
-        """So much is kept that the sources must wait."""
-        return self._journal is not None and self._journal.held >= self._journal.limit
+    def _has_turn(self, turns: Turns) -> bool:
+        """Tell whether a stream may send its next frame: if so much is kept or under way, the sources must wait."""
+        if not turns.ring or (self._journal is not None and self._journal.held >= self._journal.limit):
+            return False
+        return self._flight is None or self._is_admitted(self._flight, sparse=turns.ring[0].source.sparse)
+
+    def _is_admitted(self, flight: Flight, *, sparse: bool) -> bool:
+        """Ask the window, and go on later if it wants bulk to wait."""
+        now = time.monotonic()
+        if flight.admits(now, sparse=sparse):
+            return True
+        if now < flight.due and self._pause is None and self._loop is not None:
+            self._pause = self._loop.call_later(flight.due - now, self._after_pause)
+        return False
+
+    def _after_pause(self) -> None:
+        self._pause = None
+        assert self._work is not None
+        self._work()
 
     def may_send(self, mux: Mux[Stream], turns: Turns) -> bool:
         """Tell whether there is something to send, and the hole may take it."""
@@ -270,7 +315,7 @@ class Carrier:
             return False
         if self.outgoing.waits or self._again or mux.is_urgent:
             return True
-        return bool(turns.ring) and not self._is_full
+        return self._has_turn(turns)
 
     def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
         """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
@@ -288,7 +333,7 @@ class Carrier:
                 outgoing.send_again(self._again.popleft())
                 return None
             is_crowded = len(mux.control) > PREFIX - HEADER.size
-            if turns.ring and not is_crowded and not self._is_full:
+            if not is_crowded and self._has_turn(turns):
                 stream, count, ending = turn = turns.load(outgoing, self.splicing)
                 is_last = ending is not None and ending.failure is None
                 if is_last and not count:
@@ -297,12 +342,14 @@ class Carrier:
             # What is not urgent goes only where something else does.
             control = b""
             if mux.control and (count or is_crowded or mux.is_urgent):
-                self.acknowledge(mux, WORTH_A_FRAME)
+                self.acknowledge(mux, self._worth_a_frame)
                 control = mux.take_control(LONGEST_FRAME)
             if count:
                 outgoing.send_loaded(control + mux.data_header(stream, count, last=is_last), count)
             elif control:
                 outgoing.send(memoryview(control))
+            if self._flight is not None:
+                self._flight.sent(outgoing.said_at)
         except OSError as error:
             outgoing.waits = outgoing.writable = False
             self.pause(chain(self.rest or (), _broken(error)))

@@ -256,8 +256,8 @@ class Link:
             case Gone(stream, reset):
                 self._remove(stream)
                 self._owner.stream_ended(stream.number, reset)
-            case Received(position):
-                carrier.acknowledged(position)
+            case Received():
+                carrier.acknowledged(event)
             case _:
                 tell(self._owner, event)
 

@@ -104,9 +104,14 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The peer has received our frames up to this position, as in a RECEIVED frame."""
+    """The peer has received our frames up to this position, as in a RECEIVED frame.
+
+    `came_at`: when the last of their bytes came, in microseconds of the peer's clock, modulo 2^32; 0 where nothing
+    goes by that.
+    """
 
     position: int
+    came_at: int
 
 
 @dataclass(frozen=True, slots=True)

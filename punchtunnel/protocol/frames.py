@@ -9,7 +9,8 @@
     type 2  PING    length = opaque value; SYN asks, ACK answers with the same
     type 3  GO_AWAY length = a code; the sender is done with the whole link
     type 4  SIZE    flags and length = 48 bits: bytes that the sender will send
-    type 5  RECEIVED  the same: bytes of frames that the sender has received, modulo 2^48
+    type 5  RECEIVED  the same: bytes of frames that the sender has received, modulo 2^48;
+            stream = through a relay, when the last of them came
     type 6  OFFER   length = bytes that follow the header: what offers.py has
 
 All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
@@ -97,13 +98,14 @@ DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED, OFFER = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
 # They name no stream.
-_OF_THE_LINK = frozenset((PING, GO_AWAY, RECEIVED, OFFER))
+_OF_THE_LINK = frozenset((PING, GO_AWAY, OFFER))
 
 
 class Header(NamedTuple):
     """One decoded header: `kind` is one of Kind, `flags` are of Flag.
 
-    `length` is the whole number of a SIZE, a RECEIVED or an OFFER, which have no flags.
+    `length` is the whole number of a SIZE, a RECEIVED or an OFFER, which have no flags.  `stream` of a RECEIVED is a
+    time.
     """
 
     kind: int
@@ -134,7 +136,7 @@ def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Heade
         raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
     if kind == OFFER and not 0 < length <= MAX_OFFER:
         raise PeerError(words.NOT_AN_OFFER)
-    if (stream == 0) != (kind in _OF_THE_LINK):
+    if (stream == 0) != (kind in _OF_THE_LINK) and kind != RECEIVED:
         raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
     return Header(kind, flags, stream, length)
 

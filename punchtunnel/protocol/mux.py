@@ -198,9 +198,9 @@ class Mux(Generic[S]):
         self._say(Header(OFFER, 0, 0, len(data)))
         self.control += data
 
-    def acknowledge(self, position: int) -> None:
-        """Tell the peer that its frames have been received up to this position."""
-        self._say(Header(RECEIVED, 0, 0, position & MAX_SIZE))
+    def acknowledge(self, position: int, came_at: int = 0) -> None:
+        """Tell the peer that its frames have been received up to this position; see events.Received."""
+        self._say(Header(RECEIVED, 0, came_at, position & MAX_SIZE))
 
     def take_control(self, limit: int = LAST_STREAM) -> bytes:
         """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
@@ -263,7 +263,7 @@ class Mux(Generic[S]):
             elif item.kind == SIZE:
                 yield from self._on_size(item)
             elif item.kind == RECEIVED:
-                yield Received(item.length)
+                yield Received(item.length, item.stream)
             else:
                 yield OfferCame(bytes(self._decoder.offer))
 

@@ -9,8 +9,8 @@
 Rule 1: positions count the bytes of frames of one direction since the session began,
         whatever records and holes they went through.
 Rule 2: what is sent is kept until the peer has acknowledged it, and what was received is
-        acknowledged: every ACKNOWLEDGE_AFTER bytes, or after ACKNOWLEDGE_DELAY.
-        Acknowledgments alone are not acknowledged before there are many, or there would
+        acknowledged: every ACKNOWLEDGE_AFTER bytes, or after ACKNOWLEDGE_DELAY; sooner
+        on a relayed hole.  Acknowledgments alone are not acknowledged before there are many, or there would
         be no end of it.
 Rule 3: who comes back proves that it knows the secret of the session, for this hole
         alone: the proof contains the hole's verifier.
@@ -38,6 +38,9 @@ ACKNOWLEDGE_AFTER = 1024 * 1024
 WORTH_A_FRAME = 64 * 1024
 # Seconds.
 ACKNOWLEDGE_DELAY = 0.1
+# The first two on a relayed hole, where the sender goes by acknowledgments (link/flight.py):
+# less than any of its frames, and more than a small message.
+RELAYED_AFTER = 4 * 1024
 # Bytes of acknowledgments that are acknowledged after all: their sender keeps them, too.
 MANY_ACKNOWLEDGMENTS = 4096
 # Bytes.  As much as BBR keeps in flight at 1 Gbit/s and 100 ms, and what is received within the delay.

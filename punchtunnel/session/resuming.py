@@ -151,7 +151,9 @@ class Resuming:
             self._host.not_back(error)
             return
         self._host.report(event)
-        self._host.go_on(hole, Carrier(hole.sock, back.seals, self.journal, again), back.unread)
+        self._host.go_on(
+            hole, Carrier(hole.sock, back.seals, self.journal, again, relayed=bool(hole.relay)), back.unread
+        )
 
     def _found(self, result: Result) -> None:
         match result:

@@ -68,7 +68,7 @@ class Session:
         self.timers = Timers(self.loop)
         self.report = report
         self._loop_name = type(loop).__module__.partition(".")[0]
-        self._plan = plan
+        self._plan, self._ends = plan, plan.ends
         self._leads, self._their_role, self._hole = hole.leads, hole.role, hole
         self.peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
         self.is_single = Role.STDIO in plan.role | hole.role
@@ -85,9 +85,9 @@ class Session:
         if seekers is not None and ticket is not None:
             self._resuming = Resuming(self, ticket, plan.resume, seekers(self.loop, report), holes)
         seals = hole.seals if hole.keys is None or hole.seals else seals_of(hole.keys, fast_aes=hole.fast_aes)
-        self._carrier = Carrier(hole.sock, seals, None if self._resuming is None else self._resuming.journal)
+        journal = None if self._resuming is None else self._resuming.journal
+        self._carrier = Carrier(hole.sock, seals, journal, relayed=bool(hole.relay))
         self.link = Link(self.loop, self.poller, hole.leads, self)
-        self._ends = plan.ends
         self._ends.attach(self)
         self._parting = Parting(hole.leads, resumes=self._resuming is not None)
         self._check = Check(self.link.ping, self.timers, self._measured) if plan.check else None

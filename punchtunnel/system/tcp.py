@@ -111,6 +111,11 @@ def send_at_once(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def acknowledge_at_once(sock: socket.socket) -> None:
+    """Acknowledge what has come, and what comes next, without a delay, on Linux; it soon goes back to its own rule."""
+    _set_tcp(sock, "TCP_QUICKACK", 1)
+
+
 def keep_urgent_bytes(sock: socket.socket) -> None:
     """Leave the byte that is marked as urgent in its place among the others (RFC 6093 §6)."""
     with contextlib.suppress(OSError):

@@ -34,6 +34,7 @@ KNOWN_HEADERS = [
     ("5 GiB and 1 byte received", Header(Kind.RECEIVED, NO_FLAG, 0, 5 * 2**30 + 1), "00 05 0001 00000000 40000001"),
     ("an offer of 16 bytes", Header(Kind.OFFER, NO_FLAG, 0, 16), "00 06 0000 00000000 00000010"),
     ("the longest offer", Header(Kind.OFFER, NO_FLAG, 0, MAX_OFFER), "00 06 0000 00000000 00000150"),
+    ("9 bytes received at 258 us", Header(Kind.RECEIVED, NO_FLAG, 258, 9), "00 05 0000 00000102 00000009"),
     ("256 TiB to come", Header(Kind.SIZE, NO_FLAG, 1, MAX_SIZE), "00 04 ffff 00000001 ffffffff"),
 ]
 
@@ -44,7 +45,6 @@ BAD_HEADERS = [
     ("an empty offer", "00 06 0000 00000000 00000000"),
     ("an offer that is too long", "00 06 0000 00000000 00000151"),
     ("an offer of 256 TiB", "00 06 ffff 00000000 00000010"),
-    ("received on a stream", "00 05 0000 00000001 00000000"),
     ("the size of no stream", "00 04 0000 00000000 00000001"),
     ("a size of another version", "01 04 0000 00000001 00000001"),
     ("type 255", "00 ff 0000 00000000 00000000"),
@@ -63,7 +63,7 @@ HEADERS = st.builds(
     lambda kind, flags, stream, length: Header(
         kind,
         NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED, Kind.OFFER) else flags,
-        0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.RECEIVED, Kind.OFFER) else stream,
+        0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.OFFER) else stream,
         length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else max(length, kind is Kind.OFFER),
     ),
     st.sampled_from(Kind),
