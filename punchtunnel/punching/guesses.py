@@ -59,8 +59,8 @@ MOST_OUTSTANDING = 64
 HOLD_AGAIN = 2.9
 # Seconds for a SYN to be answered: it is repeated after one, and the holds answer after one more.
 DIAL_LIFE = 3.0
-# Seconds for the last dial to become a hole.
-_LAST = 2.0
+# Seconds for the last dial to become a hole: some come late.
+_LAST = 4.0
 
 
 def hold_count(hard: Offer, birthday: int = 0) -> int:

@@ -36,6 +36,8 @@ from .wire import Path
 SERVERS = "198.51.100.30", "198.51.100.31"
 # Seconds after which a side hangs.
 HUNG = 90.0
+# What a side says that dies.
+_DIED = '{"failed": "it died"}'
 # Mostly waiting.
 JOBS = 4
 
@@ -139,7 +141,7 @@ async def _hand_over(sides: Sequence[asyncio.subprocess.Process]) -> list[Any]:
     for side, offer in zip(sides, reversed(offers), strict=True):
         assert side.stdin is not None
         side.stdin.write(offer)
-    reports = [json.loads(await _line(side)) for side in sides]
+    reports = [json.loads(await _line(side) or _DIED) for side in sides]
     for side in sides:
         await side.wait()
     return reports
@@ -156,7 +158,10 @@ async def keep_all(rows: Sequence[Row], runs: int) -> dict[str, list[dict[str, A
 
     async def one(number: int) -> dict[str, Any]:
         async with limit:
-            return await keep(rows[number % len(rows)], number // len(rows), number)
+            row = rows[number % len(rows)]
+            found = await keep(row, number // len(rows), number)
+            print(row.name, [found[side]["failed"] or "met" for side in ("left", "right")], file=sys.stderr)
+            return found
 
     found = await asyncio.gather(*map(one, range(len(rows) * runs)))
     return {row.name: found[index :: len(rows)] for index, row in enumerate(rows)}
