@@ -42,6 +42,8 @@ AFTER_OPTIONS = {
     "ENVIRONMENT": """
 `PUNCHTUNNEL_SECRET`
     The shared secret, unless `--secret-file` or `--ask-secret` is given.
+`PUNCHTUNNEL_MEET`, `PUNCHTUNNEL_RELAY`
+    Relays, separated by spaces, unless `--meet` or `--relay` is given.
 `NOTIFY_SOCKET`
     Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
     of state as `STATUS=`.
