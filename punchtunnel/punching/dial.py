@@ -84,10 +84,10 @@ class Dial:
         self.usual_ttl, self.look_at = 0, NEVER
 
     def release(self) -> socket.socket | None:
-        """Return the socket, which is somebody else's from now on; what is sent on it arrives."""
-        self.reach_far()
+        """Return the socket, which is somebody else's from now on, with the TTL that it has."""
         sock, self.sock = self.sock, None
         self.held, self.shielded_until = False, NEVER
+        self.usual_ttl, self.look_at = 0, NEVER
         return sock
 
     @property

@@ -375,6 +375,7 @@ class Dialler:
 
     def _on_dialled(self, dial: Dial) -> None:
         """A dial has ended, well or badly."""
+        dial.reach_far()
         held, sock = dial.held, self._stop(dial)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchtunnel.address import Place
 from punchtunnel.protocol.hello import NO_TRAITS, Role
 from punchtunnel.protocol.offers import Offer, Offered, PortUse, Source
 from punchtunnel.punching.appointed import LOWEST_PORT, Appointment, Plan
+from punchtunnel.punching.callers import Connection
 from punchtunnel.punching.candidates import ANY_PORT, Candidate, Fate, Kind
 from punchtunnel.punching.choice import strategy_for
 from punchtunnel.punching.dial import LOOK_PAUSE, Dial
+from punchtunnel.punching.dialler import Dialler
+from punchtunnel.punching.forwarded import ForwardedPorts
 from punchtunnel.punching.guesses import (
     BATCH,
     DIAL_LIFE,
@@ -34,8 +40,11 @@ from punchtunnel.punching.guesses import (
     round_seconds,
     scheduled_port,
 )
+from punchtunnel.punching.hole import Counts
+from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.settings import settings_from
 from punchtunnel.punching.strategy import HOLD_TTL, NEVER
+from punchtunnel.reporting.events import unreported
 from punchtunnel.system import tcp
 from punchtunnel.system.addresses import Address
 
@@ -43,6 +52,8 @@ CHANNEL = "guesses"
 EASY = Address(socket.AF_INET, "203.0.113.5")
 HARD = Address(socket.AF_INET, "203.0.113.9")
 WALL, START = 1e9, 1000.0
+# Seconds after which something hangs.
+HUNG = 20.0
 
 
 def hard(use: PortUse, last: int = 40000, low: int = 40000, high: int = 40000) -> Offer:
@@ -300,12 +311,43 @@ def test_a_guess_keeps_its_small_ttl_until_the_peers_syn_has_come(
         assert one.release() is sock
 
 
-def test_a_hold_that_has_become_a_connection_reaches_the_peer(silent: tuple[str, int]) -> None:
+def test_a_hold_that_is_given_up_sends_nothing_that_arrives(silent: tuple[str, int]) -> None:
+    """Between the usual TTL and the end of the socket the kernel found the time for another SYN."""
     with socket.socket() as sock:
         sock.setblocking(False)
-        usual = tcp.time_to_live(sock)
         one = Dial(Candidate(Kind.GUESSED, Address(socket.AF_INET, silent[0]), ANY_PORT, silent[1]), due=0.0)
         one.hold(sock, 2)
         one.sock = sock
         assert one.release() is sock
-        assert tcp.time_to_live(sock) == usual
+        assert tcp.time_to_live(sock) == 2
+        assert (one.usual_ttl, one.look_at) == (0, NEVER)
+
+
+class OneHold(ForwardedPorts):
+    """Holds one port of this machine."""
+
+    def candidates(self, addresses: Sequence[Address], wall: float) -> list[Candidate]:
+        return [
+            Candidate(Kind.GUESSED, address, ANY_PORT, place.port) for address in addresses for place in self.places
+        ]
+
+    def begin(self, candidate: Candidate, now: float) -> int:  # type: ignore[override]
+        return 2
+
+
+def test_what_is_sent_on_a_hold_that_has_become_a_connection_arrives() -> None:
+    opened: list[Connection] = []
+    with selectors.DefaultSelector() as selector, socket.create_server(("127.0.0.2", 0)) as peer:
+        strategy = OneHold(0, random.Random(1), START)
+        strategy.places = [Place(*peer.getsockname())]
+        listeners = Listeners(selector, Counts(), unreported, opened.append, open_to_all=False)
+        settings = settings_from(["127.0.0.2"], CHANNEL, 1, "127.0.0.1", 0, 0, Role.RAW, NO_TRAITS)
+        dialler = Dialler(settings, strategy, listeners, selector, lambda: START, Counts(), unreported, opened.append)
+        with contextlib.closing(dialler), socket.socket() as other:
+            dialler.plan((Address(socket.AF_INET, "127.0.0.2"),), WALL)
+            dialler.start_due()
+            while not opened:
+                for key, _ in selector.select(HUNG):
+                    key.data()
+            with opened[0].sock as sock:
+                assert tcp.time_to_live(sock) == tcp.time_to_live(other)
