@@ -164,7 +164,7 @@ class Options:
             "--birthday",
             metavar="N",
             help="After a meeting, where a router chooses a random port for each connection: up to N holds or dials "
-            "in place of 256 and 128.",
+            "in place of 320 and 128.",
             show_default=False,
         ),
     ] = 0

@@ -22,6 +22,7 @@ from punchtunnel.protocol.hello import VERSION, Hello, Role, Trait
 from punchtunnel.punching.candidates import Candidate, Fate
 from punchtunnel.punching.hole import Counts
 from punchtunnel.words import peer as peer_words
+from punchtunnel.words import reach
 
 
 class Cause(StrEnum):
@@ -187,6 +188,24 @@ def why_not_by(place: str, fate: Fate) -> str:
     return words.NOT_BY_PORT[met].format(place=place)
 
 
+def why_no_direct_hole(wait: float, counts: Counts, fates: Mapping[Fate, int]) -> str:
+    """Say what a try by appointment has met: both sides were there, so that nothing is to be advised.
+
+    Args:
+        wait: Seconds.
+        counts: Of the try.
+        fates: Of its candidates.
+    """
+    met = {what: _share(fates, shown_by) for what, shown_by in _MET_BY_APPOINTMENT.items()}
+    return reach.no_direct_hole(wait, counts.dials, met)
+
+
+_MET_BY_APPOINTMENT = {
+    "refused": (Fate.REFUSED,),
+    "answered by another program": (Fate.CAPTURED, Fate.LOST),
+    "unreachable": (Fate.UNREACHABLE, Fate.ABSENT, Fate.FORBIDDEN, Fate.UNUSABLE, Fate.STARVED),
+    "not answered": (Fate.SILENT, Fate.PENDING, Fate.EXPIRED),
+}
 # What a port that was given has met: the keys of words.NOT_BY_PORT.
 _MET_BY = {"somebody": (Fate.CAPTURED, Fate.LOST), "refused": (Fate.REFUSED,)}
 

@@ -268,8 +268,9 @@ class Puncher:
         where, settings = self._whereabouts, self._settings
         wait = round(settings.wait + settings.spent, 1)
         others = "; ".join(one.why_not() for one in (self._via, self._relays) if one is not None)
-        if not where.addresses and settings.appointment:
-            return NoHoleError(words.NOBODY_CAME.format(wait=wait))
+        if settings.appointment:
+            # Both sides were there.
+            return NoHoleError(diagnosis.why_no_direct_hole(wait, self._counts, self._dialler.fates()))
         if not settings.peers:
             return NoHoleError(reach.no_hole(wait, others))
         via = f"; {others}" if others else ""

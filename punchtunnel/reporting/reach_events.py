@@ -92,7 +92,7 @@ class Relayed(
     relay: str
 
 
-class NotDirect(Event, name="not_direct", level=Level.INFO, sentence="no direct hole yet: {reason}", repeats=True):
+class NotDirect(Event, name="not_direct", level=Level.INFO, sentence="no direct hole yet; {reason}", repeats=True):
     """A try for a direct hole has failed; the next one follows in so many seconds, null: when the peer says so."""
 
     reason: str

@@ -33,9 +33,6 @@ LINK_CUT = (
     "link lost: it was cut without a goodbye: the peer's process or its machine ended, or a router has forgotten it"
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
-NOBODY_CAME = (
-    "no hole in {wait:g} s: the peer told no address that can be dialled from here, and has not dialled this side"
-)
 NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
 ANOTHER_NAT = "the router's own address, {address}, is none of the Internet: another NAT follows (double NAT)"
 NO_ROUTER_ANSWERS = "no router here answers to PCP, NAT-PMP or UPnP"

@@ -5,6 +5,7 @@ Sentences with fields are filled in by `str.format`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 # ---- what is no answer
@@ -71,9 +72,26 @@ def nobody_at(relay: object) -> str:
 def met_only(relay: str, why: str) -> str:
     """Say that the peer was met at a relay that must not carry payload, and that there is no direct hole."""
     return (
-        f"the peer was met at the relay {relay}, and there is no direct hole: {why or 'there was no time for a try'}; "
+        f"the peer was met at the relay {relay}, and there is no direct hole; {why or 'there was no time for a try'}; "
         "--relay on both sides lets the relay carry the session"
     )
+
+
+def no_direct_hole(wait: float, dials: int, met: Mapping[str, int]) -> str:
+    """Say that a try by appointment has opened no hole.
+
+    Args:
+        wait: Seconds.
+        dials: How many were made.
+        met: What candidates have met at last, and how many of them; those that have met nothing are left out.
+    """
+    if not dials:
+        return (
+            f"in {wait:g} s nobody came: the peer told no address that can be dialled from here, and has not dialled "
+            "this side; --stun HOST on both sides tells them how they are seen"
+        )
+    shown = ", ".join(f"{count} {what}" for what, count in met.items() if count)
+    return f"in {wait:g} s {dials} dials, {shown or 'none answered'}"
 
 
 def ports_rewritten(here: bool, there: bool) -> str:

@@ -12,7 +12,16 @@ import pytest
 from punchtunnel import words
 from punchtunnel.protocol.hello import NO_TRAITS, Hello, Role, Trait, roles_fit
 from punchtunnel.punching.candidates import Candidate, Fate, Kind
-from punchtunnel.punching.diagnosis import Cause, Finding, cause_of, evidence_of, role_name, why_no_hole, why_rejected
+from punchtunnel.punching.diagnosis import (
+    Cause,
+    Finding,
+    cause_of,
+    evidence_of,
+    role_name,
+    why_no_direct_hole,
+    why_no_hole,
+    why_rejected,
+)
 from punchtunnel.punching.hole import Counts
 from punchtunnel.system.addresses import Address
 
@@ -243,3 +252,11 @@ def test_what_the_far_end_says_by_a_further_way_counts_where_the_usual_one_shows
     assert met(Fate.SILENT, further) == {Fate.SILENT: 20, further: 20}
     assert met(Fate.UNREACHABLE, further) == {Fate.UNREACHABLE: 20, further: 20}
     assert met(Fate.REFUSED, further) == {Fate.REFUSED: 20}
+
+
+def test_a_try_by_appointment_says_what_it_has_met_and_advises_nothing() -> None:
+    fates = {Fate.REFUSED: 12, Fate.SILENT: 3, Fate.PENDING: 5, Fate.LOST: 1}
+    text = why_no_direct_hole(5.0, Counts(dials=40), fates)
+    assert text == "in 5 s 40 dials, 12 refused, 1 answered by another program, 8 not answered"
+    assert why_no_direct_hole(5.0, Counts(dials=128), {}) == "in 5 s 128 dials, none answered"
+    assert "told no address that can be dialled" in why_no_direct_hole(5.0, Counts(), {})

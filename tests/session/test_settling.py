@@ -149,7 +149,7 @@ def test_where_there_is_none_it_says_that_the_peer_was_met_and_how_to_go_on(side
     for side, error in zip(sides, found, strict=True):
         # Whichever is too late first ends it for the other one, too.
         assert isinstance(error, NoHoleError | LostError)
-        assert f"the peer was met at the relay {RELAY}, and there is no direct hole: all refused" in str(error)
+        assert f"the peer was met at the relay {RELAY}, and there is no direct hole; all refused" in str(error)
         assert "--relay on both sides" in str(error)
         assert side.hole.sock.fileno() < 0
     assert any(isinstance(error, NoHoleError) for error in found)
