@@ -20,6 +20,7 @@ from random import Random
 from punchtunnel import words
 from punchtunnel.address import Place
 from punchtunnel.errors import PeerError
+from punchtunnel.punching.callers import MOST_UNPROVED
 from punchtunnel.punching.helper import Met
 from punchtunnel.punching.ports import sockaddr
 from punchtunnel.punching.resolver import GetAddrInfo
@@ -34,8 +35,9 @@ STAGGER = 0.25
 # noticed within one.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 10, 3
 _SILENCE = 60.0
-# The answer, and the peer's hello with what may follow it; the rest stays in the socket.
-_CHUNK = 4096
+# The answer, and the peer's hello with what may follow it; the rest stays in the socket, for whoever takes the
+# meeting reads no more than that before the peer has proved the secret.
+_CHUNK = MOST_UNPROVED
 
 Target = tuple[int, tuple[object, ...]]
 

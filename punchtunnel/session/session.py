@@ -100,6 +100,7 @@ class Session:
 
     def start(self, unread: bytes) -> None:
         """Take over the hole; the role begins when the peer is known to be on it, too."""
+        self._pulse.start(self._carrier)  # tells what is wrong with the first that is read
         self.link.attach(self._carrier, unread)
         if self._hole.is_certain:
             self._meet()
@@ -108,7 +109,6 @@ class Session:
         if self._is_checked:
             self.timers.later("check", CHECK_LIMIT, self._give_up_checking)
         self.link.ping(FULL_PACKET if self._check else 0)
-        self._pulse.start(self._carrier)
 
     def go_on(self, hole: Hole, carrier: Carrier, unread: bytes) -> None:
         """Another hole carries the session."""

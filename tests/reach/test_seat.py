@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from punchtunnel.address import Place
+from punchtunnel.punching.callers import MOST_UNPROVED
 from punchtunnel.punching.helper import Met
 from punchtunnel.punching.resolver import GetAddrInfo
 from punchtunnel.reach import joining
@@ -167,6 +168,14 @@ def test_a_peer_that_has_gone_at_once_is_met_all_the_same(relay: FakeRelay, stag
     conn.close()
     met = stage.meet()
     assert met.unread + met.sock.recv(10) == b"hello"
+
+
+def test_no_more_is_read_of_what_is_said_at_once_than_of_any_stranger(relay: FakeRelay, stage: Stage) -> None:
+    stage.run(stage.is_waiting)
+    relay.accept().sendall(b"ok\n" + (said := bytes(range(256)) * 32))
+    met = stage.meet()
+    assert len(met.unread) < MOST_UNPROVED < len(said)
+    assert met.unread + read(met.sock, len(said) - len(met.unread)) == said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other options")
