@@ -54,9 +54,11 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def chosen(short: bool, pattern: str) -> list[Cell]:
+def chosen(short: bool, pattern: str, subject: Subject) -> list[Cell]:
     """Return the cells to run; the longest first, so that they do not come last alone."""
-    wanted = [cell for cell in CELLS if re.search(pattern, cell.title) and (cell.short or not short)]
+    # The published algorithm knows no relay.
+    known = [cell for cell in CELLS if subject is TOOL or not cell.relay]
+    wanted = [cell for cell in known if re.search(pattern, cell.title) and (cell.short or not short)]
     return sorted(wanted, key=lambda cell: -cell.longest_s)
 
 
@@ -85,7 +87,8 @@ async def run_all(cells: list[Cell], subject: Subject, given: argparse.Namespace
 def main() -> int:
     """Run the laboratory and return the exit status."""
     given = options().parse_args()
-    cells = chosen(given.short, given.cells)
+    subject = BASELINE if given.baseline else TOOL
+    cells = chosen(given.short, given.cells, subject)
     if given.list:
         print("\n".join(f"{cell.title}{'  (short list)' if cell.short else ''}" for cell in cells))
         return 0
@@ -96,7 +99,6 @@ def main() -> int:
     if given.tied:
         sandbox.die_with_parent()
     sandbox.enter()
-    subject = BASELINE if given.baseline else TOOL
     results = asyncio.run(run_all(cells, subject, given))
     shown = results + (report.load(given.beside) if given.beside else [])
     print(table := report.text(shown))

@@ -29,8 +29,7 @@ from .appointee import Order
 from .clinic import turnserver
 from .packetlog import DELIVERED, PacketLog
 from .run import log_of, standing
-from .topology import BEHAVIOURS, Behaviour, userspace
-from .usernat import Depends, Ports, UserNat
+from .topology import BEHAVIOURS, Behaviour
 from .wire import Path
 
 SERVERS = "198.51.100.30", "198.51.100.31"
@@ -41,8 +40,7 @@ _DIED = '{"failed": "it died"}'
 # Mostly waiting.
 JOBS = 4
 
-SAME_FOR_EACH = userspace("same for each", UserNat(Depends.NOTHING, ports=Ports.RANDOM))
-BLOCK_1008 = userspace("port block of 1008", UserNat(ports=Ports.BLOCK, block=1008))
+SAME_FOR_EACH, BLOCK_1008 = BEHAVIOURS["same port for each"], BEHAVIOURS["port block of 1008"]
 _DROP, _RESET = BEHAVIOURS["drop"], BEHAVIOURS["reset"]
 
 

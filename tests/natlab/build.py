@@ -3,6 +3,7 @@
     site 1 "left"      198.51.100.10   2001:db8:1:1::2
     site 2 "right"     198.51.100.20   2001:db8:2:1::2
     site 3 "stranger"  198.51.100.30   2001:db8:3:1::2
+    site 4 "relay"     198.51.100.40   2001:db8:4:1::2
 
 Behind a NAT every host is 192.168.1.2, on both sides, as in real homes; a
 second host of a LAN is 192.168.1.3.  IPv6 is never translated: there the same
@@ -24,7 +25,7 @@ from .internet import DEVICE, Site
 from .topology import DOCUMENTATION4, PUBLIC, Behaviour, Daemon, Nat, Router, SynLimit, Unsolicited, router
 from .usernat import PREFIX
 
-SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3}
+SITE_NUMBERS = {"left": 1, "right": 2, "stranger": 3, "relay": 4}
 # Where a router or DMZ host that accepts everything listens; see actors.py.
 SERVICE_PORT = 9
 # What a user forwards who does not know the ports beforehand, and who has chosen one.
@@ -77,6 +78,8 @@ class Scene:
     services: list[str] = field(default_factory=list)
     # Routers with a port-mapping daemon, and what it speaks.
     daemons: list[tuple[str, Daemon]] = field(default_factory=list)
+    # Where a relay runs, or "".
+    relay: str = ""
     sites: list[Site] = field(default_factory=list)
     # What name servers would say in a namespace: lines for its /etc/hosts.
     names: dict[str, str] = field(default_factory=dict)
@@ -118,6 +121,12 @@ def internet_scene(prefix: str, left: Behaviour, right: Behaviour, *, stranger: 
     if stranger:
         _add_site(scene, "stranger", PUBLIC, False)
     return scene
+
+
+def add_relay(scene: Scene, *, runs: bool = True) -> None:
+    """Give the internet a machine for a relay, on which one runs or not."""
+    _add_site(scene, "relay", PUBLIC, False)
+    scene.relay = scene.hosts["relay"].namespace if runs else ""
 
 
 def router_scene(prefix: str, behaviour: Behaviour) -> Scene:
@@ -401,6 +410,11 @@ def route_through_vpn() -> list[str]:
 def without_ipv4(device: str) -> list[str]:
     """Return the shell lines that leave a host IPv6 only."""
     return ["ip route flush default", f"ip -4 addr flush dev {device}"]
+
+
+def without_ipv6(device: str) -> list[str]:
+    """Return the shell lines that leave a host IPv4 only."""
+    return ["ip -6 route flush default", f"ip -6 addr flush dev {device}"]
 
 
 def lose_route() -> str:

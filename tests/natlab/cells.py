@@ -49,6 +49,7 @@ class Extra(StrEnum):
     FORBIDDEN = "the left host's own firewall drops the TCP that it sends"
     NO_ROUTE = "the left host has no default route"
     ONLY_IPV6 = "the left host has no IPv4, and its network no NAT64"
+    ONE_FAMILY_EACH = "the left host has no IPv4, and the right one no IPv6"
     LOST_ROUTE = "the left host loses its default route after its first SYNs"
     NO_FIXED_PORTS = "the ports that need no clock are taken on the right host"
     UNSCALED = "the left host's TCP does not scale windows"
@@ -57,24 +58,27 @@ class Extra(StrEnum):
 
 
 DATAGRAMS = "datagrams"
+# TCP payload, without repeats on the wire being told apart: sent by either side to the relay, and to each other.
+RELAYED, DIRECT = "relayed bytes", "direct bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `most` SYNs, or percent of a core, between two moments after the first dial.
 
-    UDP datagrams are counted from the beginning to the end of a run.
+    UDP datagrams and bytes are counted from the beginning to the end of a run.
     """
 
     measure: str
     since_s: float
     until_s: float
     most: float
+    least: float = 0.0
 
     @property
     def name(self) -> str:
         """Return how reports call what was measured."""
-        if self.measure == DATAGRAMS:
+        if self.measure in (DATAGRAMS, RELAYED, DIRECT):
             return f"{self.measure} in all"
         return f"{self.measure} in {self.since_s:g}-{self.until_s:g} s"
 
@@ -183,6 +187,12 @@ class Cell:
     back_s: float = 0.0
     # Holes by which the session has gone on, at least, on either side.
     resumes: int = 0
+    # A relay, and a STUN server beside it, are on the internet.
+    relay: bool = False
+    # Neither side is given the address of the other.
+    peerless: bool = False
+    # That either side may have at one time.
+    sockets: int = SIXTY_FOUR_SOCKETS
 
     @property
     def title(self) -> str:

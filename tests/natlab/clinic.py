@@ -18,17 +18,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path as FilePath
 
-from . import build, ends, internet, sandbox
+from . import build, ends, internet, relay, sandbox
 from .packetlog import PacketLog
+from .relay import STUN_PORT
 from .run import SceneError, log_of, standing
-from .topology import BEHAVIOURS, PUBLIC, Behaviour, userspace
-from .usernat import Depends, Ports, UserNat
+from .topology import BEHAVIOURS, PUBLIC, Behaviour
 from .wire import Path
 
 SERVER, SECOND, SERVER6 = "198.51.100.20", "198.51.100.21", "2001:db8:2:1::2"
-STUN_PORT = 3478
 ONE = ("--stun", SERVER)
 TWO = (*ONE, "--stun", SECOND)
 NTP_PORT = 123
@@ -37,8 +35,7 @@ PATIENCE = 20.0
 # A consultation is mostly waiting.
 JOBS = 3
 
-SAME_FOR_EACH = userspace("same for each", UserNat(Depends.NOTHING, ports=Ports.RANDOM))
-# No row of the matrix: for a punch a block is as bad as any port.
+SAME_FOR_EACH = BEHAVIOURS["same port for each"]
 NAMED = "stun.example"
 # Nobody has that address: what is sent there is lost without a word.
 NOBODY6 = "2001:db8:99::1"
@@ -159,18 +156,14 @@ async def turnserver(namespace: str, prefix: str, addresses: Sequence[str]) -> A
     """Run Debian's coturn in the foreground, with nothing but a command line and a scratch directory."""
     scratch = sandbox.SCRATCH / f"{prefix}-turn"
     scratch.mkdir()
-    command = [
-        "turnserver", "-n", "--stun-only", "--no-udp", "--no-tls", "--no-dtls", "--no-cli", "-m", "1",
-        *(argument for address in addresses for argument in ("-L", address)), "-p", str(STUN_PORT),
-        "-b", str(scratch / "db"), "-l", str(scratch / "log"), "--simple-log", "--pidfile", str(scratch / "pid"),
-    ]  # fmt: skip
+    command = relay.stun_command(scratch, addresses)
     quiet = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
         *ends.in_namespace(namespace, command), stdin=quiet, stdout=quiet, stderr=quiet, cwd=scratch
     )
     try:
         deadline = time.monotonic() + PATIENCE
-        while _listening(process.pid) < len(addresses):
+        while len(relay.listening(process.pid, STUN_PORT)) < len(addresses):
             if process.returncode is not None or time.monotonic() > deadline:
                 log = "".join(file.read_text() for file in scratch.glob("log*"))
                 raise SceneError(f"turnserver does not listen: {log}")
@@ -180,18 +173,6 @@ async def turnserver(namespace: str, prefix: str, addresses: Sequence[str]) -> A
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
-
-
-def _listening(pid: int) -> int:
-    """Count the TCP addresses on which something in the namespace of a process listens at STUN_PORT."""
-    addresses = set()
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in FilePath(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
-                _, local, _, state, *_ = line.split()
-                if local.endswith(f":{STUN_PORT:04X}") and state == "0A":
-                    addresses.add(local)
-    return len(addresses)
 
 
 async def consult_all() -> dict[str, Outcome]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from . import daemon, report, sandbox
+from . import daemon, relay, report, sandbox
 from .cells import LOSSES as LOSSES_BLOCK
 from .ends import ROOT
 from .judge import Result
@@ -33,6 +33,8 @@ REASON = sandbox.missing()
 needs_lab = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 MAPPER_REASON = REASON or daemon.missing()
 needs_mapper = pytest.mark.skipif(MAPPER_REASON is not None, reason=str(MAPPER_REASON))
+RELAY_REASON = REASON or relay.missing()
+needs_relay = pytest.mark.skipif(RELAY_REASON is not None, reason=str(RELAY_REASON))
 CLINIC_REASON = MAPPER_REASON or next(
     (
         f"the consultations need {program} (Debian package {package})"
@@ -115,4 +117,18 @@ def consultations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what came out of every port-mapping daemon that was asked: asking.Found as JSON."""
     played: dict[str, Any] = json.loads(once(tmp_path_factory, "asking", partial(say, "asking")).read_text())
+    return played
+
+
+@pytest.fixture(scope="session")
+def rendezvous(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what came out of meeting by hand: rendezvous.Found as JSON."""
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "rendezvous", partial(say, "rendezvous")).read_text())
+    return played
+
+
+@pytest.fixture(scope="session")
+def own_relay(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what went wrong with each line of docs/RELAY.md."""
+    played: dict[str, Any] = json.loads(once(tmp_path_factory, "own_relay", partial(say, "own_relay")).read_text())
     return played

@@ -163,7 +163,7 @@ def serve(kind: Daemon, directory: FilePath) -> None:
     process = start(kind, directory)
     try:
         print("ready", flush=True)
-        while _ended(process):
+        while ended(process):
             process.wait()
             (directory / "pid").unlink(missing_ok=True)
             flush = "".join(f"flush chain inet {TABLE} {chain}\n" for chain in (FORWARD, INBOUND, OUTBOUND))
@@ -174,13 +174,13 @@ def serve(kind: Daemon, directory: FilePath) -> None:
         process.wait()
 
 
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Wait for the end of the daemon or of stdin; tell whether it was the daemon's."""
-    ended = os.pidfd_open(process.pid)
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the end of a process or of stdin; tell whether it was the process's."""
+    gone = os.pidfd_open(process.pid)
     try:
-        readable, _, _ = select.select([ended, sys.stdin], [], [])
+        readable, _, _ = select.select([gone, sys.stdin], [], [])
     finally:
-        os.close(ended)
+        os.close(gone)
     return sys.stdin not in readable
 
 

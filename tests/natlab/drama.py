@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from . import build, ends, incidents, sandbox
+from . import build, ends, incidents, relay, sandbox
 from .cells import NAME
 from .incidents import Incident, Kind
 
@@ -69,10 +69,14 @@ class Drama:
 
     async def _happen(self, incident: Incident) -> None:
         await self._begin(incident)
+        if incident.kind in (Kind.RELAY_GOES, Kind.RELAY_STARTS_ANEW):
+            relay.keep_away(relay.directory_of(self.scene.relay))
         await asyncio.sleep(incident.lasts_s / 2)
         if incident.meanwhile is not None:
             await self._begin(replace(incident, kind=incident.meanwhile))
         await asyncio.sleep(incident.lasts_s / 2)
+        if incident.kind is Kind.RELAY_STARTS_ANEW:
+            relay.let_back(relay.directory_of(self.scene.relay))
         for side in incident.sides:
             if incident.kind is Kind.STOP:
                 os.kill(self.lives[side].pid, signal.SIGCONT)

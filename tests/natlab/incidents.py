@@ -29,6 +29,8 @@ class Kind(StrEnum):
     STOP = "the process stands still"
     KILL = "the process is killed"
     RESTART = "the process is killed, and another one started"
+    RELAY_GOES = "the relay is killed"
+    RELAY_STARTS_ANEW = "the relay is killed, and another one is started later"
     FORGET = "the router's port-mapping daemon has forgotten everything"
 
 

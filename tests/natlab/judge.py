@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from .cells import DATAGRAMS, SIXTY_FOUR_SOCKETS, Cell, Fails, Limit
+from .cells import DATAGRAMS, DIRECT, RELAYED, Cell, Fails, Limit
 from .ends import Outcome
 from .packetlog import PacketLog
 from .subjects import Subject
@@ -60,12 +60,17 @@ def judge(
         for limit in cell.limits
         if measured[limit.name] > limit.most
     ]
+    complaints += [
+        f"{limit.name}: {measured[limit.name]:g}, less than {limit.least:g}"
+        for limit in cell.limits
+        if measured[limit.name] < limit.least
+    ]
     backs = [outcome.back_s for outcome in everyone if outcome.back_s is not None]
     if backs:
         measured["seconds to go on"] = round(max(backs), 2)
     most = [outcome.most_sockets for outcome in everyone]
     sockets = max(most[::2]), max(most[1::2], default=0)
-    if max(sockets) > SIXTY_FOUR_SOCKETS:
+    if max(sockets) > cell.sockets:
         complaints.append(f"{max(sockets)} sockets at once")
     times = [seconds for pair in pairs if (seconds := _hole_time(pair)) is not None]
     reasons = [f"{outcome.status}: {outcome.reason}" for outcome in everyone]
@@ -133,6 +138,8 @@ def _hole_time(pair: tuple[Outcome, ...]) -> float | None:
 
 def _measure(limit: Limit, end: Outcome, log: PacketLog) -> float:
     """Return what `limit` is about, for the left end; windows begin with its first dial."""
+    if limit.measure in (RELAYED, DIRECT):
+        return log.payload("relay" if limit.measure == RELAYED else "")
     start_s = end.time_of("punching") or 0.0
     since_s, until_s = start_s + limit.since_s, start_s + limit.until_s
     if limit.measure == "syns":

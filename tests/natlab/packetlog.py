@@ -70,6 +70,12 @@ class PacketLog:
         opening = (one for one in self.records if one.origin == origin and one.is_bare_syn)
         return sum(since_s <= one.time_s < until_s for one in opening)
 
+    def payload(self, towards: str) -> int:
+        """Count the bytes of TCP that the two sides have sent to a third site, or to each other if that is ""."""
+        sides = {"left", "right"}
+        goal = {towards} if towards else sides
+        return sum(one.length for one in self.records if one.origin in sides and one.towards in goal)
+
     def first_syn(self, origin: str) -> float | None:
         """Return the Unix time of the first bare SYN of `origin`, or None."""
         return next((one.time_s for one in self.records if one.origin == origin and one.is_bare_syn), None)

@@ -25,12 +25,14 @@ from pathlib import Path as FilePath
 
 from punchtunnel.protocol import schedule
 
-from . import build, daemon, ends, internet, sandbox, uplinks
+from . import build, daemon, ends, internet, relay, sandbox, uplinks
 from .cells import NAME, NOBODY, Cell, Extra, Layout
 from .drama import Drama
 from .incidents import Kind
 from .judge import Result, judge
 from .packetlog import PacketLog
+from .relay import RELAY4, RELAY6
+from .relay_cells import RELAY_NAME
 from .subjects import Call, Subject
 from .topology import BEHAVIOURS
 
@@ -102,6 +104,8 @@ async def standing(
     """Set a scene, and clear it away; an actor is a namespace and its arguments."""
     if scene.daemons and (lacks := daemon.missing()):
         raise SceneError(lacks)
+    if scene.relay and (lacks := relay.missing()):
+        raise SceneError(lacks)
     children: list[asyncio.subprocess.Process] = []
     try:
         await shell(["ip", "-batch", "-"], "\n".join(scene.links))
@@ -115,6 +119,10 @@ async def standing(
         for space, kind in scene.daemons:
             command = [sys.executable, "-m", "tests.natlab.daemon", kind, str(daemon.directory_of(space))]
             children.append(await _child(ends.in_namespace(space, command)))
+        if scene.relay:
+            host, files = scene.hosts["relay"], str(relay.directory_of(scene.relay))
+            command = [sys.executable, "-m", "tests.natlab.relay", files, host.dial4, host.dial6]
+            children.append(await _child(ends.in_namespace(scene.relay, command)))
         for namespace, arguments in actors:
             command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
             children.append(await _child(ends.in_namespace(namespace, command)))
@@ -126,6 +134,8 @@ async def standing(
             sandbox.names_in(space).unlink(missing_ok=True)
         for space, _kind in scene.daemons:
             shutil.rmtree(daemon.directory_of(space), ignore_errors=True)
+        if scene.relay:
+            shutil.rmtree(relay.directory_of(scene.relay), ignore_errors=True)
         await shell(["ip", "-force", "-batch", "-"], "\n".join(f"netns del {one}" for one in scene.namespaces))
 
 
@@ -143,6 +153,8 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 stranger=cell.extra in (Extra.SCANNER, Extra.REFUSER, Extra.ACCEPTER),
                 neighbours=cell.extra in (Extra.NEIGHBOUR, Extra.PORT_TAKEN, Extra.PORTS_TAKEN),
             )  # fmt: skip
+            if cell.relay:
+                build.add_relay(scene)
             if cell.peer == NAME:
                 scene.names[scene.hosts["left"].namespace] = f"{scene.hosts['right'].dial4} {NAME}\n"
             if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
@@ -168,6 +180,11 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 scene.configure(scene.hosts["left"].namespace, "ip route del default", "ip -6 route del default")
             if cell.extra is Extra.ONLY_IPV6:
                 scene.configure(scene.hosts["left"].namespace, *build.without_ipv4("eth0"))
+            if cell.extra is Extra.ONE_FAMILY_EACH:
+                scene.configure(scene.hosts["left"].namespace, *build.without_ipv4("eth0"))
+                scene.configure(scene.hosts["right"].namespace, *build.without_ipv6("eth0"))
+                for side in ("left", "right"):
+                    scene.names[scene.hosts[side].namespace] = f"{RELAY4} {RELAY_NAME}\n{RELAY6} {RELAY_NAME}\n"
             if cell.extra is Extra.LOST_ROUTE:
                 scene.configure(scene.hosts["left"].namespace, build.lose_route())
             return scene
@@ -289,6 +306,8 @@ def _call(cell: Cell, scene: build.Scene, side: str, channel: str, shift: float)
         peers = tuple(f"[{one}]:{cell.left_port}" if ":" in one else f"{one}:{cell.left_port}" for one in peers)
     if side == "left":
         peers = (*cell.decoys, *peers)
+    if cell.peerless:
+        peers = ()
     clock = cell.clocks[side == "right"] + shift
     address = own.dial6 if cell.family == 6 else own.dial4
     secret = cell.secrets[side == "right"]

@@ -20,7 +20,16 @@ from pathlib import Path as FilePath
 import pytest
 
 from .cells import Cell
-from .conftest import LIMIT_SECONDS, LOSSES, LOSSES_LIMIT_SECONDS, SHORT, needs_lab, needs_mapper, start_lab
+from .conftest import (
+    LIMIT_SECONDS,
+    LOSSES,
+    LOSSES_LIMIT_SECONDS,
+    SHORT,
+    needs_lab,
+    needs_mapper,
+    needs_relay,
+    start_lab,
+)
 from .ends import ROOT
 from .judge import Result
 
@@ -29,11 +38,16 @@ from .judge import Result
 GONE_SECONDS = 10
 
 
+def marks_of(cell: Cell) -> list[pytest.MarkDecorator]:
+    """Return why a cell may have to be left out."""
+    return [mark for mark, needed in ((needs_mapper, cell.maps_ports), (needs_relay, cell.relay)) if needed]
+
+
 @needs_lab
 @pytest.mark.timeout(LIMIT_SECONDS + 10)
 @pytest.mark.parametrize(
     "cell",
-    [pytest.param(cell, marks=needs_mapper if cell.maps_ports else ()) for cell in SHORT],
+    [pytest.param(cell, marks=marks_of(cell)) for cell in SHORT],
     ids=lambda cell: cell.title,
 )
 def test_cell_comes_out_as_it_must(cell: Cell, results: dict[str, list[Result]]) -> None:

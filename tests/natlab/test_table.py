@@ -11,11 +11,13 @@ from xml.etree import ElementTree
 import pytest
 
 from . import build, daemon, heatmap, report
-from .cells import DATAGRAMS, NO_HOLE, PAIRS, Cell, Fails, Limit
+from .__main__ import chosen
+from .cells import DATAGRAMS, DIRECT, NO_HOLE, PAIRS, RELAYED, Cell, Fails, Limit
 from .ends import Look, Outcome
 from .incidents import Incident, Kind
 from .judge import LATE, Result, judge
 from .packetlog import PacketLog, record
+from .relay import RELAY4, RELAY6
 from .subjects import BASELINE, TOOL, Call
 from .table import CELLS
 from .test_packets import parsed, segment
@@ -100,6 +102,27 @@ def test_datagrams_are_counted_in_the_whole_run() -> None:
     result = judge(cell, TOOL, 0, [[outcome(NO_HOLE)]], PacketLog(), (0, 0), (3, 0))
     assert result.measured == {"datagrams in all": 3}
     assert result.why == "datagrams in all: 3, more than 2"
+
+
+def test_bytes_by_the_relay_and_between_the_two_are_counted_apart() -> None:
+    limits = (Limit(RELAYED, 0, inf, 20), Limit(DIRECT, 0, inf, inf, 40))
+    cell = Cell("", "x", absent=True, fails=Fails(NO_HOLE, ""), limits=limits)
+    data = replace(parsed(segment()), length=15)
+    ways = (("left", "relay"), ("right", "relay"), ("relay", "left"), ("left", "right"), ("right", "left"))
+    log = PacketLog(record(1.0, origin, towards, data, "delivered") for origin, towards in ways)
+    result = judge(cell, TOOL, 0, [[outcome(NO_HOLE)]], log, (0, 0))
+    assert result.measured == {"relayed bytes in all": 30, "direct bytes in all": 30}
+    assert result.why == "relayed bytes in all: 30, more than 20; direct bytes in all: 30, less than 40"
+
+
+def test_a_relay_is_named_where_no_peer_is_and_is_nothing_for_the_published_algorithm() -> None:
+    known = [cell for cell in CELLS if cell.relay]
+    assert {cell.block for cell in known} == {"relay"}
+    assert not set(known) & set(chosen(False, "", BASELINE))
+    assert set(known) <= set(chosen(False, "", TOOL))
+    scene = build.internet_scene("t", BEHAVIOURS["drop"], BEHAVIOURS["drop"], stranger=False, neighbours=False)
+    build.add_relay(scene)
+    assert (scene.relay, scene.hosts["relay"].dial4, scene.hosts["relay"].dial6) == ("t-relay-host", RELAY4, RELAY6)
 
 
 def test_only_rows_that_ask_for_it_get_a_second_host_or_a_service() -> None:

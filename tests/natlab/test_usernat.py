@@ -92,6 +92,12 @@ def test_random_ports_differ_by_destination_and_stay_for_one() -> None:
     assert box.send(1000, peer_port=500) == box.send(1000, peer_port=500)
 
 
+def test_a_port_block_has_its_size() -> None:
+    box = Box(UserNat(ports=Ports.BLOCK, block=1008))
+    mine = {box.send(port) for port in range(1000, 1000 + BLOCK_SESSIONS)}
+    assert BLOCK_SIZE < max(mine) - min(mine) < 1008
+
+
 def test_a_port_block_is_one_machines_own_and_has_so_many_sessions_at_one_time() -> None:
     box = Box(UserNat(ports=Ports.BLOCK))
     mine = {box.send(1000, peer_port=port) for port in range(500, 500 + BLOCK_SESSIONS)}

@@ -196,6 +196,9 @@ OTHER_ROWS = (
     userspace("nat64, random ports", UserNat(ports=Ports.RANDOM, nat64=True)),
     userspace("sequential ports", UserNat(ports=Ports.SEQUENTIAL)),
     userspace("port block", UserNat(ports=Ports.BLOCK)),
+    userspace("port block of 1008", UserNat(ports=Ports.BLOCK, block=1008)),
+    # What a STUN server sees is what everybody may dial: the usual NAT of carriers.
+    userspace("same port for each", UserNat(Depends.NOTHING, ports=Ports.RANDOM)),
     userspace("random per destination", UserNat(ports=Ports.RANDOM)),
     userspace("bare SYN dropped", UserNat(drops_bare_syn=True)),
     userspace("RST kills mapping", UserNat(dies_by_rst=True)),
