@@ -19,7 +19,7 @@ from .ends import PIPE, ROOT, Lab, environment
 from .flows import MIB, WAIT, noise
 
 EXAMPLES = ROOT / "docs" / "examples"
-TESTED = {"copy_directory.py", "http_server.py", "chat.py", "punchtunnel.service"}
+TESTED = {"copy_directory.py", "http_server.py", "chat.py", "punchtunnel.service", "transit-relay.service"}
 
 
 @pytest.fixture
