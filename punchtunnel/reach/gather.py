@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import hmac
+import itertools
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
+from punchtunnel.system.claim import claim
 
 if TYPE_CHECKING:
     from punchtunnel.address import Place
@@ -43,6 +49,9 @@ class Gatherer:
         self._memory: Memory | None = None
         self._writer: threading.Thread | None = None
         self._known_key = b""
+        # Which of this user's processes with this channel and role this is, from 0.
+        self._number = 0
+        self._claimed: list[socket.socket | None] = []
         self.told: set[str] = set()
 
     def __enter__(self) -> Gatherer:
@@ -77,8 +86,25 @@ class Gatherer:
         from punchtunnel.reach.meeting import Identity, Meeting
 
         settings = self._settings
-        who = Identity(settings.secret, settings.channel, self._key(), int(settings.role))
+        who = Identity(settings.secret, settings.channel, self._relay_key(), int(settings.role))
         return Meeting(relay, who, bind=settings.bind or "", interface=settings.interface)
+
+    def _relay_key(self) -> bytes:
+        """Return the same as `_key`, but another one for each process of this user: two may meet each other.
+
+        A process that is started again finds the number of its predecessor free, and so the same key.
+        """
+        for number in itertools.count():
+            if self._claimed:
+                break
+            try:
+                self._claimed = [claim(f"relay {self._settings.channel} {int(self._settings.role)} {number}")]
+                self._number = number
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    break
+        key = self._key()
+        return hmac.digest(key, bytes([self._number % 256]), hashlib.sha256) if self._number else key
 
     def heard(self) -> RouterNews | None:
         """Return what this machine's routers have said so far; None if they were not asked."""
@@ -124,6 +150,10 @@ class Gatherer:
         if self._mapper is not None:
             self._mapper.close()
             self._mapper = None
+        for sock in self._claimed:
+            if sock is not None:
+                sock.close()
+        self._claimed = []
         if self._writer is not None:
             self._writer.join(WRITING)
 

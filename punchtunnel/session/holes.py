@@ -81,6 +81,8 @@ class Holes:
         self._takes_back = False
         # A relayed hole is settled here, and not by whoever takes it.
         self._settles = Trait.SERVICE not in settings.traits
+        # Why the peer, who was met at a relay, is of no use; "" if nobody was.
+        self._met_but = ""
         # Of direct holes for what a relay carries: each has a secret that only its two sides know.
         self._inner_rations = Rations(monotonic)
         # The last session ended because this machine refused something: it may do so again.
@@ -109,11 +111,13 @@ class Holes:
                     hole = self.settle(hole, self._signals, self._report)
             except LinkError as error:
                 # The peer was met at a relay, and is gone again.
-                spent = self._monotonic() - self._began
+                spent, self._met_but = self._monotonic() - self._began, str(error)
                 self._current = self._settings.after(spent)
                 if self._settings.wait and spent >= self._settings.wait:
-                    raise NoHoleError(str(error)) from error
-                self._report(events.PunchingAgain(str(error)))
+                    raise NoHoleError(self._met_but) from error
+                self._report(events.PunchingAgain(self._met_but))
+            except NoHoleError as error:
+                raise NoHoleError(self._met_but or str(error)) from error
             except (RejectedError, UsageError, LocalError) as error:
                 if not self._may_pass(error):
                     raise
@@ -122,6 +126,7 @@ class Holes:
                 if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
                     self._signals.sleep(pause)
             else:
+                self._met_but = ""
                 self._has_met, self._peer_serves = True, Trait.SERVICE in hole.traits
                 # A service settles relayed ones by itself.
                 is_open = hole.relay and not self._settles

@@ -24,6 +24,11 @@ from punchtunnel.session.moving import Leads, Moving
 from punchtunnel.session.seeker import Result, Seeks
 from punchtunnel.system.changes import Changes
 
+# Seconds before a hole is sought again where the last one has brought nothing.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+# What a hole has to bring for that, in bytes, unless it lives for so many seconds.
+WORTH_A_HOLE = 64 * 1024
+SHORT_LIVED = 2.0
 # Seconds in which changes of addresses and routes are taken together.
 CHANGES_SETTLE = 0.5
 
@@ -69,6 +74,10 @@ class Resuming:
             self._changes = Changes()
             host.loop.add_reader(self._changes.fileno(), self._on_change)
         self._moving = None if leads is None else Moving(host, ticket, self, leads)
+        # When the session has gone on over the last hole, bytes of both directions when that before it was lost, and
+        # how many holes in a row have brought nothing.
+        self._back_at, self._moved = float("-inf"), 0
+        self._fruitless = 0
         # Why and when the last hole was lost.
         self._why = ""
         self._lost_at = 0.0
@@ -84,14 +93,35 @@ class Resuming:
         Returns:
             Another one may come.
         """
-        try:
-            self._seeker.start(self._ticket, self.journal.report(), until_noticed + self._seconds, self._found)
-        except (RuntimeError, OSError):
-            # No thread is to be had, or no descriptor.
-            return False
         self._why, self._lost_at = str(error), time.monotonic()
+        seconds, pause = until_noticed + self._seconds, self._pause()
+        if pause:
+            self._host.timers.later("seek", pause, lambda: self._seek_later(seconds))
+        else:
+            try:
+                self._seeker.start(self._ticket, self.journal.report(), seconds, self._found)
+            except (RuntimeError, OSError):
+                # No thread is to be had, or no descriptor.
+                return False
         self._host.report(events.Lost(reason=words.without_lost(self._why), streams=streams))
         return True
+
+    def _pause(self) -> float:
+        """Return the seconds until a hole is sought: none, unless the last ones have brought nothing.
+
+        Somebody on the way who spoils each hole would have the two sides punch many times a second.
+        """
+        moved = self.journal.received + self.journal.acknowledged
+        is_fruitless = moved - self._moved < WORTH_A_HOLE and time.monotonic() - self._back_at < SHORT_LIVED
+        self._fruitless = self._fruitless + 1 if is_fruitless else 0
+        self._moved = moved
+        return min(FIRST_PAUSE * 2.0 ** (self._fruitless - 1), LONGEST_PAUSE) if self._fruitless else 0.0
+
+    def _seek_later(self, seconds: float) -> None:
+        try:
+            self._seeker.start(self._ticket, self.journal.report(), seconds, self._found)
+        except (RuntimeError, OSError):
+            self._host.not_back(LostError(words.not_back(self._why, time.monotonic() - self._lost_at)))
 
     def stop(self) -> None:
         """Seek no more, and watch nothing."""
@@ -139,6 +169,7 @@ class Resuming:
 
     def pause(self) -> None:
         """Seek no more: another hole has been found."""
+        self._host.timers.drop("seek")
         self._seeker.stop()
 
     def go_on(self, back: Return, event: events.Event) -> None:
@@ -151,6 +182,7 @@ class Resuming:
             self._host.not_back(error)
             return
         self._host.report(event)
+        self._back_at = time.monotonic()
         self._host.go_on(
             hole, Carrier(hole.sock, back.seals, self.journal, again, relayed=bool(hole.relay)), back.unread
         )

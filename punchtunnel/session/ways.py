@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 
 from punchtunnel.address import Place
 from punchtunnel.errors import LocalError, NoHoleError, RejectedError, UsageError
@@ -73,7 +75,7 @@ class DirectWays:
         plan = plans[(theirs.number - 1) % len(plans)]
         appointment = Appointment(mine, theirs, gathered.own_ports, plan, self._settings.birthday)
         wait = round_seconds(appointment) if plan is Plan.GUESS else TRY
-        hosts = dict.fromkeys([*self._known, *addresses_of(mine, theirs)])
+        hosts = dict.fromkeys([*self._known, *filter(self._is_wanted, addresses_of(mine, theirs))])
         settings = replace(self._settings, peers=list(hosts), wait=wait, appointment=appointment)
         try:
             return open_hole(
@@ -87,6 +89,12 @@ class DirectWays:
             # It costs this try.
             hard = mine.port_use.is_hard, theirs.port_use.is_hard
             raise NoHoleError(f"{error}{reach.ports_rewritten(*hard)}") from error
+
+    def _is_wanted(self, host: str) -> bool:
+        """Tell whether an address is of a family that this side punches in."""
+        bind, family = self._settings.bind, self._settings.family
+        wanted = {socket.AF_INET: 4, socket.AF_INET6: 6}.get(family) if bind is None else ip_address(bind).version
+        return wanted in (None, ip_address(host).version)
 
     def _told(self, event: events.Event) -> None:
         """Report what is no news of every punch."""

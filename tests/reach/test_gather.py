@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.helper import RouterNews, Way
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reach import gather
@@ -102,6 +103,22 @@ def test_the_mapper_is_one_for_the_run_and_has_a_key_that_outlives_it(monkeypatc
     with Gatherer(replace(settings, remembers=False)) as gatherer:
         gatherer.mapper()
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_processes_of_one_user_have_names_of_their_own_at_a_relay_and_keep_them_when_started_again() -> None:
+    """Two terminals of one user with one role never met."""
+    settings = replace(SETTINGS, channel=f"of test {os.getpid()}")
+    with Gatherer(settings) as one:
+        first = one._relay_key()
+        assert one._relay_key() == first
+        with Gatherer(settings) as other:
+            second = other._relay_key()
+        with Gatherer(settings) as other:
+            assert other._relay_key() == second != first
+        with Gatherer(replace(settings, role=Role.TO)) as other:
+            assert other._relay_key() == first
+    with Gatherer(settings) as one:
+        assert one._relay_key() == first
 
 
 def test_storage_that_stands_still_has_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,16 @@ def test_where_this_side_punches_from_one_address_that_one_is_told(wake: Wake) -
     assert found.offer.port_use is PortUse.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("family", "told"),
+    [(socket.AF_INET, ["203.0.113.9", "192.168.1.2"]), (socket.AF_INET6, ["2001:db8::9", "fd00::2"])],
+)
+def test_only_the_family_that_this_side_punches_in_is_told(
+    wake: Wake, family: socket.AddressFamily, told: list[str]
+) -> None:
+    assert hosts_of(offering.gather(replace(SETTINGS, maps=False, family=family), None, wake)) == told
+
+
 def test_a_router_s_address_is_told_and_a_port_that_it_gives_under_another_number(wake: Wake) -> None:
     kept = PortMapping(socket.AF_INET, OPEN[0], Place("198.51.100.7", OPEN[0]), "PCP")
     other = PortMapping(socket.AF_INET, OPEN[1], Place("198.51.100.7", 50001), "PCP")

@@ -9,6 +9,8 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import pytest
+
 from punchtunnel import words
 from punchtunnel.address import parse_target
 from punchtunnel.errors import Exit, NoHoleError
@@ -138,3 +140,31 @@ def test_a_side_that_has_all_ends_well_if_the_peer_does_not_come_back() -> None:
             assert (outcome.status, outcome.reason) == (Exit.OK, "")
 
     run(case)
+
+
+def test_holes_that_bring_nothing_are_sought_more_and_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who spoiled each hole had the two sides punch thirty times a second."""
+    monkeypatch.setattr("punchtunnel.session.resuming.FIRST_PAUSE", 0.001)
+    pauses: list[float] = []
+
+    def broken() -> Return:
+        here, there = socket.socketpair()
+        there.close()
+        return Return(hole_of(here), (Sealer(HERE, True), Opener(THERE, True)), 0, b"")
+
+    async def case() -> None:
+        async with parted(broken) as stage:
+            later = stage.session.timers.later
+
+            def note(name: str, seconds: float, call: Callable[[], object]) -> None:
+                if name == "seek":
+                    pauses.append(seconds)
+                later(name, seconds, call)
+
+            stage.session.timers.later = note  # type: ignore[method-assign]
+            stage.finder.may_find.set()
+            while len(pauses) < 5:  # noqa: ASYNC110 - a timer sets no event
+                await asyncio.sleep(0.001)
+
+    run(case)
+    assert pauses[:5] == [0.001, 0.002, 0.004, 0.008, 0.016]
