@@ -64,8 +64,8 @@ def through(relay: str) -> str:
 def nobody_at(relay: object) -> str:
     """Say that a relay works, and nobody was met there."""
     return (
-        f"nobody was met at the relay {relay}: start the other side with the same relay, --new-secret and --channel, "
-        "and with --to here and -L or stdio there, or the reverse"
+        f"nobody was met at the relay {relay}: start the other side with the same relay, secret and --channel, and "
+        "give both sides roles that fit, as --to and -L"
     )
 
 

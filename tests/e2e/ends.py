@@ -39,6 +39,7 @@ DEVNULL = subprocess.DEVNULL
 
 Event = dict[str, Any]
 Stdio = int | IO[bytes] | None
+T = TypeVar("T")
 Closable = TypeVar("Closable", bound=contextlib.AbstractContextManager[Any])
 
 # Events that a failed test need not show.
@@ -318,6 +319,10 @@ class Lab:
     def defer(self, action: Callable[[], object]) -> None:
         """Do something when the test is over, before servers are closed."""
         self._deferred.callback(action)
+
+    def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
+        """Return what a context gives, until the test is over."""
+        return self._cleanups.enter_context(context)
 
     def own(self, thing: Closable) -> Closable:
         """Close something with the test at the latest."""

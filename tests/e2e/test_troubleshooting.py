@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
@@ -12,10 +13,12 @@ from collections.abc import Callable
 import pytest
 
 from punchtunnel.protocol import schedule
+from punchtunnel.protocol.secret import fresh
 
 from ..troubleshooting import ROWS, Row
 from .ends import End, Lab
 from .flows import echo, free_port
+from .hostile_relay import HostileRelay, dead_port
 
 SECRET = "correct-horse-battery-staple-17"
 
@@ -120,12 +123,35 @@ def via(command: str, *peers: str, secret: str = SECRET) -> Callable[[Lab], End]
     return start
 
 
+def relay(*options: str, secret: str = "", other: bool = False, down: bool = False) -> Callable[[Lab], End]:
+    """Return a run that names a relay.
+
+    Args:
+        options: Of this side.
+        secret: Of both; by default a fresh one.
+        other: The other side is there, too.
+        down: Nothing listens where the relay should be.
+    """
+
+    def start(lab: Lab) -> End:
+        place = f"127.0.0.1:{lab.enter(dead_port())}" if down else lab.own(HostileRelay()).place
+        given = f"export PUNCHTUNNEL_SECRET={secret or fresh(os.urandom)}" if secret != "none" else ""
+        arguments = ["--channel", lab.channel, "-w", "3", *options, place]
+        if other:
+            lab.start(*arguments, "-w", "30", "--bind", lab.right, shell=given)
+        return lab.start(*arguments, "--bind", lab.left, shell=given)
+
+    return start
+
+
 PLAYS: dict[str, Callable[[Lab], End]] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
     "descriptors": descriptors, "checked": checked, "served": served, "restarted": restarted, "full": full,
     "via-ended": via("echo no such host >&2; exit 7"), "via-silent": via("cat >/dev/null"),
     "via-stranger": via("echo Welcome; exec cat >/dev/null"), "no-peer-via": via("cat >/dev/null", "127.0.0.1"),
-    "via-no-secret": via("cat", secret=""),
+    "via-no-secret": via("cat", secret=""), "relay-nobody": relay("--relay"),
+    "relay-refused": relay("--relay", down=True), "met-only": relay("--meet", other=True),
+    "relay-no-secret": relay("--relay", secret="none"), "relay-weak": relay("--meet", secret=SECRET),
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if row.columns.get("cell") == "–"]
 
@@ -135,7 +161,7 @@ def test_every_row_without_a_cell_is_played_here() -> None:
 
 
 # These wait for seconds until it is told; the laboratory's rows, and tests of sessions and holes, show the same rules.
-SLOW = {"still", "checked", "no-peer-via", "via-silent"}
+SLOW = {"still", "checked", "no-peer-via", "via-silent", "relay-nobody", "relay-refused"}
 
 
 @pytest.mark.parametrize(
