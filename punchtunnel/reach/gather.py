@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from punchtunnel.address import is_literal
 from punchtunnel.punching.settings import Settings
-from punchtunnel.system.claim import claim
 
 if TYPE_CHECKING:
     from punchtunnel.address import Place
@@ -94,6 +93,9 @@ class Gatherer:
 
         A process that is started again finds the number of its predecessor free, and so the same key.
         """
+        # Imported late: few runs name a relay.
+        from punchtunnel.system.claim import claim
+
         for number in itertools.count():
             if self._claimed:
                 break

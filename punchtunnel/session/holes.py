@@ -14,6 +14,7 @@ import copy
 import socket
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from punchtunnel import words
 from punchtunnel.address import is_literal
@@ -26,12 +27,14 @@ from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
 from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events
-from punchtunnel.session.arranging import Ways
 from punchtunnel.session.comeback import RestartedError, Return, come_back, take_back
 from punchtunnel.session.outcome import Outcome
 from punchtunnel.system.addresses import Address, source_towards
 from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Wake
+
+if TYPE_CHECKING:
+    from punchtunnel.session.arranging import Ways
 
 # After these no other hole is wanted, even with -k.
 FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
