@@ -105,8 +105,14 @@ def test_a_server_that_knows_no_public_address_is_told_and_the_rest_shown(reply:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["203.0.113.9", "--stun", "stun.example"], "--stun is for --doctor and --show, and --ntp for --doctor"),
-        (["--show", "--ntp", "ntp.example"], "--stun is for --doctor and --show, and --ntp for --doctor"),
+        (
+            ["203.0.113.9", "--stun", "stun.example"],
+            "--stun is for --doctor, --show, --meet and --relay, and --ntp for --doctor",
+        ),
+        (
+            ["--show", "--ntp", "ntp.example"],
+            "--stun is for --doctor, --show, --meet and --relay, and --ntp for --doctor",
+        ),
         (["--show", "--stun", "http://stun.example"], "--stun 'http://stun.example'"),
     ],
 )

@@ -88,6 +88,10 @@ class Joint:
 
 
 def is_gone(process: int) -> bool:
+    """Tell whether a process ends: it was told to, and a busy machine may let it do so a little later."""
+    deadline = time.monotonic() + WAIT
+    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     return not Path(f"/proc/{process}").exists()
 
 
