@@ -44,6 +44,8 @@ AFTER_OPTIONS = {
     The shared secret, unless `--secret-file` or `--ask-secret` is given.
 `PUNCHTUNNEL_MEET`, `PUNCHTUNNEL_RELAY`
     Relays, separated by spaces, unless `--meet` or `--relay` is given.
+`XDG_CONFIG_HOME`
+    Saved peers are in *punchtunnel/peers.toml* below it; below *~/.config* by default.
 `NOTIFY_SOCKET`
     Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
     of state as `STATUS=`.

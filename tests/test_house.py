@@ -54,14 +54,14 @@ FORBIDDEN = {
     "session": {"selectors"},
 }
 FOREIGN = {
-    "cli": {"typer"},
+    "cli": {"typer", "segno"},
     "session": {"uvloop"},
     "protocol": {"spake2", "cryptography"},
     "reporting": {"rich"},
     "reach": {"miniupnpc"},
 }
 # Imported when a link is being made, a line drawn or a router asked, and not before: inside functions only.
-LATE = {"spake2", "cryptography", "rich", "miniupnpc"}
+LATE = {"spake2", "cryptography", "rich", "miniupnpc", "segno"}
 
 
 def name_of(path: Path) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from punchtunnel.cli import completion
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import Exit
+
+if TYPE_CHECKING:
+    from punchtunnel.cli.peers import Value
 
 EPILOG = """\
 \b
@@ -64,10 +70,14 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _parse() -> Options | int:
-    """Return the options, or the status of a run that only had to write help, the version or a secret."""
+def _parse(defaults: Mapping[str, Value] | None = None) -> Options | int:
+    """Return the options, or the status of a run that only had to write help, the version or a secret.
+
+    Args:
+        defaults: By parameter, what counts where the command line and the environment say nothing.
+    """
     try:
-        given = app(prog_name="punchtunnel", standalone_mode=False)
+        given = app(prog_name="punchtunnel", standalone_mode=False, default_map=defaults)
     except OSError as error:
         return _tell_unwritable(error)
     except SystemExit as ending:
@@ -82,7 +92,28 @@ def _run(options: Options) -> int:
     # Imported late: see `main`.
     from punchtunnel.cli.run import run
 
-    return run(options)
+    return run(options, _with_saved)
+
+
+def _with_saved(options: Options) -> tuple[Options, bytes]:
+    """Return the options with those that are saved for the PEER, and its secret, or b"".
+
+    Raises:
+        LocalError, UsageError: See `peers.find`.
+    """
+    if not options.peers or len(options.peers) != 1:
+        return options, b""
+    # Imported late: most PEERs are addresses.
+    from punchtunnel.cli import peers
+
+    path = peers.path_of(os.environ)
+    if not peers.is_name(options.peers[0]) or (saved := peers.find(path, options.peers)) is None:
+        return options, b""
+    command = typer.main.get_command(app)
+    names = {opt.lstrip("-"): one.name or "" for one in command.params for opt in one.opts if opt.startswith("-")}
+    again = _parse(peers.defaults_of(saved, names, path))
+    assert isinstance(again, Options)
+    return replace(again, peers=list(saved.peers)), saved.secret
 
 
 def _tell_mistake(error: typer.TyperException) -> int:

@@ -44,6 +44,18 @@ def _own_places(incomplete: str) -> list[str]:
     return [place for place in places if place.startswith(incomplete)]
 
 
+def _saved_names(incomplete: str) -> list[str]:
+    """Return the names of saved peers that complete PEER."""
+    from punchtunnel.cli import peers
+    from punchtunnel.errors import PunchtunnelError
+
+    try:
+        saved = peers.read(peers.path_of(os.environ))
+    except PunchtunnelError:
+        return []
+    return [name for name in saved if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Punch a TCP hole to PEER and send any TCP program through it.
@@ -59,7 +71,9 @@ class Options:
     peers: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PEER[:PORT]...", help="Address or name of the other machine; all given are tried at once."
+            metavar="PEER[:PORT]...",
+            help="Address or name of the other machine, or of a saved peer; all given are tried at once.",
+            autocompletion=_saved_names,
         ),
     ] = None
     stdio: Annotated[bool, typer.Option("--stdio", help="Join the hole to stdin and stdout (the default).")] = False
@@ -188,6 +202,16 @@ class Options:
         bool,
         typer.Option("--new-secret", callback=_show_new_secret, is_eager=True, help="Print a fresh secret and exit."),
     ] = False
+    pair: Annotated[
+        str,
+        typer.Option(
+            "--pair",
+            metavar="NAME",
+            help="Pair with another machine by a code that is copied, save it as NAME, and exit.",
+            show_default=False,
+        ),
+    ] = ""
+    list_peers: Annotated[bool, typer.Option("--peers", help="List the saved peers, and exit.")] = False
     plain: Annotated[bool, typer.Option("--plain", help="Do not seal the link; must be given on both sides.")] = False
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more.")] = 0
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only why it failed.")] = False

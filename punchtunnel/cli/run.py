@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -50,17 +50,28 @@ _FOR_DOCTOR |= {"meet", "relay"}
 _FOR_FORGETTING = {"doctor", "forget", "as_json", "status_fd", "verbose", "quiet", "meet", "relay"}
 
 
-def run(options: Options) -> int:
-    """Run, and turn every expected failure into its exit status and one sentence."""
+def _as_given(options: Options) -> tuple[Options, bytes]:
+    """Add nothing: no peer is saved."""
+    return options, b""
+
+
+def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]] = _as_given) -> int:
+    """Run, and turn every expected failure into its exit status and one sentence.
+
+    Args:
+        options: As given.
+        with_saved: Adds what is saved for a PEER: the options, and the secret.
+    """
     verbosity = -1 if options.quiet else options.verbose
     output = open_output(options.as_json, options.status_fd)
     manager = notify.teller(os.environ.get(notify.VARIABLE))
     status = Status(verbosity, output, manager=manager)
     try:
+        options, secret = with_saved(options)
         programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
         status = Status(verbosity, output, programs, _display(options, output), manager)
         begin(status)
-        code, reason = _perform(options, status)
+        code, reason = _perform(options, status, secret)
     except SignalError as error:
         code, reason = error.status, ""
     except PunchtunnelError as error:
@@ -191,8 +202,18 @@ def _seen_addresses(options: Options, status: Status) -> list[str]:
     return found
 
 
-def _perform(options: Options, status: Status) -> tuple[Exit, str]:
-    """Check the options, and do what they ask for; return status and reason."""
+def _perform(options: Options, status: Status, saved: bytes) -> tuple[Exit, str]:
+    """Check the options, and do what they ask for; return status and reason.
+
+    Args:
+        options: As given, and as saved.
+        status: Told of everything.
+        saved: The secret that is saved for the PEER, or b"".
+    """
+    if options.pair or options.list_peers:
+        from punchtunnel.cli import paired
+
+        return Exit.OK, paired.perform(options, _print)
     if options.forget:
         return _forget(options)
     if options.doctor:
@@ -208,7 +229,7 @@ def _perform(options: Options, status: Status) -> tuple[Exit, str]:
         _print(_page(options, _seen_addresses(options, status)))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
-    settings = replace(settings, secret=find_secret(options, status), keep=options.keep)
+    settings = replace(settings, secret=find_secret(options, status, saved), keep=options.keep)
     if settings.relays:
         from punchtunnel.protocol import token
 

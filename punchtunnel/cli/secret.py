@@ -33,12 +33,13 @@ def check_secret(options: Options) -> None:
         raise UsageError(usage.NO_SECRET_AND_SECRET.format(variable=SECRET_VARIABLE))
 
 
-def find_secret(options: Options, report: events.Report) -> bytes:
+def find_secret(options: Options, report: events.Report, saved: bytes = b"") -> bytes:
     """Return the shared secret, or b"" if there is none.
 
     Args:
         options: The command line.
         report: Takes a warning if the secret is weak, or another user can change its file.
+        saved: That of a saved peer, which counts before the environment's.
 
     Raises:
         UsageError: The secret is unusable, given twice, missing, or contradicts --plain.
@@ -53,7 +54,11 @@ def find_secret(options: Options, report: events.Report) -> bytes:
     # A core dump would have the secret in it.  A sandbox may forbid the call; then it has its own limit.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    found = find(os.environ, options.secret_file, _ask if options.ask_secret else None, warn)
+    if saved and (options.plain or options.no_secret):
+        raise UsageError(usage.SAVED_SECRET)
+    given = options.secret_file or options.ask_secret
+    environment = {**os.environ, SECRET_VARIABLE: saved.decode()} if saved and not given else os.environ
+    found = find(environment, options.secret_file, _ask if options.ask_secret else None, warn)
     if options.require_secret and not found:
         raise UsageError(usage.NO_SECRET.format(variable=SECRET_VARIABLE))
     if found and strength(found) < WEAK_BELOW:

@@ -365,6 +365,11 @@ def listen_on(place: str) -> str:
     return f"listen on {place}"
 
 
+def write_file(path: str) -> str:
+    """Return what `cannot` says of writing a file."""
+    return f"write {path}"
+
+
 def read_secret(path: str) -> str:
     """Return what `cannot` says of reading the file of a secret."""
     return f"read the secret from {path}"

@@ -118,3 +118,42 @@ MEETING_WITH_WEAK_SECRET: Final = (
 NOT_OPEN: Final = "--status-fd {fd} is not open: the caller must open it, as in 3>events"
 NOT_FOR_WRITING: Final = "--status-fd {fd} is open for reading only"
 STATUS_FD_IS_STDOUT: Final = "--status-fd 1 would mix events with what the peer sends: give another one, as in 3>events"
+
+# ---- saved peers, and pairing
+
+LONG_PEERS: Final = "{path} is longer than saved peers can be: it is another file"
+PEERS_NOT_TOML: Final = "{path} cannot be read: it is wrong at {reason}"
+NOT_A_SAVED_PEER: Final = '{path}: [{name}] is no saved peer: a name, peers = ["ADDRESS"], secret = "…", and options'
+NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option, or has a value that no option takes"
+PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {path}, or pair by another name"
+SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
+NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"
+PAIR_ALONE: Final = "--pair takes no PEER, and of the other options only --stun, --relay, --bind, -4, -6 and --no-map"
+PEERS_ALONE: Final = "--peers lists what is saved, and takes no PEER and no other option but --json"
+NO_SAVED_PEERS: Final = "no peer is saved in {path}: punchtunnel --pair NAME makes one"
+ASK_FOR_CODE: Final = "code of the other machine (Enter if it has none yet): "
+ASK_FOR_ANSWER: Final = "answer of the other machine (Enter if there is none): "
+TELL_CODE: Final = "on the other machine run punchtunnel --pair NAME, and give it this code, which is a secret:"
+TELL_ANSWER: Final = "give the other machine this answer:"
+NOT_A_CODE: Final = "that is no code of --pair: it has letters and digits in groups of four"
+MISTYPED_CODE: Final = "that code was mistyped, or is one of another version: copy it again"
+ANSWER_WITHOUT_CODE: Final = "that is an answer, and the machine that has printed the code waits for it: type it there"
+TWO_CODES: Final = (
+    "that is a code and no answer: on one machine press Enter at the first question, and give its code to the other"
+)
+NO_ADDRESS_KNOWN: Final = (
+    "no public address of this machine is known: name a STUN server (--stun HOST) or a relay (--relay HOST), or write "
+    "the address into {path} on the other machine"
+)
+
+
+def paired(name: str, path: object, known: bool) -> str:
+    """Say that a peer is saved.
+
+    Args:
+        name: As it is given for PEER.
+        path: Of the file.
+        known: How the other machine can be met is known.
+    """
+    missing = "" if known else f'; its address is not known yet: write peers = ["ADDRESS"] below [{name}] there'
+    return f"{name} is saved in {path}: use it as PEER, as in punchtunnel {name} --to 22{missing}"

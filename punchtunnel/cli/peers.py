@@ -1,0 +1,201 @@
+"""Saved peers: the names that stand for addresses, a secret, and any options, in peers.toml.
+
+    [laptop]
+    secret = "39dm-0teb-nmj3-k5sh-t62h-1tra-md"
+    peers = ["203.0.113.9"]
+    relay = ["relay.example.org"]
+    to = "22"                       # any option, by its long name without the dashes
+
+Rule 1: what is given on the command line goes before what is saved.
+Rule 2: the file holds secrets, so others must not be able to read it.
+Rule 3: a PEER that is an address, or has a port, is no name of a saved peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from punchtunnel import words
+from punchtunnel.address import is_literal
+from punchtunnel.errors import LocalError, UsageError
+from punchtunnel.protocol.secret import normal
+from punchtunnel.words import usage
+
+# Bytes; a list, not a database.
+MAX_SIZE = 1024 * 1024
+# What a peer can be called: neither an option nor a path, and a bare key of TOML.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+# Keys that are no options.
+_SECRET, _PEERS = "secret", "peers"
+
+Value = str | int | float | bool | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """One saved peer.
+
+    Attributes:
+        name: As it is given for PEER.
+        peers: Addresses and names; empty where a relay is all that is known.
+        secret: In its normal form; empty if there is none.
+        options: What else is saved, by the options' long names without the dashes.
+    """
+
+    name: str
+    peers: tuple[str, ...] = ()
+    secret: bytes = field(default=b"", repr=False)
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+
+def path_of(environment: Mapping[str, str]) -> Path:
+    """Return where saved peers are: $XDG_CONFIG_HOME/punchtunnel/peers.toml, below ~/.config by default."""
+    home = environment.get("XDG_CONFIG_HOME", "")
+    # A relative path is to be ignored (XDG Base Directory Specification).
+    folder = Path(home) if os.path.isabs(home) else Path(environment.get("HOME") or "/", ".config")
+    return folder / "punchtunnel" / "peers.toml"
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a saved peer can be called that."""
+    return _NAME.fullmatch(text) is not None and not is_literal(text)
+
+
+def find(path: Path, given: Sequence[str]) -> Saved | None:
+    """Return the saved peer that a command line means, or None.
+
+    Args:
+        path: Of the file, which need not be there.
+        given: The PEERs of the command line.
+
+    Raises:
+        LocalError: The file cannot be read, or others can read it.
+        UsageError: The file, or what it says of that peer, is wrong.
+    """
+    if len(given) != 1 or not is_name(given[0]):
+        return None
+    return read(path).get(given[0])
+
+
+def read(path: Path) -> dict[str, Saved]:
+    """Return all saved peers by their names.
+
+    Raises:
+        LocalError: The file cannot be read, or others can read it.
+        UsageError: The file is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            info = os.fstat(file.fileno())
+            data = file.read(MAX_SIZE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise LocalError(words.cannot(words.read_secret(str(path)), error)) from error
+    if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO) and data.strip():
+        raise LocalError(words.readable_secret(str(path)))
+    if len(data) > MAX_SIZE:
+        raise UsageError(usage.LONG_PEERS.format(path=path))
+    try:
+        tables = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # `from None`: the cause could show a secret.
+        raise UsageError(usage.PEERS_NOT_TOML.format(path=path, reason=_place_of(error))) from None
+    return {name: _saved(path, name, table) for name, table in tables.items()}
+
+
+def _place_of(error: tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
+    """Return where a file is wrong, without what it says there."""
+    place = re.search(r"\(at [^)]*\)$", str(error))
+    return place.group()[4:-1] if place else "not UTF-8"
+
+
+def _saved(path: Path, name: str, table: object) -> Saved:
+    if not isinstance(table, dict) or not is_name(name):
+        raise UsageError(usage.NOT_A_SAVED_PEER.format(path=path, name=name))
+    options = {key: value for key, value in table.items() if key not in (_SECRET, _PEERS)}
+    peers = table.get(_PEERS, [])
+    secret = table.get(_SECRET, "")
+    if not isinstance(secret, str) or not _are_texts(peers):
+        raise UsageError(usage.NOT_A_SAVED_PEER.format(path=path, name=name))
+    for key, value in options.items():
+        if not (isinstance(value, str | int | float | bool) or _are_texts(value)):
+            raise UsageError(usage.NOT_A_SAVED_OPTION.format(path=path, name=name, key=key))
+    return Saved(name, tuple(peers), normal(secret) if secret else b"", options)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def defaults_of(saved: Saved, parameters: Mapping[str, str], path: Path) -> dict[str, Value]:
+    """Return what is saved by the names of parameters.
+
+    Args:
+        saved: The peer.
+        parameters: The parameters' names by the options' long names without the dashes.
+        path: Of the file.
+
+    Raises:
+        UsageError: There is no such option.
+    """
+    found: dict[str, Value] = {}
+    for key, value in saved.options.items():
+        if key not in parameters:
+            raise UsageError(usage.NOT_A_SAVED_OPTION.format(path=path, name=saved.name, key=key))
+        found[parameters[key]] = value
+    return found
+
+
+def add(path: Path, saved: Saved, secret: str) -> None:
+    """Write a peer into the file, behind what is there.
+
+    Args:
+        path: Of the file; made, with its folder, if it is not there.
+        saved: The peer.
+        secret: As it is written.
+
+    Raises:
+        LocalError: It cannot be written.
+        UsageError: There is a peer of that name.
+    """
+    if saved.name in read(path):
+        raise UsageError(usage.PEER_IS_SAVED.format(path=path, name=saved.name))
+    table = {_SECRET: secret, _PEERS: list(saved.peers), **saved.options}
+    # TOML's strings of one line, and its lists of them, are JSON's.
+    lines = [f"[{saved.name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())]
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = path.read_text("utf-8") if path.exists() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        gap = "\n" if before else ""
+        _replace(path, before + gap + "\n".join(lines) + "\n")
+    except OSError as error:
+        raise LocalError(words.cannot(words.write_file(str(path)), error)) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a new text in the place of the file, so that no reader sees half of it."""
+    # A link stays one: the file may be kept elsewhere.
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

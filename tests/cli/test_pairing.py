@@ -1,0 +1,180 @@
+"""--pair: codes that are copied, mistyped or swapped, and two machines that play it through."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punchtunnel.cli import pairing, peers
+from punchtunnel.cli.pairing import Code, Pairing, read_code
+from punchtunnel.errors import UsageError
+from punchtunnel.protocol.secret import ALPHABET, is_fresh, normal
+
+SECRET = bytes(range(16))
+CODE = Code(SECRET, ("203.0.113.9", "2001:db8::9"), "relay.example.org:4001")
+
+addresses = st.lists(st.ip_addresses(v=4) | st.ip_addresses(v=6), max_size=4).map(lambda found: tuple(map(str, found)))
+relays = st.sampled_from(["", "relay.example.org", "192.0.2.7:443", "[2001:db8::1]:4001"])
+codes = st.builds(Code, st.sampled_from([b"", SECRET, b"\xff" * 16]), addresses, relays)
+
+
+@given(codes)
+def test_a_code_is_read_as_it_was_written(code: Code) -> None:
+    assert read_code(code.text) == code
+    assert read_code(code.text.upper().replace("-", "  ") + "\n") == code
+
+
+def test_a_code_for_a_usual_machine_is_short() -> None:
+    assert len(Code(SECRET, ("203.0.113.9",)).text.replace("-", "")) <= 42
+    assert len(Code(addresses=("203.0.113.9",)).text.replace("-", "")) <= 16
+
+
+@given(codes, st.data())
+def test_a_digit_that_was_mistyped_is_noticed(code: Code, data: st.DataObject) -> None:
+    text = code.text.replace("-", "")
+    at = data.draw(st.integers(0, len(text) - 1))
+    wrong = data.draw(st.sampled_from([digit for digit in ALPHABET if digit != text[at]]))
+    try:
+        assert read_code(text[:at] + wrong + text[at + 1 :]) != code
+    except UsageError:
+        return
+
+
+@given(st.text(max_size=500) | st.text(alphabet=ALPHABET, max_size=500))
+def test_what_is_no_code_is_refused(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        read_code(text)
+
+
+class Person:
+    """Answers what is asked, in order, and notes what is told."""
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = list(answers)
+        self.told: list[str] = []
+
+    def ask(self, _prompt: str) -> str:
+        return self._answers.pop(0)
+
+    def tell(self, _sentence: str, code: str) -> None:
+        self.told.append(code)
+
+
+def play(person: Person, own: tuple[str, ...] = (), relay: str = "") -> Pairing:
+    return pairing.pair(own, relay, lambda size: SECRET[:size], person.ask, person.tell)
+
+
+def test_both_have_one_secret_and_channel_and_each_other_s_addresses() -> None:
+    first = Person("", Code(addresses=("198.51.100.7",)).text)
+    one = play(first, ("203.0.113.9",), "r:1")
+    second = Person(first.told[0])
+    other = play(second, ("198.51.100.7",))
+    assert (one.secret, one.channel, one.relay) == (other.secret, other.channel, other.relay)
+    assert (one.addresses, other.addresses, one.relay) == (("198.51.100.7",), ("203.0.113.9",), "r:1")
+    assert is_fresh(normal(one.secret))
+    assert read_code(second.told[0]) == Code(addresses=("198.51.100.7",))
+    assert one.secret not in repr(one)
+
+
+def test_the_answer_may_be_left_out() -> None:
+    assert play(Person("", ""), relay="r:1").addresses == ()
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        ([Code(addresses=("203.0.113.9",)).text], "waits for it: type it there"),
+        (["", CODE.text], "a code and no answer"),
+        (["nonsense!"], "no code of --pair"),
+        ([CODE.text + "0"], "mistyped"),
+        ([CODE.text[:-6]], "mistyped"),
+    ],
+)
+def test_the_wrong_code_says_what_to_do(answers: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        play(Person(*answers))
+
+
+# ---- two machines
+
+
+class Machine:
+    """One of the two, with a configuration of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "punchtunnel", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"XDG_CONFIG_HOME": str(folder)},
+        )
+
+    def type(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[list[Machine]]:
+    made = [
+        Machine(tmp_path / "a", "--pair", "laptop", "--relay", "r.example.org"),
+        Machine(tmp_path / "b", "--pair", "home"),
+    ]
+    yield made
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+def test_two_machines_are_paired_and_list_each_other(machines: list[Machine]) -> None:
+    first, second = machines
+    first.type("")
+    second.type(first.line())
+    first.type(second.line())
+    for machine, name in ((first, "laptop"), (second, "home")):
+        status, errors = machine.end()
+        assert status == 0, errors
+        assert f"{name} is saved in {machine.folder}/punchtunnel/peers.toml" in errors
+    one, other = (peers.read(machine.folder / "punchtunnel" / "peers.toml") for machine in machines)
+    assert one["laptop"].secret == other["home"].secret != b""
+    assert one["laptop"].options == other["home"].options
+    assert one["laptop"].options["relay"] == ["r.example.org"]
+    listed = Machine(first.folder, "--peers", "--json")
+    shown = json.loads(listed.line())
+    assert listed.end()[0] == 0
+    assert (shown["name"], shown["secret"]) == ("laptop", True)
+    assert one["laptop"].secret.decode() not in json.dumps(shown)
+
+
+def test_a_name_that_is_taken_or_none_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    peers.add(tmp_path / "punchtunnel" / "peers.toml", peers.Saved("home"), "secret")
+    for name, sentence in (
+        ("home", "there is a peer home already"),
+        ("a b", "is no name"),
+        ("203.0.113.9", "is no name"),
+    ):
+        status, errors = Machine(tmp_path, "--pair", name).end()
+        assert status == 2
+        assert sentence in errors

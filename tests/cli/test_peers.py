@@ -1,0 +1,162 @@
+"""Saved peers: what a name stands for, what goes before it, and files that are wrong or too open."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from punchtunnel.cli import command, peers, run
+from punchtunnel.cli.options import Options
+from punchtunnel.cli.peers import Saved
+from punchtunnel.errors import Exit, LocalError, UsageError
+from punchtunnel.protocol.secret import normal
+
+SECRET = "39dm-0teb-nmj3-k5sh-t62h-1tra-md"
+LAPTOP = f"""
+[laptop]
+secret = "{SECRET}"
+peers = ["203.0.113.9", "2001:db8::9"]
+channel = "of the pair"
+wait = 30
+listen = ["2222", "8080"]
+keep-open = true
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "punchtunnel" / "peers.toml"
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Options, bytes]:
+    """Return the options that a run gets for a command line, and the saved secret."""
+    found: list[tuple[Options, bytes]] = []
+
+    def note(options: Options, _status: object, saved: bytes) -> tuple[Exit, str]:
+        found.append((options, saved))
+        return Exit.OK, ""
+
+    monkeypatch.setattr(run, "_perform", note)
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == Exit.OK
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("home", "config", "expected"),
+    [
+        ("/home/a", "", "/home/a/.config/punchtunnel/peers.toml"),
+        ("/home/a", "/etc/a", "/etc/a/punchtunnel/peers.toml"),
+        ("/home/a", "relative", "/home/a/.config/punchtunnel/peers.toml"),
+        ("", "", "/.config/punchtunnel/peers.toml"),
+    ],
+)
+def test_they_are_where_other_programs_keep_such_files(home: str, config: str, expected: str) -> None:
+    assert peers.path_of({"HOME": home, "XDG_CONFIG_HOME": config}) == Path(expected)
+
+
+def test_a_name_stands_for_addresses_a_secret_and_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, LAPTOP)
+    options, secret = given(monkeypatch, "laptop")
+    assert options.peers == ["203.0.113.9", "2001:db8::9"]
+    assert (options.channel, options.wait, options.listen, options.keep) == (
+        "of the pair",
+        30.0,
+        ["2222", "8080"],
+        True,
+    )
+    assert secret == normal(SECRET)
+
+
+def test_the_command_line_goes_before_what_is_saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, LAPTOP)
+    options, _ = given(monkeypatch, "laptop", "-w", "5", "--channel", "another", "-L", "3333")
+    assert (options.channel, options.wait, options.listen) == ("another", 5.0, ["3333"])
+
+
+@pytest.mark.parametrize("arguments", [["203.0.113.9"], ["desktop"], ["laptop", "198.51.100.7"], ["laptop:2222"], []])
+def test_nothing_else_is_a_name(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, LAPTOP)
+    options, secret = given(monkeypatch, *arguments)
+    assert (options.peers or [], secret) == (arguments, b"")
+
+
+def test_without_a_file_every_peer_is_what_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, "laptop")[0].peers == ["laptop"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o660])
+def test_a_file_that_others_can_read_is_refused(path: Path, mode: int) -> None:
+    write(path, LAPTOP, mode)
+    with pytest.raises(LocalError, match="others on this machine can read"):
+        peers.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f'[laptop]\nsecret = "{SECRET}" and more', "wrong at line 2"),
+        ("[laptop]\npeers = 7", "is no saved peer"),
+        ("[laptop]\nsecret = 7", "is no saved peer"),
+        ('["not a name"]', "is no saved peer"),
+        ("laptop = 7", "is no saved peer"),
+        ("[laptop]\nwait = [1]", "has wait, which is no option"),
+        ("[laptop]\nto = {a = 1}", "has to, which is no option"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where_and_shows_no_secret(path: Path, text: str, sentence: str) -> None:
+    write(path, text)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        peers.read(path)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_option_that_is_none_is_told_when_the_peer_is_used(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(path, LAPTOP + "\n[other]\ncolour = 7\n")
+    assert given(monkeypatch, "laptop")[0].peers
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", "other"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == Exit.USAGE
+    assert "[other] has colour, which is no option" in capsys.readouterr().err
+
+
+def test_a_secret_is_never_part_of_what_is_shown(path: Path) -> None:
+    write(path, LAPTOP)
+    assert normal(SECRET).decode() not in repr(peers.read(path))
+
+
+def test_a_peer_is_added_behind_what_is_there_and_only_once(path: Path) -> None:
+    peers.add(path, Saved("laptop", ("203.0.113.9",), options={"channel": 'a "b"', "relay": ["r:1"]}), SECRET)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    path.write_text("# mine\n" + path.read_text())
+    peers.add(path, Saved("home"), SECRET)
+    saved = peers.read(path)
+    assert path.read_text().startswith("# mine\n[laptop]\n")
+    assert saved["laptop"] == Saved("laptop", ("203.0.113.9",), normal(SECRET), {"channel": 'a "b"', "relay": ["r:1"]})
+    assert saved["home"] == Saved("home", (), normal(SECRET))
+    with pytest.raises(UsageError, match="there is a peer home already"):
+        peers.add(path, Saved("home"), SECRET)
+    assert [one.name for one in path.parent.iterdir()] == ["peers.toml"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(path: Path) -> None:
+    path.parent.write_text("a file")
+    with pytest.raises(LocalError, match="cannot write"):
+        peers.add(path, Saved("home"), SECRET)
