@@ -215,6 +215,15 @@ class Moving:
         self._hole = self._talk = None
         self._close_stopped()
 
+    def give_up(self, error: LinkError) -> None:
+        """Move no more over what was found: the peer does not, and comes back by another hole."""
+        was_without = self._is_without
+        self._background.stop()
+        self._talk = None
+        self._close_stopped()
+        if was_without:
+            self._host.lost(error)
+
     # ---- in the thread
 
     def _work(self, signals: Wake) -> Return:

@@ -117,6 +117,14 @@ class Resuming:
         self._moved = moved
         return min(FIRST_PAUSE * 2.0 ** (self._fruitless - 1), LONGEST_PAUSE) if self._fruitless else 0.0
 
+    def expect(self, error: LinkError) -> None:
+        """The peer is about to come back: end what else has the session wait without a hole, a move or a pause."""
+        if self._moving is not None:
+            self._moving.give_up(error)
+        if "seek" in self._host.timers:
+            self._host.timers.drop("seek")
+            self._seek_later(self._seconds)
+
     def _seek_later(self, seconds: float) -> None:
         try:
             self._seeker.start(self._ticket, self.journal.report(), seconds, self._found)

@@ -177,7 +177,9 @@ class Session:
 
     def release(self) -> bool:
         """Give up the hole, because the peer comes back by another one; False if the session does not wait for it."""
-        self.link.lose(LostError(words.PEER_COMES_BACK))
+        self.link.lose(error := LostError(words.PEER_COMES_BACK))
+        if self._resuming is not None:
+            self._resuming.expect(error)
         return self.link.is_open and self.link.carrier is None
 
     def stop(self, status: Exit) -> None:

@@ -16,16 +16,20 @@ import pytest
 from punchtunnel.errors import LinkError, NoHoleError
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.agreement import Keys
+from punchtunnel.protocol.frames import Flag, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.protocol.offers import Offer
+from punchtunnel.protocol.records import DATA
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, Lost, Moved, NotDirect, Relayed
 from punchtunnel.session import arranging
 from punchtunnel.session.comeback import Return
 from punchtunnel.session.plan import Plan
+from punchtunnel.session.rawrecords import RawRecords
 from punchtunnel.session.roles import Ends
 from punchtunnel.session.seeker import seekers
+from punchtunnel.session.service import Guest
 from punchtunnel.system.signals import Wake
 
 LONG = 30.0
@@ -363,5 +367,42 @@ def test_a_peer_that_offers_nonsense_costs_the_link() -> None:
             both.tunnels[0]._session.link.offer(b"nonsense")
             with pytest.raises(LinkError, match="not understood"):
                 await reader.read(-1)
+
+    run(case)
+
+
+def test_a_peer_that_has_given_a_move_up_comes_back_at_once() -> None:
+    """A service that still waited for it on the direct hole told it a position of no loss, which ended the session."""
+    direct = holes_of("")
+    network = Network(direct)
+    network.opens.set()
+
+    async def case() -> None:
+        loop, (there, here) = asyncio.get_running_loop(), holes_of("relay:4001")
+        guest = Guest(loop)
+        leads: Any = network.side(1)
+        tunnel = Tunnel(here, Plan(ROLE, Ends(), resume=60.0), lambda *_: guest, leads)
+        session = tunnel._session
+        # The peer takes part in the try, and says nothing on the direct hole.
+        network.here[0].add(0)
+        there.sock.settimeout(LONG)
+        records = RawRecords(there)
+        try:
+            offer = Offer(1).encode()
+            records.say(Header(Kind.OFFER, Flag(0), 0, len(offer)).encode() + offer, DATA)
+            direct[0].sock.setblocking(False)
+            assert await loop.sock_recv(direct[0].sock, 1)
+            assert session.link.carrier is None
+            assert moves()
+            journal = session._resuming.journal if session._resuming is not None else None
+            assert session.release()
+            assert not moves()
+            assert journal is not None
+            assert guest.received == journal.received > 0
+            assert direct[1].sock.fileno() == -1
+        finally:
+            await tunnel._end(cut=True)
+            for hole in (there, *direct):
+                hole.sock.close()
 
     run(case)

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -25,6 +25,7 @@ from punchtunnel.session.comeback import Return
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ports
 from punchtunnel.session.seeker import seekers
+from punchtunnel.session.service import Guest
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
 
@@ -168,3 +169,42 @@ def test_holes_that_bring_nothing_are_sought_more_and_more_slowly(monkeypatch: p
 
     run(case)
     assert pauses[:5] == [0.001, 0.002, 0.004, 0.008, 0.016]
+
+
+def test_a_peer_that_comes_back_within_a_pause_is_told_what_has_come_and_waited_for_no_longer() -> None:
+    """A service told it the position of the loss before, and closed its hole: that ended the session."""
+    here, there = socket.socketpair()
+    events: list[Event] = []
+
+    async def case() -> None:
+        loop = asyncio.get_running_loop()
+        guest = Guest(loop)
+        plan = Plan(Role.TO, Ports(target=parse_target("9")), resume=60.0)
+        hole = replace(hole_of(here), leads=False)
+        session = Session(loop, hole, plan, events.append, lambda *_: guest)
+        journal = session._resuming.journal if session._resuming is not None else None
+        assert journal is not None
+
+        async def lose(sock: socket.socket) -> None:
+            """Have the peer say something, and end its side."""
+            lost = sum(isinstance(one, Lost) for one in events)
+            sock.sendall(Sealer(THERE, True).seal(Header(Kind.PING, Flag.SYN, 0, 7).encode()))
+            sock.close()
+            while sum(isinstance(one, Lost) for one in events) == lost:  # noqa: ASYNC110 - a report sets no event
+                await asyncio.sleep(0.001)
+
+        try:
+            session.start(b"")
+            await lose(there)
+            for time in range(2):
+                mine, theirs = socket.socketpair()
+                assert session.release()
+                assert guest.received == journal.received == HEADER.size * (time + 1)
+                guest.tell(Return(hole_of(mine), (Sealer(HERE, True), Opener(THERE, True)), 0, b""))
+                assert session.link.carrier is not None
+                await lose(theirs)
+                assert "seek" in session.timers
+        finally:
+            session.close()
+
+    run(case)
