@@ -24,6 +24,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+from punchtunnel import words
 from punchtunnel.errors import LinkError, LostError, PunchtunnelError, SignalError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.protocol.offers import Flag, Offer, decode_offer
@@ -50,6 +51,10 @@ class Link(Protocol):
     """What is needed of link.link.Link."""
 
     carrier: Carrier | None
+
+    @property
+    def is_open(self) -> bool:
+        """See link.link.Link."""
 
     def offer(self, data: bytes) -> None:
         """See link.link.Link."""
@@ -247,7 +252,12 @@ class Moving:
         self._report(events.NotDirect(reason=why, next_s=pause))
 
     def _stop_carrier(self, signals: Wake) -> int:
-        """Have the loop stop the relayed carrier; return the position of what has come by it."""
+        """Have the loop stop the relayed carrier; return the position of what has come by it.
+
+        Raises:
+            LostError: The link has ended, and only writes out what had come.
+            SignalError: A signal has come.
+        """
         answer: list[int] = []
         is_over, is_done = threading.Event(), threading.Event()
 
@@ -256,10 +266,11 @@ class Moving:
                 return
             if self._host.link.carrier is not None:
                 self._stopped = self._host.link.detach()
-            # The relayed hole may have been lost meanwhile.
-            self._comes.pause()
-            self._is_without, self._stopped_at = True, time.monotonic()
-            answer.append(self._comes.journal.report())
+            if self._host.link.is_open:
+                # The relayed hole may have been lost meanwhile.
+                self._comes.pause()
+                self._is_without, self._stopped_at = True, time.monotonic()
+                answer.append(self._comes.journal.report())
             is_done.set()
 
         self._host.loop.call_soon_threadsafe(stop)
@@ -269,6 +280,8 @@ class Moving:
         except SignalError:
             is_over.set()
             raise
+        if not answer:
+            raise LostError(words.LINK_CUT)
         return answer[0]
 
     # ---- in the loop again

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from punchtunnel.errors import LinkError, NoHoleError
+from punchtunnel.errors import LinkError, NoHoleError, PeerError
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.frames import Flag, Header, Kind
@@ -24,7 +24,7 @@ from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, Lost, Moved, NotDirect, Relayed
 from punchtunnel.session import arranging
-from punchtunnel.session.comeback import Return
+from punchtunnel.session.comeback import Return, come_back
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.rawrecords import RawRecords
 from punchtunnel.session.roles import Ends
@@ -118,8 +118,6 @@ class Side:
 
     def again(self, ticket: Ticket, received: int, deadline: float, signals: Wake, report: object) -> Return:
         del deadline, report
-        from punchtunnel.session.comeback import come_back
-
         while len(self._network.back) <= self._back:
             signals.sleep(0.01)
         self._back += 1
@@ -404,5 +402,32 @@ def test_a_peer_that_has_given_a_move_up_comes_back_at_once() -> None:
             await tunnel._end(cut=True)
             for hole in (there, *direct):
                 hole.sock.close()
+
+    run(case)
+
+
+def test_a_link_that_has_ended_does_not_move_while_a_program_here_reads_the_rest() -> None:
+    """It was a traceback: a peer that had broken the protocol took part in the move."""
+    network = Network(holes_of(""))
+
+    async def case() -> None:
+        async with pair(network) as both:
+            await both.until(Relayed)
+            (_, writer), (reader, _) = await both.streams()
+            # More than the reader, which waits, has room for, and less than it has told.
+            writer.write(data := bytes(450_000))
+            writer.write_eof()
+            session = both.tunnels[1]._session
+            streams = session.link._mux.streams
+            while not all(one.sink.ends for one in streams.values()) or len(network.here[0]) < 2:  # noqa: ASYNC110 - nothing is told of it
+                await asyncio.sleep(0.001)
+            session.link.lose(PeerError("nonsense"))
+            assert not session.link.is_open
+            assert streams
+            network.opens.set()
+            while moves():  # noqa: ASYNC110 - nothing is told of it
+                await asyncio.sleep(0.001)
+            assert await reader.read(-1) == data
+            assert (await session.ended).reason == "nonsense"
 
     run(case)
