@@ -204,9 +204,14 @@ class Holes:
         mapper = None if self._takes_back and self._settings.peers else self._gathering
         return DirectWays(self._settings, ticket, mapper, self._inner_rations, report)
 
+    @property
+    def meets(self) -> bool:
+        """Tell whether this side has named a relay: only then is anything dialled that its peer offers."""
+        return bool(self._settings.relays)
+
     def goes_another_way(self, hole: Hole) -> bool:
         """Tell whether what is sent to the peer of a direct hole would leave this machine from another address now."""
-        if not self._settings.relays or self._settings.bind is not None:
+        if not self.meets or self._settings.bind is not None:
             return False
         here, there = (one.rpartition(":")[0].strip("[]") for one in (hole.local, hole.remote))
         family = socket.AF_INET6 if ":" in there else socket.AF_INET

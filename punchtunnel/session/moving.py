@@ -102,6 +102,10 @@ class Comes(Protocol):
 class Leads(Protocol):
     """What makes that which leads to a direct hole: session.holes.Holes."""
 
+    @property
+    def meets(self) -> bool:
+        """Tell whether this side has named a relay: only then is anything dialled that its peer offers."""
+
     def ways(self, ticket: Ticket, report: events.Report) -> Ways:
         """Return it for a session."""
 
@@ -117,6 +121,8 @@ class _Talk:
     signals: Wake
     heard: deque[Offer]
     round_trip: float
+    # The thread waits for an offer: in a try, to be woken would mean to begin it anew.
+    waits: bool = False
 
     def say(self, offer: Offer) -> None:
         """See arranging.Talk."""
@@ -129,9 +135,13 @@ class _Talk:
 
     def hear(self, timeout: float) -> Offer | None:
         """See arranging.Talk."""
-        if not self.heard:
-            # An offer ends it as well.
-            self.signals.sleep(timeout)
+        # Before the look, or what comes between the two would wake nobody.
+        self.waits = True
+        try:
+            if not self.heard:
+                self.signals.sleep(timeout)
+        finally:
+            self.waits = False
         return self.heard.popleft() if self.heard else None
 
 
@@ -187,8 +197,11 @@ class Moving:
             PeerError: It says nonsense.
         """
         offer = decode_offer(data)
+        if not self._leads.meets:
+            return
         self._heard.append(offer)
-        self._background.hurry()
+        if self._talk is not None and self._talk.waits:
+            self._background.hurry()
         # The peer, who leads or asks for it, wants a try for a better one.
         if self._is_direct and self._hole is not None and self._hole.leads is (offer.number == 0):
             self._begin()

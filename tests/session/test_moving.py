@@ -18,7 +18,7 @@ from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.frames import Flag, Header, Kind
 from punchtunnel.protocol.hello import Role, Trait
-from punchtunnel.protocol.offers import Offer
+from punchtunnel.protocol.offers import Offer, Offered, Source
 from punchtunnel.protocol.records import DATA
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
@@ -73,6 +73,10 @@ class Network:
     def __init__(self, *tries: tuple[Hole, Hole] | str) -> None:
         self.tries = list(tries)
         self.opens = threading.Event()
+        # Both sides have named a relay.
+        self.meets = True
+        # How often the tries have looked whether they were asked to begin anew, and how often they were.
+        self.looks = self.asked = 0
         self.back: list[tuple[Hole, Hole]] = []
         # The sides whose traffic goes another way now.
         self.elsewhere: set[int] = set()
@@ -96,6 +100,10 @@ class Side:
         assert ticket == TICKET
         return self
 
+    @property
+    def meets(self) -> bool:
+        return self._network.meets
+
     def goes_another_way(self, hole: Hole) -> bool:
         return self._number in self._network.elsewhere and not hole.relay
 
@@ -109,7 +117,8 @@ class Side:
         here = self._network.here[self._tried]
         here.add(self._number)
         while not (self._network.opens.wait(0.01) and len(here) == 2):
-            signals.sleep(0.001)
+            self._network.asked += signals.check()
+            self._network.looks += 1
         found = self._network.tries[self._tried]
         self._tried += 1
         if isinstance(found, str):
@@ -429,5 +438,52 @@ def test_a_link_that_has_ended_does_not_move_while_a_program_here_reads_the_rest
                 await asyncio.sleep(0.001)
             assert await reader.read(-1) == data
             assert (await session.ended).reason == "nonsense"
+
+    run(case)
+
+
+def test_a_side_that_has_named_no_relay_dials_nothing_that_its_peer_offers() -> None:
+    network = Network("none")
+
+    async def case() -> None:
+        here, there = holes_of("")
+        network.meets = False
+        leads: Any = network.side(1)
+        tunnel = Tunnel(there, Plan(ROLE, Ends(), resume=60.0), seekers(leads), leads)
+        records = RawRecords(here)
+        try:
+            offer = Offer(1, candidates=(Offered(Source.HOST, "203.0.113.9"),)).encode()
+            frame = Header(Kind.OFFER, Flag(0), 0, len(offer)).encode() + offer
+            records.say(frame + Header(Kind.PING, Flag.SYN, 0, 7).encode(), DATA)
+            here.sock.setblocking(False)
+            # It answers the ping, and had the offer before that.
+            assert await asyncio.get_running_loop().sock_recv(here.sock, 1)
+            assert not moves()
+        finally:
+            await tunnel._end(cut=True)
+            here.sock.close()
+
+    run(case)
+
+
+def test_an_offer_that_comes_during_a_try_does_not_begin_it_anew() -> None:
+    """Each of them had the punch forget all its waits and dial at once: a peer could have it do so for ever."""
+    network = Network(holes_of(""))
+
+    async def case() -> None:
+        async with pair(network) as both:
+            while len(network.here[0]) < 2:  # noqa: ASYNC110 - nothing is told of it
+                await asyncio.sleep(0.001)
+            await both.streams()
+            for tunnel in both.tunnels:
+                session = tunnel._session
+                assert session._resuming is not None
+                session.offered(Offer(7).encode())
+            looks = network.looks
+            while network.looks < looks + 4:  # noqa: ASYNC110 - nothing is told of it
+                await asyncio.sleep(0.001)
+            network.opens.set()
+            await both.until(Moved)
+            assert network.asked == 0
 
     run(case)
