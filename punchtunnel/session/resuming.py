@@ -117,13 +117,21 @@ class Resuming:
         self._moved = moved
         return min(FIRST_PAUSE * 2.0 ** (self._fruitless - 1), LONGEST_PAUSE) if self._fruitless else 0.0
 
-    def expect(self, error: LinkError) -> None:
-        """The peer is about to come back: end what else has the session wait without a hole, a move or a pause."""
+    def expect(self, error: LinkError) -> bool:
+        """The peer is about to come back, and its hole was given up: let neither a move nor a pause be in its way.
+
+        Args:
+            error: Why, if the session has no hole because of a move.
+
+        Returns:
+            The session waits for it.
+        """
         if self._moving is not None:
             self._moving.give_up(error)
         if "seek" in self._host.timers:
             self._host.timers.drop("seek")
             self._seek_later(self._seconds)
+        return self._host.link.is_open and self._host.link.carrier is None
 
     def _seek_later(self, seconds: float) -> None:
         try:

@@ -178,9 +178,7 @@ class Session:
     def release(self) -> bool:
         """Give up the hole, because the peer comes back by another one; False if the session does not wait for it."""
         self.link.lose(error := LostError(words.PEER_COMES_BACK))
-        if self._resuming is not None:
-            self._resuming.expect(error)
-        return self.link.is_open and self.link.carrier is None
+        return self._resuming is not None and self._resuming.expect(error)
 
     def stop(self, status: Exit) -> None:
         """Cut every stream, tell the peer, and end with this status; a second call ends at once."""
