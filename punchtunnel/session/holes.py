@@ -41,6 +41,8 @@ FINAL = (Exit.BROKEN_PIPE, Exit.HANGUP, Exit.INTERRUPTED, Exit.TERMINATED)
 # Seconds from the beginning of a punch that has failed to the next one, at least.
 REJECTION_PAUSE = 5.0
 FOREVER = float("inf")
+# The same where a peer that was met at a relay is gone again, from the second time on: somebody there may cut each.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 # Seconds between two holes by which a session might come back, if the first was none of the peer's.
 RESUME_PAUSE = 0.5
 
@@ -86,6 +88,8 @@ class Holes:
         self._settles = Trait.SERVICE not in settings.traits
         # Why the peer, who was met at a relay, is of no use; "" if nobody was.
         self._met_but = ""
+        # How many in a row who were met there were gone again.
+        self._gone = 0
         # Of direct holes for what a relay carries: each has a secret that only its two sides know.
         self._inner_rations = Rations(monotonic)
         # The last session ended because this machine refused something: it may do so again.
@@ -119,6 +123,7 @@ class Holes:
                 if self._settings.wait and spent >= self._settings.wait:
                     raise NoHoleError(self._met_but) from error
                 self._report(events.PunchingAgain(self._met_but))
+                self._signals.sleep(self._pause(spent))
             except NoHoleError as error:
                 raise NoHoleError(self._met_but or str(error)) from error
             except (RejectedError, UsageError, LocalError) as error:
@@ -129,7 +134,7 @@ class Holes:
                 if (pause := began + REJECTION_PAUSE - self._monotonic()) > 0:
                     self._signals.sleep(pause)
             else:
-                self._met_but = ""
+                self._met_but, self._gone = "", 0
                 self._has_met, self._peer_serves = True, Trait.SERVICE in hole.traits
                 # A service settles relayed ones by itself.
                 is_open = hole.relay and not self._settles
@@ -138,6 +143,12 @@ class Holes:
                 # It means a session of a process that ran here before.
                 take_back(hole, lambda _: None, lambda _: None, self._signals)
                 self._report(events.PunchingAgain(words.PEER_LOOKS_FOR_ANOTHER))
+
+    def _pause(self, spent: float) -> float:
+        """Return the seconds until the next punch, after a peer that was met at a relay is gone again."""
+        self._gone += 1
+        pause = min(FIRST_PAUSE * 2.0 ** (self._gone - 2), LONGEST_PAUSE) if self._gone > 1 else 0.0
+        return min(pause, self._settings.wait - spent) if self._settings.wait else pause
 
     def again(self, ticket: Ticket, received: int, deadline: float, signals: Wake, report: events.Report) -> Return:
         """Punch until the peer of a session that has lost its hole is met again.

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from punchtunnel.errors import Exit, LocalError, NoHoleError, PunchtunnelError, RejectedError, SignalError, UsageError
+from punchtunnel.errors import (
+    Exit,
+    LocalError,
+    LostError,
+    NoHoleError,
+    PunchtunnelError,
+    RejectedError,
+    SignalError,
+    UsageError,
+)
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
@@ -214,3 +223,22 @@ def test_what_the_system_refused_a_session_is_tried_again_after_a_pause(monkeypa
     assert stage.holes.goes_on(stage.holes.next(), LOST)
     stage.holes.next()
     assert stage.pauses == [REJECTION_PAUSE]
+
+
+def test_a_relay_that_cuts_whoever_has_met_is_joined_more_and_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cut each connection after the election had both sides join and prove the secret 30 times a second."""
+    gone = LostError("gone")
+    stage = Stage(monkeypatch, *[gone] * 8, hole(), gone, gone, SignalError(15), keep=True, wait=0.0)
+    stage.holes.next()
+    assert stage.pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    with pytest.raises(SignalError):
+        stage.holes.next()
+    assert stage.pauses[8:] == [0.0, 0.5]
+
+
+def test_such_a_pause_is_no_longer_than_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *[LostError("gone")] * 5, keep=False, wait=9.0)
+    stage.takes = 2.2
+    with pytest.raises(NoHoleError, match="gone"):
+        stage.holes.next()
+    assert stage.pauses == pytest.approx([0.0, 0.5, 1.0, 0.2])
