@@ -6,17 +6,18 @@
 # make docs      the man page and fish's completions; make pictures: the pictures, from real runs
 # make lab       the network laboratory: every router behaviour, as a table
 # make bench     the tool beside its peers, in half an hour: docs/bench.*
+# make dist      wheel, sdist and punchtunnel.pyz in dist/, the same bytes each time: docs/PACKAGES.md
 # make lock      requirements-dev.txt anew: versions and hashes of what development and CI install
 # make fuzz      ten minutes of garbage for every decoder
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := punchtunnel tests bench docs
+SOURCES := punchtunnel tests bench docs release
 # Tests wait for sockets more than they compute, so both cores get work.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo lock quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
+.PHONY: demo dist lock quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
 
 # Exactly the files that requirements-dev.txt names by their hashes, also for the build of this package.
 $(VENV)/ready: pyproject.toml requirements-dev.txt
@@ -83,6 +84,9 @@ lab: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench --text docs/bench.txt --json docs/bench.json --svg docs/bench.svg
+
+dist: $(VENV)/ready
+	$(BIN)/python -m release
 
 fuzz: $(VENV)/ready
 	$(BIN)/python -m tests.fuzz --seconds 600
