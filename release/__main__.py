@@ -24,7 +24,7 @@ DIST = ROOT / "dist"
 
 def git(*words: str) -> str:
     """Return what git says about the checkout."""
-    return subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def date() -> int:
