@@ -95,7 +95,7 @@ class Built:
     pyz: Path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("built")
     run([sys.executable, "-m", "venv", folder / "venv"])
