@@ -120,7 +120,7 @@ class RawTalk:
     def hear(self, timeout: float) -> Offer | None:
         """See Talk."""
         try:
-            return decode_offer(self._records.hear(OFFER, MAX_OFFER, timeout, self._signals))
+            return decode_offer(self._records.hear(OFFER, MAX_OFFER, timeout, self._signals, hurries=True))
         except TimeoutError:
             return None
 

@@ -46,39 +46,46 @@ class RawRecords:
         self._sock.settimeout(ANSWER_TIMEOUT)
         self._sock.sendall(self.seals[0].seal(plaintext, kind))
 
-    def hear(self, kind: int, most: int, timeout: float, signals: Wake) -> bytes:
-        """Receive one, of at most so many bytes of plaintext.
+    def hear(self, kind: int, most: int, timeout: float, signals: Wake, *, hurries: bool = False) -> bytes:
+        """Receive one.
+
+        Args:
+            kind: Of the record.
+            most: Bytes of plaintext.
+            timeout: Seconds.
+            signals: What may end the wait.
+            hurries: That something is to be tried now ends the wait, too.
 
         Raises:
-            TimeoutError: It has not come within so many seconds; what has come of it is kept.
+            TimeoutError: It has not come; what has come of it is kept.
             OSError: The hole is broken.
             LostError: The hole has ended.
             PeerError: What comes is something else.
             SignalError: A signal has come.
         """
         deadline = time.monotonic() + timeout
-        self._receive(HEADER.size, deadline, signals)
+        self._receive(HEADER.size, deadline, signals, hurries)
         size = self.seals[1].record_size(self.unread, kind=kind)
         if size > most + OVERHEAD:
             raise PeerError(peer.IMPOSSIBLE_RECORD)
-        self._receive(size, deadline, signals)
+        self._receive(size, deadline, signals, hurries)
         plaintext = bytes(self.seals[1].open(memoryview(self.unread)[:size]))
         self.unread = self.unread[size:]
         return plaintext
 
-    def _receive(self, size: int, deadline: float, signals: Wake) -> None:
+    def _receive(self, size: int, deadline: float, signals: Wake, hurries: bool) -> None:
         """Receive until there are at least `size` bytes."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(signals, select.POLLIN)
         while len(self.unread) < size:
-            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            if not (ready := poll.poll(max(deadline - time.monotonic(), 0) * 1000)):
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            signals.check()
-            try:
-                piece = self._sock.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            if signals.check() and hurries:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            if all(number != self._sock.fileno() for number, _ in ready):
                 continue
+            piece = self._sock.recv(_RECEIVE_SIZE)
             if not piece:
                 raise LostError(words.LINK_CUT)
             self.unread += piece

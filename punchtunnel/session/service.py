@@ -143,6 +143,8 @@ class Service:
     def probe(self) -> None:
         """Ask every peer for a sign of life, and dial anew (SIGHUP)."""
         self._wake.note(TRY_NOW)
+        for one in self._settling:
+            one.hurry()
         for session in self._sessions.values():
             session.probe()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,10 @@ from punchtunnel.protocol.offers import Offer
 from punchtunnel.protocol.records import OFFER, RESUME, Opener, Sealer
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.reporting.events import Direct, Event, Meeting
+from punchtunnel.reporting.events import Direct, Event, Meeting, NotDirect
 from punchtunnel.session.rawrecords import RawRecords
 from punchtunnel.session.settling import HOLD, settle
-from punchtunnel.system.signals import Wake
+from punchtunnel.system.signals import TRY_NOW, Wake
 
 LONG = 30.0
 A, B = b"a" * 32, b"b" * 32
@@ -212,3 +213,26 @@ def test_a_signal_ends_it(sides: tuple[Side, Side]) -> None:
         sides[0].settle()
     assert sides[0].hole.sock.fileno() < 0
     assert Opener(A, True).record_size(sides[1].hole.sock.recv(4096), kind=OFFER)
+
+
+@pytest.mark.parametrize("asks", [0, 1], ids=["the leader", "the follower"])
+def test_a_side_that_is_asked_to_try_now_ends_the_pause(
+    sides: tuple[Side, Side], asks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("punchtunnel.session.arranging.PAUSES", (3600.0,))
+    sides[0].hole = replace(sides[0].hole, held=True)
+
+    def ask() -> None:
+        while not all(any(isinstance(event, NotDirect) for event in side.told) for side in sides):
+            time.sleep(0.001)
+        for side in sides:
+            side.ways.direct = direct_of()
+        sides[asks].wake.note(TRY_NOW)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert [isinstance(hole, Hole) for hole in both(*sides, seconds=10.0)] == [True, True]
+        assert [side.ways.tries for side in sides] == [2, 2]
+    finally:
+        asking.join()
