@@ -78,8 +78,7 @@ class Session:
         except OSError:
             hole.sock.close()
             raise
-        # No stream is opened: one side only checks the path (-z).
-        self._is_checked = plan.check or Trait.CHECK in hole.traits
+        self._is_checked = plan.check or Trait.CHECK in hole.traits  # -z on either side: no stream is opened
         ticket = None if self._is_checked else ticket_of(hole, plan.resume)
         self._resuming = None
         if seekers is not None and ticket is not None:
@@ -115,6 +114,8 @@ class Session:
         self._hole = hole
         self._pulse.start(carrier)
         self.link.attach(carrier, unread)
+        if self._begun and hole.relay:
+            self.report(events.Relayed(relay=hole.relay))
         self._use()
         self._part()
 
@@ -248,8 +249,7 @@ class Session:
 
     def stream_opened(self, number: int) -> None:
         """Let the role join the peer's stream, unless this side is about to end or already has its only stream."""
-        if not self._met:
-            self._meet()
+        self._meet()
         if self._is_checked or self._parting.state is not State.OPEN:
             self.link.refuse(number, Reason.CLOSING)
         elif self.is_single and self._only is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from punchtunnel.errors import LinkError, NoHoleError, PeerError
+from punchtunnel.errors import LinkError, LostError, NoHoleError, PeerError
 from punchtunnel.library.tunnel import Stream, Tunnel
 from punchtunnel.protocol.agreement import Keys
 from punchtunnel.protocol.frames import Flag, Header, Kind
@@ -22,7 +22,7 @@ from punchtunnel.protocol.offers import Offer, Offered, Source
 from punchtunnel.protocol.records import DATA
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
-from punchtunnel.reporting.events import Event, Lost, Moved, NotDirect, Relayed
+from punchtunnel.reporting.events import Event, Lost, Moved, NotDirect, Relayed, Resumed
 from punchtunnel.session import arranging
 from punchtunnel.session.comeback import Return, come_back
 from punchtunnel.session.plan import Plan
@@ -485,5 +485,24 @@ def test_an_offer_that_comes_during_a_try_does_not_begin_it_anew() -> None:
             network.opens.set()
             await both.until(Moved)
             assert network.asked == 0
+
+    run(case)
+
+
+def test_a_session_that_comes_back_through_a_relay_says_so() -> None:
+    """It was told of the first relayed hole alone, and never where a direct one had been before."""
+    network = Network(holes_of(""))
+    network.opens.set()
+
+    async def case() -> None:
+        async with pair(network, 3600.0) as both:
+            await both.until(Moved)
+            await both.streams()
+            assert not both.has(Relayed)
+            network.back.append(holes_of("relay:4001"))
+            session = both.tunnels[0]._session
+            session.link.lose(LostError("gone"))
+            await both.until(Resumed)
+            await both.until(Relayed)
 
     run(case)
