@@ -35,6 +35,9 @@ from punchtunnel.system.signals import Wake
 # Seconds from a try that has failed to the next one: the first may have come too early, and
 # later something may have changed without a word to this process.
 PAUSES = (5.0, 15.0, 60.0, 300.0, 3600.0)
+# Seconds from a try of another kind than the first to the next one of such: it leaves some hundred entries in
+# the routers, which keep them for about so long.
+COSTLY_AGAIN = 240.0
 # Seconds for the follower's offer: it gathers before it says so.
 OFFER_TIMEOUT = 10.0
 # Seconds.
@@ -161,6 +164,8 @@ class Arranger:
         self._pauses = 0
         self.why = ""
         self._number = 0
+        # When the last try of another kind than the first began.
+        self._costly_at = float("-inf")
 
     def run(self, deadline: float, tries: int | None = None) -> Hole:
         """Return the first direct hole.
@@ -182,14 +187,16 @@ class Arranger:
                     return kept.enter_context(contextlib.closing(self._ways.gather(self._signals)))
 
                 gathered, theirs = self._propose(gather(), deadline) if self._leads else self._follow(gather, deadline)
+                plans, began = self._ways.plans(gathered.offer, theirs), self._monotonic()
                 try:
                     return self._ways.punch(gathered, theirs, self._signals)
                 except NoHoleError as error:
                     self.why = str(error)
-                plans = self._ways.plans(gathered.offer, theirs)
+            if (self._number - 1) % plans:
+                self._costly_at = began
             if made == tries or self._monotonic() >= deadline:
                 break
-            self._pause(made, plans, deadline)
+            self._pause(plans, deadline)
         raise NoHoleError(self.why)
 
     def _follow(self, gather: Callable[[], Gathered], deadline: float) -> tuple[Gathered, Offer]:
@@ -233,9 +240,10 @@ class Arranger:
                 self._talk.say(Offer(0, self._flags))
         return None
 
-    def _pause(self, made: int, plans: int, deadline: float) -> None:
+    def _pause(self, plans: int, deadline: float) -> None:
         """Wait before the next try; the follower goes on, and waits for the leader."""
-        if made % plans:
+        other_follows = self._number % plans != 0
+        if other_follows and self._monotonic() - self._costly_at >= COSTLY_AGAIN:
             # Of another kind.
             return
         if not self._leads:
@@ -248,6 +256,9 @@ class Arranger:
         if (left := until - self._monotonic()) > 0:
             # The follower's wish, or a change here, ends the pause.
             self._talk.hear(left)
+        if other_follows:
+            # Its number is left out.
+            self._number += 1
 
 
 def first_words(records: RawRecords, flags: Flag, waited: float, signals: Wake) -> Offer:

@@ -12,7 +12,7 @@ import pytest
 from punchtunnel.errors import LostError, NoHoleError, SignalError
 from punchtunnel.protocol.offers import Flag, Offer, Offered, Source
 from punchtunnel.punching.hole import Hole
-from punchtunnel.session.arranging import OFFER_TIMEOUT, PAUSES, Arranger, Gathered
+from punchtunnel.session.arranging import COSTLY_AGAIN, OFFER_TIMEOUT, PAUSES, Arranger, Gathered
 
 NEVER = float("inf")
 DIRECT: Any = object()
@@ -206,3 +206,24 @@ def test_a_signal_ends_it_with_nothing_left_open(end: Callable[[Stage], None]) -
     with pytest.raises(SignalError):
         stage.arranger.run(NEVER)
     assert not stage.open
+
+
+def test_a_try_of_another_kind_is_not_made_again_before_routers_have_forgotten_the_last_one() -> None:
+    """Four rounds of guesses made 512 entries in a carrier's router within 240 s, of which a customer may have 256."""
+    numbers: list[tuple[float, int]] = []
+    tries, now = [NO] * 9, 100.0
+    stage = Stage(leads=True, tries=[*tries, DIRECT], plans=2)
+
+    def hear(timeout: float) -> Offer | None:
+        if stage.said[-1:] != numbers[-1:]:
+            numbers.append(stage.said[-1])
+            return Offer(stage.said[-1][1])
+        stage.now += timeout
+        return None
+
+    stage.hear = hear  # type: ignore[method-assign]
+    stage.arranger.run(NEVER)
+    guesses = [began - now for began, number, _ in stage.tried if number % 2 == 0]
+    assert guesses[:2] == [5.0, 5.0 + 5 + PAUSES[0] + 5 + PAUSES[1] + 5 + PAUSES[2] + 5 + PAUSES[3] + 5]
+    assert all(after - before >= COSTLY_AGAIN for before, after in pairwise(guesses))
+    assert [pause for _, pause in stage.told][:4] == list(PAUSES[:4])
