@@ -153,11 +153,12 @@ class FakeIgd:
         self.asked: list[int] = []
         self.before_add: Callable[[int], object] = lambda port: None
         self.before_delete: Callable[[int], object] = lambda port: None
-        # Cleared, every call hangs.
-        self.go_on = threading.Event()
+        # The first is cleared to let every call hang; the second tells of one.
+        self.go_on, self.called = threading.Event(), threading.Event()
         self.go_on.set()
 
     def selectigd(self, url: str) -> str:
+        self.called.set()
         self.go_on.wait(60)
         return self.control
 

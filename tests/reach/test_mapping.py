@@ -441,8 +441,8 @@ def test_upnp_that_hangs_holds_nothing_up_and_is_not_waited_for(igd: FakeIgd) ->
             mapper.want(PORTS)
             mapper.start()
             gateway.wait_until(lambda: bool(gateway.clients))
-            while not (hanging := [one for one in threading.enumerate() if one.name == "upnp"]):
-                pass
+            assert igd.called.wait(30)
+            hanging = [one for one in threading.enumerate() if one.name == "upnp"]
         assert hanging[0].is_alive()
         assert hanging[0].daemon, "the process does not wait for it"
         assert not [one for one in threading.enumerate() if one.name == "mapper"]
