@@ -21,11 +21,13 @@ Blocking, in a thread of its own: it waits for minutes between two tries, and a 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from punchtunnel.errors import NoHoleError
+from punchtunnel import words
+from punchtunnel.errors import LostError, NoHoleError
 from punchtunnel.protocol.offers import LAST_NUMBER, MAX_OFFER, Flag, Offer, decode_offer
 from punchtunnel.protocol.records import OFFER
 from punchtunnel.punching.hole import Hole
@@ -38,10 +40,14 @@ PAUSES = (5.0, 15.0, 60.0, 300.0, 3600.0)
 # Seconds from a try of another kind than the first to the next one of such: it leaves some hundred entries in
 # the routers, which keep them for about so long.
 COSTLY_AGAIN = 240.0
+# The two clocks of that began with the same try, a round trip apart at most.
+EARLY = 10.0
 # Seconds for the follower's offer: it gathers before it says so.
 OFFER_TIMEOUT = 10.0
 # Seconds.
 LONGEST_WAIT = 86400.0
+# Seconds between two words that only say that a side is there, and without any until it is taken for gone.
+REPEAT, SILENCE = 20.0, 90.0
 # Seconds for the first word through a relay.
 FIRST_TIMEOUT = 5.0
 
@@ -105,27 +111,77 @@ class Talk(Protocol):
 class RawTalk:
     """Talks by single records on a relayed hole that no link is on.
 
+    A relay tells nobody that one side has vanished.  So while nothing else is said, the leader repeats
+    its last offer every REPEAT seconds, and the follower answers that with its own.
+
     Args:
         records: Of the hole.
+        leads: This side leads on it.
         round_trip: Seconds.
         signals: What may end the wait.
+        monotonic: Any steady time in seconds.
     """
 
-    def __init__(self, records: RawRecords, round_trip: float, signals: Wake) -> None:
+    def __init__(
+        self,
+        records: RawRecords,
+        leads: bool,
+        round_trip: float,
+        signals: Wake,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._records = records
+        self._leads = leads
         self.round_trip = round_trip
         self._signals = signals
+        self._monotonic = monotonic
+        # The last offer of ours, and the numbers of those that were repeated.
+        self._said: Offer | None = None
+        self._repeated = -1
 
     def say(self, offer: Offer) -> None:
         """See Talk."""
+        if offer.number:
+            self._said = offer
         self._records.say(offer.encode(), OFFER)
 
     def hear(self, timeout: float) -> Offer | None:
-        """See Talk."""
-        try:
-            return decode_offer(self._records.hear(OFFER, MAX_OFFER, timeout, self._signals, hurries=True))
-        except TimeoutError:
-            return None
+        """See Talk.
+
+        Raises:
+            LostError: Nothing has come for SILENCE seconds.
+        """
+        now = self._monotonic()
+        until, silent_until, repeat_at = now + timeout, now + SILENCE, now + REPEAT
+        while True:
+            due = min(until, silent_until, repeat_at)
+            try:
+                data = self._records.hear(OFFER, MAX_OFFER, due - now, self._signals, hurries=True)
+            except TimeoutError:
+                now = self._monotonic()
+                if now >= silent_until:
+                    raise LostError(words.LINK_CUT) from None
+                if now < repeat_at or now >= until:
+                    # It is over, or something has changed here.
+                    return None
+                repeat_at = now + REPEAT
+                if self._leads and self._said is not None:
+                    self._repeated = self._said.number
+                    self._records.say(self._said.encode(), OFFER)
+                continue
+            now = self._monotonic()
+            silent_until = now + SILENCE
+            if not self._is_repeated(offer := decode_offer(data)):
+                return offer
+
+    def _is_repeated(self, offer: Offer) -> bool:
+        """Tell whether an offer only says that its side is there; the follower answers it."""
+        if self._said is None or offer.number != self._said.number:
+            return False
+        if self._leads:
+            return self._repeated == offer.number
+        self._records.say(self._said.encode(), OFFER)
+        return True
 
 
 class Arranger:
@@ -188,12 +244,15 @@ class Arranger:
 
                 gathered, theirs = self._propose(gather(), deadline) if self._leads else self._follow(gather, deadline)
                 plans, began = self._ways.plans(gathered.offer, theirs), self._monotonic()
+                is_costly = (self._number - 1) % plans != 0
                 try:
+                    if is_costly and began - self._costly_at < COSTLY_AGAIN - EARLY:
+                        # The leader knows that as well.
+                        raise NoHoleError(self.why)
+                    self._costly_at = began if is_costly else self._costly_at
                     return self._ways.punch(gathered, theirs, self._signals)
                 except NoHoleError as error:
                     self.why = str(error)
-            if (self._number - 1) % plans:
-                self._costly_at = began
             if made == tries or self._monotonic() >= deadline:
                 break
             self._pause(plans, deadline)
@@ -253,9 +312,11 @@ class Arranger:
         self._pauses += 1
         self._report(self.why, pause)
         until = min(self._monotonic() + pause, deadline)
-        if (left := until - self._monotonic()) > 0:
-            # The follower's wish, or a change here, ends the pause.
-            self._talk.hear(left)
+        if until > self._monotonic():
+            # The follower's wish, or a change here, ends the pause; a late answer does not.
+            while (left := until - self._monotonic()) > 0 and (heard := self._talk.hear(left)) is not None:
+                if not heard.number:
+                    break
         if other_follows:
             # Its number is left out.
             self._number += 1

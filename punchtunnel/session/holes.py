@@ -173,7 +173,7 @@ class Holes:
                 )
                 self._release_unless(hole.mapped)
                 if hole.relay:
-                    hole = self.settle(hole, signals, report, left)
+                    hole = self.settle(hole, signals, report, deadline - self._monotonic())
                 return come_back(hole, ticket, received, signals)
             except (RestartedError, RejectedError) as error:
                 # Without a shared secret a stranger could say so, and end the session.

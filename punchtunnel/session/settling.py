@@ -85,7 +85,7 @@ def _settle(
         left = max(HOLD - min(hole.waited, theirs.waited), 0.0)
         return replace(hole, hold=left, seals=records.seals, unread=records.unread)
     report(events.Meeting(relay=hole.relay))
-    talk = RawTalk(records, round_trip, signals)
+    talk = RawTalk(records, hole.leads, round_trip, signals)
 
     def tell(why: str, pause: float | None) -> None:
         report(events.NotDirect(reason=why, next_s=pause))

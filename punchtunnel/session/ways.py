@@ -18,6 +18,7 @@ from punchtunnel.punching.hole import Hole
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import Rations
 from punchtunnel.punching.settings import Settings
+from punchtunnel.reach.observing import Observed
 from punchtunnel.reach.offering import Offering, gather
 from punchtunnel.reach.stun import DEFAULT_PORT
 from punchtunnel.reporting import events
@@ -58,7 +59,11 @@ class DirectWays:
 
     def gather(self, signals: Wake) -> Offering:
         """See arranging.Ways."""
-        offering = gather(self._settings, self._gathering, signals)
+        try:
+            offering = gather(self._settings, self._gathering, signals)
+        except OSError:
+            # No descriptor is to be had, or no thread: the peer may know a way all the same.
+            offering = Offering(Offer(0), Observed())
         if not offering.own_ports:
             # None of them answers: it is not asked before each try.
             self._settings = replace(self._settings, stun=())

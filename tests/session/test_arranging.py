@@ -156,6 +156,18 @@ def test_the_follower_s_wish_ends_a_pause_and_is_no_answer() -> None:
     assert stage.tried == [(100.0, 1, 1), (105.0, 2, 2)]
 
 
+def test_a_late_answer_ends_no_pause() -> None:
+    stage = Stage(Offer(1), Offer(1), 5.0, Offer(2), leads=True, tries=[NO, DIRECT])
+    stage.arranger.run(NEVER)
+    assert [began for began, *_ in stage.tried] == [100.0, 110.0]
+
+
+def test_a_leader_that_wants_guesses_without_end_gets_one_in_minutes() -> None:
+    stage = Stage(Offer(2), Offer(4), Offer(6), 230.0, Offer(8), leads=False, tries=[NO, DIRECT], plans=2)
+    stage.arranger.run(NEVER)
+    assert [number for _, number, _ in stage.tried] == [2, 8]
+
+
 def test_a_try_of_another_kind_follows_without_a_pause() -> None:
     stage = Stage(Offer(1), Offer(2), 5.0, Offer(3), leads=True, tries=[NO, NO, DIRECT], plans=2)
     stage.arranger.run(NEVER)

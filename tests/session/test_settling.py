@@ -21,6 +21,7 @@ from punchtunnel.protocol.records import OFFER, RESUME, Opener, Sealer
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Direct, Event, Meeting, NotDirect
+from punchtunnel.session.arranging import RawTalk
 from punchtunnel.session.rawrecords import RawRecords
 from punchtunnel.session.settling import HOLD, settle
 from punchtunnel.system.signals import TRY_NOW, Wake
@@ -205,6 +206,42 @@ def test_a_relay_that_cuts_is_a_loss(sides: tuple[Side, Side]) -> None:
     sides[1].hole.sock.close()
     with pytest.raises(LostError):
         sides[0].settle()
+
+
+def talks(one: Side, other: Side) -> tuple[RawTalk, RawTalk]:
+    """Return what both say offers by, who have said the first one."""
+    found = RawTalk(RawRecords(one.hole), True, 0.0, one.wake), RawTalk(RawRecords(other.hole), False, 0.0, other.wake)
+    leader, follower = found
+    leader.say(Offer(1))
+    assert follower.hear(LONG) == Offer(1)
+    follower.say(Offer(1))
+    assert leader.hear(LONG) == Offer(1)
+    return found
+
+
+def test_sides_that_have_nothing_to_say_tell_each_other_that_they_are_there(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay tells nobody that one of them has vanished."""
+    monkeypatch.setattr("punchtunnel.session.arranging.REPEAT", 0.01)
+    monkeypatch.setattr("punchtunnel.session.arranging.SILENCE", 20.0)
+    leader, follower = talks(*sides)
+    with ThreadPoolExecutor() as threads:
+        heard = [threads.submit(talk.hear, 0.3) for talk in (leader, follower)]
+        assert [one.result(LONG) for one in heard] == [None, None]
+    # What is new is heard all the same.
+    leader.say(Offer(2))
+    assert follower.hear(LONG) == Offer(2)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the leader", "the follower"])
+def test_a_side_that_hears_nothing_any_more_takes_the_other_one_for_gone(
+    sides: tuple[Side, Side], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("punchtunnel.session.arranging.REPEAT", 0.01)
+    monkeypatch.setattr("punchtunnel.session.arranging.SILENCE", 0.1)
+    with pytest.raises(LostError):
+        talks(*sides)[number].hear(LONG)
 
 
 def test_a_signal_ends_it(sides: tuple[Side, Side]) -> None:
