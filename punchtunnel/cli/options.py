@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from punchtunnel.cli import durations
+
 # Holds the secret, unless an option says where it is.
 SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
 # Relays, separated by spaces, unless an option names some.
@@ -97,17 +99,31 @@ class Options:
     wait: Annotated[
         float | None,
         typer.Option(
-            "-w", "--wait", metavar="SECONDS", help="To get a hole; 0: for ever.  [default: 120; with -k: for ever]"
+            "-w",
+            "--wait",
+            metavar="TIME",
+            parser=durations.of_option,
+            help="To get a hole: seconds, or 90s, 10m, 2h, 1d, as every TIME; 0: for ever.  [default: 120; with -k: "
+            "for ever]",
         ),
     ] = None
     idle: Annotated[
-        float, typer.Option("-i", "--idle-timeout", metavar="SECONDS", help="End a session without traffic; 0: never.")
+        float,
+        typer.Option(
+            "-i",
+            "--idle-timeout",
+            metavar="TIME",
+            parser=durations.of_option,
+            help="End a session after so long without traffic; 0: never.",
+            show_default=False,
+        ),
     ] = 0.0
     resume: Annotated[
         float | None,
         typer.Option(
             "--resume",
-            metavar="SECONDS",
+            metavar="TIME",
+            parser=durations.of_option,
             help="To get another hole when one is lost; 0: the session ends with it.  [default: 60]",
         ),
     ] = None
@@ -187,7 +203,14 @@ class Options:
         bool, typer.Option("--no-memory", help="Neither use nor write down what worked with this peer.")
     ] = False
     clock_offset: Annotated[
-        float, typer.Option("--clock-offset", metavar="SECONDS", help="Add to this machine's clock.")
+        float,
+        typer.Option(
+            "--clock-offset",
+            metavar="TIME",
+            parser=durations.of_option,
+            help="Add to this machine's clock; -TIME: it is ahead.",
+            show_default=False,
+        ),
     ] = 0.0
     secret_file: Annotated[
         str | None, typer.Option("--secret-file", metavar="FILE", help="Read the shared secret from FILE.")

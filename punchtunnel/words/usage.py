@@ -69,7 +69,8 @@ WRONG_TYPE: Final = "{name} cannot be of type {kind}"
 
 SESSIONS_OF_A_SERVICE: Final = "--sessions is for a side with -k and --to, and without -L: it serves many"
 NO_SESSIONS: Final = "--sessions needs a number from 1 on"
-NOT_SECONDS: Final = "{option} needs a number of seconds, not {seconds:g}"
+NOT_A_TIME: Final = "{text!r} is no time: give seconds, or a number with its unit, as in 90s, 10m, 1.5h or 1d"
+NOT_SECONDS: Final = "{option} needs a time, such as 600, 90s, 10m, 1.5h or 1d, not {seconds:g}"
 NOT_A_FAMILY: Final = "family is 0, 4 or 6, not {family}"
 CANNOT_WAIT: Final = "cannot wait for {seconds} seconds"
 

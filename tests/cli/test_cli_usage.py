@@ -114,6 +114,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--doctor", "--ntp", "a b"], "--ntp"),
     *(([PEER, option, value], option) for option in ("-w", "-i", "--clock-offset") for value in ("nan", "inf")),
     *(([PEER, option, value], option) for option in ("-w", "-i") for value in ("-1", "-inf")),
+    *(([PEER, option, "10 min"], "as in 90s, 10m") for option in ("-w", "-i", "--resume", "--clock-offset")),
+    ([PEER, "-w", "-10m"], "such as 600"),
     ([PEER, "-w", "soon"], "-w"),
     ([PEER, "-w"], "-w"),
     ([PEER, "--to"], "--to"),
@@ -235,7 +237,8 @@ def test_help_names_every_option_once_and_tells_units() -> None:
         "--help",
     ):
         assert re.search(rf"^  .*{option}\b", text, re.MULTILINE), option
-    assert len(re.findall("SECONDS", text)) >= 3
+    assert len(re.findall(r"^  .* TIME +[A-Z]", text, re.MULTILINE)) == 4
+    assert "90s, 10m, 2h, 1d" in text
 
 
 def test_version_is_the_version_of_the_package() -> None:
