@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from punchtunnel.errors import UsageError
-from punchtunnel.words import usage
+from punchtunnel.words import habits, usage
 
 # RFC 1035 §2.3.4 limits a name to 255 octets on the wire, 253 as text.
 MAX_NAME = 253
@@ -44,6 +44,8 @@ MAX_UNIX_PATH = 107
 HIGHEST_PORT = 65535
 # What people type who mean the program at the far end.
 SSH_PORT = 22
+# Of a URL that names none; any other scheme is shown as this one.
+_URL_PORTS = {"http": 80, "https": 443, "ssh": 22, "ftp": 21, "vnc": 5900, "rdp": 3389}
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -117,6 +119,7 @@ def parse_peer(text: str) -> Peer:
     Raises:
         UsageError: It is neither a literal nor a possible name, or the port is none.
     """
+    _check_habits(text)
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit()) or (":" in host and not host.endswith("]")):
         return Peer(_parse_host(text))
@@ -127,6 +130,16 @@ def parse_peer(text: str) -> Peer:
     if int(port) == SSH_PORT:
         raise UsageError(usage.PEER_OF_SSH.format(text=text))
     return Peer(_parse_host(host), int(port))
+
+
+def _check_habits(text: str) -> None:
+    """Check that a PEER is no URL and names no user, as a browser's and ssh's do."""
+    scheme, is_url, _ = text.partition("://")
+    if is_url:
+        port = _URL_PORTS.get(scheme.lower(), _URL_PORTS["http"])
+        raise UsageError(habits.PEER_IS_URL.format(text=text, port=port))
+    if "@" in text:
+        raise UsageError(habits.PEER_HAS_USER.format(text=text))
 
 
 def _parse_host(text: str) -> str:
@@ -223,6 +236,12 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
         if size > MAX_UNIX_PATH:
             raise UsageError(usage.LONG_PATH.format(option=option, limit=MAX_UNIX_PATH))
         return UnixPlace(path)
+    scheme, is_url, _ = text.partition("://")
+    if is_url:
+        example = join_host_port(default_host or "host.example", _URL_PORTS.get(scheme.lower(), _URL_PORTS["http"]))
+        raise UsageError(habits.PLACE_IS_URL.format(option=option, text=text, example=example))
+    if "@" in text:
+        raise UsageError(habits.PLACE_HAS_USER.format(option=option, text=text))
     host, colon, port_text = text.rpartition(":")
     if not colon:
         host = default_host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import typer
 from punchtunnel.cli import completion
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import Exit
+from punchtunnel.words import habits
 
 if TYPE_CHECKING:
     from punchtunnel.cli.peers import Value
@@ -80,6 +82,11 @@ def _parse(defaults: Mapping[str, Value] | None = None) -> Options | int:
         given = app(prog_name="punchtunnel", standalone_mode=False, default_map=defaults)
     except OSError as error:
         return _tell_unwritable(error)
+    except typer.TyperException as error:
+        # The parser's word for it: typer has no public name for this kind of error.
+        if (option := getattr(error, "option_name", None)) in habits.OPTIONS_OF_OTHERS:
+            raise typer.TyperException(habits.OPTIONS_OF_OTHERS[option]) from error
+        raise
     except SystemExit as ending:
         # typer takes a reader that has gone for an error, and ends by itself.
         if isinstance(ending.__context__, BrokenPipeError):
@@ -89,6 +96,9 @@ def _parse(defaults: Mapping[str, Value] | None = None) -> Options | int:
 
 
 def _run(options: Options) -> int:
+    # A variable may name a relay, and that is enough for a run.
+    if len(sys.argv) == 1 and not (options.meet or options.relay):
+        return _show_usage()
     # Imported late: see `main`.
     from punchtunnel.cli.run import run
 
@@ -114,6 +124,13 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     again = _parse(peers.defaults_of(saved, names, path))
     assert isinstance(again, Options)
     return replace(again, peers=list(saved.peers)), saved.secret
+
+
+def _show_usage() -> int:
+    """Say how to begin; nobody who reads stderr is no error."""
+    with contextlib.suppress(OSError, ValueError):
+        typer.echo(habits.NOTHING_GIVEN, err=True, nl=False)
+    return Exit.USAGE
 
 
 def _tell_mistake(error: typer.TyperException) -> int:

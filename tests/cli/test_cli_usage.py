@@ -15,6 +15,7 @@ import punchtunnel
 from punchtunnel.cli import command
 from punchtunnel.errors import Exit
 from punchtunnel.reporting.events import SCHEMA
+from punchtunnel.words import habits
 
 from ..reporting.test_events import check
 
@@ -22,12 +23,35 @@ PEER = "198.51.100.7"
 
 # Arguments, and a word of the sentence.
 MISTAKES: list[tuple[list[str], str]] = [
-    ([], "no peer"),
+    (["--stdio"], "no peer"),
     (["-L", "2222"], "no peer"),
     (["256.1.1.1"], "neither an address nor a host name"),
     ([PEER, "not a host"], "neither an address nor a host name"),
     ([""], "neither an address nor a host name"),
     ([f"{PEER}:22"], "--to 22 there"),
+    # Habits of other programs.
+    ([PEER, "-R", "8080:localhost:80"], "either side may be either"),
+    ([PEER, "-R8080:localhost:80"], "either side may be either"),
+    ([PEER, "-D", "1080"], "is no proxy"),
+    ([PEER, "-vD1080"], "is no proxy"),
+    ([PEER, "-p", "22"], "--to there"),
+    (["-l", "2222"], "needs no listening side"),
+    ([PEER, "-e", "/bin/sh"], "starts no program"),
+    ([PEER, "-u"], "TCP only"),
+    ([PEER, "-J", "gate"], "--via"),
+    ([PEER, "-o", "Port=22"], "ssh's"),
+    (["me@home.example"], "ssh -p 2222 me@localhost"),
+    (["me@home.example:22"], "ssh -p 2222 me@localhost"),
+    (["me@198.51.100.7"], "only the address"),
+    (["http://home.example"], "or 80, is what --to there"),
+    (["https://me@home.example:8443/a?b"], "or 443, is what --to there"),
+    (["x://"], "is a URL"),
+    (["home.example:22"], "--to 22 there"),
+    ([PEER, "--to", "http://localhost:8080/"], "as in localhost:80"),
+    ([PEER, "--to", "me@nas:22"], "names a user"),
+    ([PEER, "-L", "https://localhost"], "as in localhost:443"),
+    (["--doctor", "--stun", "https://stun.example"], "as in host.example:443"),
+    (["--relay", "me@relay.example:4001"], "names a user"),
     ([f"{PEER}:65536"], "outside 1–65535"),
     ([PEER, "--port", "65536"], "outside 1–65535"),
     ([PEER, "--port", "ssh"], "not a valid int"),
@@ -154,6 +178,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(
         command.main()
     output, errors = capsys.readouterr()
     assert_one_sentence(errors)
+    assert "invalid value: " not in errors
     assert word in errors
     assert output == ""
     assert ended.value.code == Exit.USAGE
@@ -187,12 +212,46 @@ def test_the_environment_names_relays_and_the_doctor_is_not_kept_from_its_work(
     assert ended.value.code in (Exit.OK, Exit.LOST)
 
 
-@pytest.mark.parametrize("arguments", [[], ["256.1.1.1"], [PEER, "-w", "soon"], [PEER, "--stdio", "--to", "22"]])
+@pytest.mark.parametrize(
+    "arguments", [["-R", "1:b:2"], ["256.1.1.1"], [PEER, "-w", "soon"], [PEER, "--stdio", "--to", "22"]]
+)
 def test_the_real_command_says_one_sentence_and_exits_with_2(arguments: list[str]) -> None:
     done = run(*arguments)
     assert_one_sentence(done.stderr)
     assert done.stdout == ""
     assert done.returncode == 2
+
+
+def test_without_an_argument_it_shows_how_to_begin_on_one_screen() -> None:
+    """It said that there is no peer, and that was all."""
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("usage: punchtunnel PEER")
+    assert len([line for line in lines if line.startswith("  ")]) == 3
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_examples_without_an_argument_are_those_of_the_man_page() -> None:
+    page = (Path(punchtunnel.__file__).parents[1] / "docs" / "man.py").read_text()
+    examples = [line.strip() for line in habits.NOTHING_GIVEN.splitlines() if line.startswith("  ")]
+    assert "\n    ".join(examples) in page
+
+
+def test_without_an_argument_and_without_stderr_it_ends_with_2_too() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"{sys.executable}" -m punchtunnel 2>&-'],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        cwd=Path(punchtunnel.__file__).parent.parent,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("option", habits.OPTIONS_OF_OTHERS)
+def test_an_option_of_another_program_is_none_of_ours(option: str) -> None:
+    assert not re.search(rf"^  .*{option}\b", run("--help").stdout, re.MULTILINE)
+    assert habits.OPTIONS_OF_OTHERS[option].startswith(f"{option} is ")
 
 
 def test_a_channel_of_any_bytes_is_used_or_refused_with_a_sentence() -> None:
