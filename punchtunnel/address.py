@@ -2,8 +2,8 @@
 
     PEER            203.0.113.9   2001:db8::7   [fe80::1%eth0]   home.example
     PEER:PORT       203.0.113.9:5000   [2001:db8::7]:5000   home.example:5000
-    -L [BIND:]PORT  2222   0.0.0.0:2222   [::1]:2222   unix:/run/ssh.sock
-    --to [HOST:]PORT    22   nas:445   [::1]:22   unix:/run/app.sock
+    -L [BIND:]PORT  2222   0.0.0.0:2222   [::1]:2222   :2222   *:2222   unix:/run/ssh.sock
+    --to [HOST:]PORT    22   ssh   nas:445   [::1]:22   unix:/run/app.sock
     --stun HOST[:PORT]  stun.example   192.0.2.1:3478   [2001:db8::1]:3478
 
 Nothing is resolved here: a name stays a name until an edge looks it up.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from punchtunnel.words import habits, usage
 MAX_NAME = 253
 # Means the loopback of both families, as for ssh, and is looked up nowhere (RFC 6761 §6.3).
 LOCALHOST = "localhost"
+# Of -L: every address of this machine, of both families, as for ssh.
+EVERYWHERE = "*"
 # Of one network, shared by a carrier's customers, or of nobody: RFC 1918, RFC 6598, RFC 7335, RFC 3927, RFC 1122,
 # RFC 1112.  Python's `is_global` excludes also the addresses that examples and laboratories use as public ones
 # (RFC 5737, RFC 3849).
@@ -46,6 +49,8 @@ HIGHEST_PORT = 65535
 SSH_PORT = 22
 # Of a URL that names none; any other scheme is shown as this one.
 _URL_PORTS = {"http": 80, "https": 443, "ssh": 22, "ftp": 21, "vnc": 5900, "rdp": 3389}
+# Of /etc/services: as RFC 6335 §5.1 wants it, and what is older than that.
+_SERVICE = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -71,6 +76,12 @@ class UnixPlace:
 
 
 AnyPlace = Place | UnixPlace
+# Returns the port of a service's name, or None.
+Services = Callable[[str], int | None]
+
+
+def no_services(_: str) -> None:
+    """Know no service by its name."""
 
 
 class Peer(NamedTuple):
@@ -187,18 +198,20 @@ def _check_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address, tex
         raise UsageError(usage.NO_INTERFACE.format(text=text))
 
 
-def parse_listen(text: str) -> AnyPlace:
+def parse_listen(text: str, services: Services = no_services) -> AnyPlace:
     """Parse the value of `-L`: `[BIND:]PORT` or `unix:/path`.
 
-    Without BIND it is LOCALHOST; with port 0 the kernel chooses.
+    Without BIND it is LOCALHOST, and EVERYWHERE with an empty one; with port 0 the kernel chooses.
 
     Raises:
         UsageError: The text has another form.
     """
-    return _parse_place("-L", text, default_host=LOCALHOST, lowest_port=0)
+    if text.startswith(":") and text.count(":") == 1:
+        text = f"{EVERYWHERE}{text}"
+    return _parse_place("-L", text, default_host=LOCALHOST, lowest_port=0, services=services)
 
 
-def parse_target(text: str) -> AnyPlace:
+def parse_target(text: str, services: Services = no_services) -> AnyPlace:
     """Parse the value of `--to`: `[HOST:]PORT` or `unix:/path`.
 
     Without HOST it is LOCALHOST: the machine that runs this side.
@@ -206,7 +219,7 @@ def parse_target(text: str) -> AnyPlace:
     Raises:
         UsageError: The text has another form.
     """
-    return _parse_place("--to", text, default_host=LOCALHOST, lowest_port=1)
+    return _parse_place("--to", text, default_host=LOCALHOST, lowest_port=1, services=services)
 
 
 def parse_server(option: str, text: str, default_port: int) -> Place:
@@ -224,7 +237,9 @@ def parse_server(option: str, text: str, default_port: int) -> Place:
     return place
 
 
-def _parse_place(option: str, text: str, default_host: str, lowest_port: int) -> AnyPlace:
+def _parse_place(
+    option: str, text: str, default_host: str, lowest_port: int, services: Services = no_services
+) -> AnyPlace:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         try:
@@ -252,14 +267,16 @@ def _parse_place(option: str, text: str, default_host: str, lowest_port: int) ->
             raise UsageError(usage.NOT_LOCAL.format(text=text))
         example = port_text if port_text.isdigit() else "22"
         raise UsageError(usage.NO_BRACKETS.format(option=option, text=text, port=example))
-    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+    is_number = port_text.isascii() and port_text.isdigit() and len(port_text) <= 5
+    port = int(port_text) if is_number else services(port_text) if _SERVICE.fullmatch(port_text) else None
+    if port is None:
         raise UsageError(usage.NO_PORT.format(option=option, text=text))
-    port = int(port_text)
     if not lowest_port <= port <= HIGHEST_PORT:
         raise UsageError(usage.PORT_OUTSIDE.format(option=option, text=text, port=port, lowest=lowest_port))
     if option == "-L" and host.isdigit():
         raise UsageError(usage.NOT_LOCAL.format(text=text))
-    if not (is_literal(host) or _is_name(host)):
+    is_everywhere = option == "-L" and host == EVERYWHERE
+    if not (is_everywhere or is_literal(host) or _is_name(host)):
         raise UsageError(usage.NOT_A_HOST.format(option=option, text=text, host=host))
     return Place(host, port)
 

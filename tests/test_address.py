@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Callable
 
@@ -102,6 +103,8 @@ GOOD_LISTENS = {
     "[::1]:2222": Place("::1", 2222),
     "[::]:2222": Place("::", 2222),
     "localhost:2222": Place("localhost", 2222),
+    ":2222": Place("*", 2222),
+    "*:2222": Place("*", 2222),
     "unix:/run/ssh.sock": UnixPlace("/run/ssh.sock"),
     "unix:relative.sock": UnixPlace("relative.sock"),
     "unix:/a:b/c d": UnixPlace("/a:b/c d"),
@@ -118,7 +121,6 @@ GOOD_TARGETS = {
 BAD_PLACES = [
     "",
     ":",
-    ":22",
     "[]:22",
     "nas",
     "nas:",
@@ -139,7 +141,6 @@ BAD_PLACES = [
     "1.2.3.4",
     "1.2.3:22",
     "256.1.1.1:22",
-    "*:22",
     "a b:22",
     "::1",
     "::1:22",
@@ -204,6 +205,42 @@ def test_the_port_of_ssh_belongs_to_the_program() -> None:
 @pytest.mark.parametrize(("text", "place"), GOOD_LISTENS.items())
 def test_a_good_listen_is_loopback_unless_told_otherwise(text: str, place: Place | UnixPlace) -> None:
     assert parse_listen(text) == place
+
+
+@pytest.mark.parametrize("text", [":22", "*:22"])
+def test_every_address_can_be_listened_on_and_is_no_target(text: str) -> None:
+    with pytest.raises(UsageError, match="neither an address nor a host name"):
+        parse_target(text)
+
+
+SERVICES = {"ssh": 22, "9pfs": 564, "z39.50": 210}
+
+
+@pytest.mark.parametrize(
+    ("text", "port"), [("ssh", 22), ("localhost:ssh", 22), ("[::1]:9pfs", 564), ("z39.50", 210), ("nas:ssh", 22)]
+)
+def test_a_service_stands_where_a_port_may(text: str, port: int) -> None:
+    for parse in (parse_listen, parse_target):
+        place = parse(text, SERVICES.get)
+        assert isinstance(place, Place)
+        assert place.port == port
+
+
+@pytest.mark.parametrize("text", ["gopher", "nas:", "nas", "nas:s s", "ssh:nas", "::1:ssh", "ssh\n", ""])
+def test_what_is_no_service_is_no_port(text: str) -> None:
+    for parse in (parse_listen, parse_target):
+        with pytest.raises(UsageError) as caught:
+            parse(text, SERVICES.get)
+        assert_one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("text", ["22", "-1", "\ud800", "a\0b", "", "é", "x" * 65, "a\n"])
+def test_only_what_can_be_a_service_is_looked_up(text: str) -> None:
+    def lookup(_: str) -> int | None:
+        raise AssertionError
+
+    with contextlib.suppress(UsageError):
+        parse_target(text, lookup)
 
 
 @pytest.mark.parametrize(("text", "place"), GOOD_TARGETS.items())

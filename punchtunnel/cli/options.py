@@ -85,7 +85,7 @@ class Options:
             "-L",
             "--listen",
             metavar="[BIND:]PORT",
-            help="Local port, or unix:/path; may be repeated.",
+            help="Local port, or unix:/path; may be repeated.  :PORT is for other machines, too.",
             autocompletion=_own_places,
         ),
     ] = None

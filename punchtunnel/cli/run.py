@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ import typer
 
 import punchtunnel
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, parse_listen, parse_target
+from punchtunnel.address import AnyPlace
 from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import bind_of, resume_of, sessions_of, settings_of
+from punchtunnel.cli.values import bind_of, listens_of, resume_of, sessions_of, settings_of, target_of
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -146,7 +145,7 @@ def _ends(options: Options, role: Role, listeners: list[socket.socket], status: 
     from punchtunnel.session.roles import Ports, Stdio
 
     if role != Role.STDIO:
-        return Ports(listeners, None if options.to is None else parse_target(options.to))
+        return Ports(listeners, target_of(options))
     shared = options.progress and not options.send_only and os.isatty(1) and os.isatty(2)
     return Stdio(
         stdin=0 if options.reads_stdin and 0 not in descriptors.closed else None,
@@ -221,9 +220,8 @@ def _perform(options: Options, status: Status, saved: bytes) -> tuple[Exit, str]
     if options.ntp or (options.stun and not (options.show or options.meet or options.relay)):
         raise UsageError(usage.FOR_DOCTOR)
     settings = settings_of(options)
-    places = [parse_listen(text) for text in options.listen or []]
-    if options.to is not None:
-        parse_target(options.to)
+    places = listens_of(options)
+    target_of(options)
     if options.show:
         check_secret(options)
         _print(_page(options, _seen_addresses(options, status)))
@@ -355,11 +353,16 @@ def _serve_on(holes: Holes, options: Options, role: Role, status: Status, signal
     return running.serve(holes, hole, make_plan, status, sessions_of(options), signals)
 
 
-def _listening(places: list[AnyPlace], status: Status) -> AbstractContextManager[list[socket.socket]]:
-    """Bind every -L before the punch begins; leaving the context closes them."""
+@contextlib.contextmanager
+def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.socket]]:
+    """Bind every -L before the punch begins, and say once if others can reach one; close them at the end."""
     if not places:
-        return contextlib.nullcontext([])
+        yield []
+        return
     # Imported late: without -L nothing of it is needed before the session.
-    from punchtunnel.ends.listening import listening
+    from punchtunnel.ends.listening import exposed, listening
 
-    return listening(places, lambda name: status(events.Listening(name)))
+    with listening(places, lambda name: status(events.Listening(name))) as listeners:
+        if others := exposed(listeners):
+            status(events.Warned(reason=words.open_to_others(others)))
+        yield listeners

@@ -12,8 +12,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from punchtunnel.address import AnyPlace, Peer, Place, is_literal, parse_bind, parse_peer, parse_target
+from punchtunnel.address import AnyPlace, Peer, Place, is_literal, parse_bind, parse_peer
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
+from punchtunnel.cli.values import target_of
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule, secret
 from punchtunnel.punching.rota import MOST
@@ -79,7 +80,7 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
         interface=options.bind if options.bind is not None and is_interface(options.bind) else "",
         channel=options.channel,
         listens=bool(options.listen),
-        target=None if options.to is None else parse_target(options.to),
+        target=target_of(options),
         flags=[flag for flag, given in flags.items() if given],
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
         wants_none=options.plain or options.no_secret,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
-from punchtunnel.address import parse_server
+from punchtunnel.address import AnyPlace, parse_listen, parse_server, parse_target
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
@@ -20,6 +20,7 @@ from punchtunnel.punching.settings import (
     settings_from,
 )
 from punchtunnel.system.addresses import is_own_literal
+from punchtunnel.system.services import port_of
 from punchtunnel.words import usage
 
 if TYPE_CHECKING:
@@ -52,6 +53,24 @@ def sessions_of(options: Options) -> int:
 def resume_of(options: Options) -> float:
     """Return the seconds for which another hole is looked for when one is lost."""
     return DEFAULT_RESUME if options.resume is None else options.resume
+
+
+def listens_of(options: Options) -> list[AnyPlace]:
+    """Return the places of -L.
+
+    Raises:
+        UsageError: One has another form.
+    """
+    return [parse_listen(text, port_of) for text in options.listen or ()]
+
+
+def target_of(options: Options) -> AnyPlace | None:
+    """Return the target of --to; None without.
+
+    Raises:
+        UsageError: It has another form.
+    """
+    return None if options.to is None else parse_target(options.to, port_of)
 
 
 def settings_of(options: Options) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from punchtunnel import words
-from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace
+from punchtunnel.address import EVERYWHERE, LOCALHOST, AnyPlace, Place, UnixPlace
 from punchtunnel.ends.sockets import notice_absence, system_reason, tune
 from punchtunnel.errors import LocalError
 from punchtunnel.system.tcp import name_of
@@ -22,6 +23,8 @@ LOCK_PATIENCE = 3.0
 LOCK_RETRY = 0.01
 # Ports of the kernel's choice that are tried in the second family.
 BOTH_TRIES = 10
+# Hosts that mean one address of each family.
+_PAIRS = {LOCALHOST: ("127.0.0.1", "::1"), EVERYWHERE: ("0.0.0.0", "::")}
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
@@ -44,7 +47,8 @@ def listening(places: Iterable[AnyPlace], told: Callable[[str], None]) -> Iterat
                 stack.callback(_unlink, place.path, _identity(place.path))
                 told(str(place))
                 continue
-            for listener in _listen_on_loopback(place.port) if place.host == LOCALHOST else [listen(place)]:
+            pair = _PAIRS.get(place.host)
+            for listener in _listen_on_both(*pair, place.port) if pair else [listen(place)]:
                 listeners.append(stack.enter_context(listener))
                 told(name_of(listener.getsockname()))
         yield listeners
@@ -74,8 +78,14 @@ def listen(place: AnyPlace) -> socket.socket:
         raise LocalError(words.cannot(words.listen_on(str(place)), reason)) from error
 
 
-def _listen_on_loopback(port: int) -> list[socket.socket]:
-    """Listen on the loopback of both families, as ssh does, or of IPv4 alone where the machine has no IPv6.
+def exposed(listeners: Iterable[socket.socket]) -> list[str]:
+    """Return the names of the listeners that other machines can connect to."""
+    places = [one.getsockname() for one in listeners if one.family != socket.AF_UNIX]
+    return [name_of(place) for place in places if not ipaddress.ip_address(place[0]).is_loopback]
+
+
+def _listen_on_both(ipv4: str, ipv6: str, port: int) -> list[socket.socket]:
+    """Listen on one address of each family, as ssh does, or of IPv4 alone where the machine has no IPv6.
 
     One of the two in another program's hands is an error: its clients and ours would get each other's server.
 
@@ -83,8 +93,8 @@ def _listen_on_loopback(port: int) -> list[socket.socket]:
         LocalError: The port is taken in one of the families.
     """
     for more in reversed(range(BOTH_TRIES)):
-        first = listen(Place("127.0.0.1", port))
-        second = Place("::1", first.getsockname()[1])
+        first = listen(Place(ipv4, port))
+        second = Place(ipv6, first.getsockname()[1])
         try:
             return [first, listen(second)]
         except LocalError as error:

@@ -10,7 +10,7 @@ import pytest
 
 from punchtunnel.system.tcp import close_with_reset
 
-from .conftest import on_every_path
+from .conftest import on_every_path, on_one_path
 from .ends import Lab
 from .flows import MIB, discard, echo, free_port, noise, receive, sockets
 
@@ -337,3 +337,15 @@ def test_unix_path_that_is_too_long_is_one_sentence(lab: Lab) -> None:
     assert left.status() == 2
     assert "path" in left.reason
     assert "\n" not in left.reason
+
+
+@on_one_path
+def test_ports_that_others_can_reach_are_said_once_and_ports_of_services_are_found(lab: Lab) -> None:
+    """`-L :8080`, as ssh takes it, was no address."""
+    left = lab.start_left("-L", ":0", "-L", "*:0", "-L", "0")
+    warning = left.wait_for("warning")["reason"]
+    for listening in left.find("listening"):
+        assert (listening["place"] in warning) is not listening["place"].startswith(("127.", "[::1]"))
+    lab.start_right("--to", "ssh").wait_for("link_up")
+    left.wait_for("link_up")
+    assert len(left.find("warning")) == 1

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from punchtunnel.address import Place, UnixPlace
+from punchtunnel.address import AnyPlace, Place, UnixPlace
 from punchtunnel.ends import listening as listening_module
-from punchtunnel.ends.listening import listen, listening
+from punchtunnel.ends.listening import exposed, listen, listening
 from punchtunnel.ends.sockets import ACCEPTED_INHERIT
 from punchtunnel.errors import LocalError
 
@@ -59,6 +59,25 @@ def test_a_port_alone_listens_on_the_loopback_of_both_families(ipv6: bool, monke
         assert told == [f"127.0.0.1:{port}", f"[::1]:{port}"][: 1 + ipv6]
         for host in ("127.0.0.1", "::1")[: 1 + ipv6]:
             socket.create_connection((host, port), 30).close()
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_star_listens_on_every_address_of_both_families(ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ipv6:
+        without_ipv6(monkeypatch)
+    told: list[str] = []
+    with listening([Place("*", 0)], told.append) as listeners:
+        (port,) = {listener.getsockname()[1] for listener in listeners}
+        assert told == [f"0.0.0.0:{port}", f"[::]:{port}"][: 1 + ipv6]
+        assert exposed(listeners) == told
+        for host in ("127.0.0.1", "127.0.0.2", "::1")[: 2 + ipv6]:
+            socket.create_connection((host, port), 30).close()
+
+
+def test_loopback_and_unix_sockets_are_open_to_nobody_else(tmp_path: Path) -> None:
+    places: list[AnyPlace] = [Place("localhost", 0), Place("127.0.0.9", 0), UnixPlace(str(tmp_path / "a"))]
+    with listening(places, lambda _: None) as listeners:
+        assert exposed(listeners) == []
 
 
 def test_a_port_that_another_program_has_in_one_family_is_refused() -> None:
