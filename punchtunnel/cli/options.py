@@ -236,7 +236,13 @@ class Options:
     ] = ""
     list_peers: Annotated[bool, typer.Option("--peers", help="List the saved peers, and exit.")] = False
     plain: Annotated[bool, typer.Option("--plain", help="Do not seal the link; must be given on both sides.")] = False
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more.")] = 0
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say what happens; -vv says more, -vvv everything.")
+    ] = 0
+    log: Annotated[
+        str | None,
+        typer.Option("--log", metavar="FILE", help="Append what -v says to FILE, each line with its time (UTC)."),
+    ] = None
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only why it failed.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stderr for every event.")] = False
     status_fd: Annotated[

@@ -29,13 +29,14 @@ from punchtunnel.punching.settings import Settings
 from punchtunnel.reach.gather import Gatherer
 from punchtunnel.reporting import events, notify
 from punchtunnel.reporting.jsonlines import open_jsonlines
+from punchtunnel.reporting.log import needs_times, open_log
 from punchtunnel.reporting.output import Output, open_output
 from punchtunnel.reporting.status import Status
 from punchtunnel.session.holes import Holes
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.system.refusals import refused
 from punchtunnel.system.signals import Signals
-from punchtunnel.words import usage
+from punchtunnel.words import local, usage
 
 if TYPE_CHECKING:
     from punchtunnel.reporting.display import Display
@@ -68,7 +69,9 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
     try:
         options, secret = with_saved(options)
         programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
-        status = Status(verbosity, output, programs, _display(options, output), manager)
+        display = _display(options, output)
+        log = open_log(options.log, verbosity) if options.log is not None else None
+        status = Status(verbosity, output, programs, display, manager, log=log, clock=_clock_of(options))
         begin(status)
         code, reason = _perform(options, status, secret)
     except SignalError as error:
@@ -105,6 +108,11 @@ def _display(options: Options, output: Output | None) -> Display | None:
         hint=lambda: _hint(options),
     )
     return Display(output, sys.stderr, shows, lambda: time.time() + options.clock_offset)
+
+
+def _clock_of(options: Options) -> Callable[[], float] | None:
+    """Return the clock of -v, where nobody else adds times; None: without times."""
+    return time.time if options.verbose and not options.quiet and needs_times(os.environ, 2) else None
 
 
 def _hint(options: Options) -> str:
@@ -364,5 +372,5 @@ def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.s
 
     with listening(places, lambda name: status(events.Listening(name))) as listeners:
         if others := exposed(listeners):
-            status(events.Warned(reason=words.open_to_others(others)))
+            status(events.Warned(reason=local.open_to_others(others)))
         yield listeners

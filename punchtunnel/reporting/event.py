@@ -11,7 +11,7 @@ SCHEMA = 1
 
 
 class Level(IntEnum):
-    """The verbosity from which on an event is printed: -q is -1, -v is 1, -vv is 2."""
+    """The verbosity from which on an event is printed: -q is -1, -v is 1, -vv is 2; -vvv has all."""
 
     ERROR = -1
     NOTE = 0
@@ -36,6 +36,8 @@ class Event:
         strange: A stranger can, too, who has proved nothing.
         progress: Of an event that is repeated as long as a state lasts, the
             field that changes even if nothing happens; "" of all others.
+        lasting: Of an event that comes again while the same state lasts, the
+            field that tells one state from another: people are told once.
     """
 
     # Not among the fields.
@@ -49,6 +51,7 @@ class Event:
     repeats: ClassVar[bool]
     strange: ClassVar[bool]
     progress: ClassVar[str]
+    lasting: ClassVar[str]
 
     def __init_subclass__(
         cls,
@@ -60,9 +63,10 @@ class Event:
         repeats: bool = False,
         strange: bool = False,
         progress: str = "",
+        lasting: str = "",
     ) -> None:
         cls.name, cls.level, cls.sentence, cls.notice = name, level, sentence, notice
-        cls.repeats, cls.strange, cls.progress = repeats, strange, progress
+        cls.repeats, cls.strange, cls.progress, cls.lasting = repeats, strange, progress, lasting
         dataclass(eq=False, repr=False)(cls)
 
     @property

@@ -108,6 +108,7 @@ class Punching(
     level=Level.INFO,
     sentence="punching towards {peer} on {port_count} ports",
     notice="STATUS=punching towards {peer} on {port_count} ports",
+    lasting="peer",
 ):
     """Punching begins, or goes on with other ports."""
 

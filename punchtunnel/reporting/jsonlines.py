@@ -8,13 +8,8 @@ import time
 from collections.abc import Callable
 
 from punchtunnel.reporting.events import Event, Exited
-from punchtunnel.reporting.limit import BURST_FOR_PROGRAMS, RateLimit
+from punchtunnel.reporting.limit import BURST_FOR_PROGRAMS, News, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_descriptor
-
-# Seconds between two lines of an event that is repeated as long as a state lasts.
-PERIOD = 10.0
-# A timer of PERIOD seconds may fire early by this much.
-SLACK = 0.5
 
 
 class JsonLines:
@@ -30,8 +25,7 @@ class JsonLines:
         self._output = output
         self._clock = clock
         self._limit = limit or RateLimit(burst=BURST_FOR_PROGRAMS)
-        # For each session, and each type that has `progress`: when it was written last, and its other fields.
-        self._told: dict[tuple[type[Event], int], tuple[float, dict[str, object]]] = {}
+        self._news = News()
 
     def __call__(self, event: Event) -> None:
         """Write one event, unless it is a repeated one that is not due, has not changed, or is a stranger's.
@@ -41,7 +35,7 @@ class JsonLines:
             ValueError: The stream is closed.
         """
         now = self._clock()
-        if event.progress and not self._is_news(event, now):
+        if event.progress and not self._news.is_news(event, now):
             return
         if event.strange and not self._limit.passes(type(event)):
             return
@@ -52,16 +46,6 @@ class JsonLines:
             more["left_out"] = left_out
         line = json.dumps({"time_s": now, "event": event.name} | event.fields | more, default=str)
         self._output.write(f"{line}\n", LAST_PATIENCE if isinstance(event, Exited) else PATIENCE)
-
-    def _is_news(self, event: Event, now: float) -> bool:
-        """Tell whether a repeated event is due, and has changed."""
-        state = {name: value for name, value in event.fields.items() if name != event.progress}
-        then, told = self._told.get((type(event), event.session), (float("-inf"), None))
-        # `now` can be before `then`: the clock was set back.
-        if 0 <= now - then < PERIOD - SLACK or state == told:
-            return False
-        self._told[type(event), event.session] = now, state
-        return True
 
 
 def open_jsonlines(as_json: bool, status_fd: int | None, stdio: bool) -> JsonLines | None:

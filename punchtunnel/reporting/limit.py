@@ -13,6 +13,35 @@ BURST = 20
 BURST_FOR_PROGRAMS = 100
 
 
+# Seconds between two tellings of an event that is repeated as long as a state lasts.
+PERIOD = 10.0
+# A timer of PERIOD seconds may fire early by this much.
+SLACK = 0.5
+
+
+class News:
+    """Tells which of the events that have `progress` are news: once in PERIOD, if anything else has changed."""
+
+    def __init__(self) -> None:
+        # For each session, and each type: when it was told last, and its other fields.
+        self._told: dict[tuple[type[Event], int], tuple[float, dict[str, object]]] = {}
+
+    def is_news(self, event: Event, now: float) -> bool:
+        """Tell whether a repeated event is due, and has changed; then it counts as told.
+
+        Args:
+            event: One that has `progress`.
+            now: Any time in seconds; it may be set back.
+        """
+        state = {name: value for name, value in event.fields.items() if name != event.progress}
+        then, told = self._told.get((type(event), event.session), (float("-inf"), None))
+        # `now` can be before `then`: the clock was set back.
+        if 0 <= now - then < PERIOD - SLACK or state == told:
+            return False
+        self._told[type(event), event.session] = now, state
+        return True
+
+
 class RateLimit:
     """A token bucket for each type of event.
 

@@ -2,7 +2,8 @@
 
     Event ──> Status ──┬──> JsonLines  for programs: one JSON object a line
                        ├──> Display    for people: the line of a terminal (display.py)
-                       ├──> Output     for people: one sentence a line, on stderr
+                       ├──> Output     for people: one sentence a line, on stderr (sentences.py)
+                       ├──> Log        for people: the same, in a file (log.py)
                        └──> manager    for systemd, if it has started this (notify.py)
 
 Without a terminal nothing is printed until an error; -v prints more, -q less.
@@ -15,30 +16,33 @@ Rule 2: Started comes first, Exited comes last.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from punchtunnel import words
 from punchtunnel.errors import UsageError
-from punchtunnel.reporting.events import Event, Exited, Level, Report
-from punchtunnel.reporting.jsonlines import PERIOD, JsonLines, open_jsonlines
-from punchtunnel.reporting.limit import RateLimit
+from punchtunnel.reporting.events import Event, Exited, Report
+from punchtunnel.reporting.jsonlines import JsonLines, open_jsonlines
+from punchtunnel.reporting.limit import PERIOD, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_output
+from punchtunnel.reporting.sentences import Sentences
 
 if TYPE_CHECKING:
     from punchtunnel.reporting.display import Display
+    from punchtunnel.reporting.log import Log
 
 
 class Status:
     """Passes each event on to everybody it is for; an instance is a Report.
 
     Args:
-        verbosity: -1 (-q) to 2 (-vv).
+        verbosity: -1 (-q) to 3 (-vvv).
         output: Takes sentences; None: stderr is closed, or has the events.
         programs: Takes events for programs.
         display: Draws the line of a terminal, or --progress.
         manager: Tells a service manager; raises nothing.
         limit: Leaves out sentences of which there are too many.
+        log: Takes sentences too.
+        clock: Unix time in seconds, if sentences begin with it.
     """
 
     def __init__(
@@ -49,9 +53,11 @@ class Status:
         display: Display | None = None,
         manager: Report | None = None,
         limit: RateLimit | None = None,
+        log: Log | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._limit = limit or RateLimit()
-        self._verbosity = verbosity
+        self._sentences = Sentences(verbosity, limit, clock)
+        self._log = log
         self._output = output
         self._programs = programs
         self._display = display
@@ -62,15 +68,9 @@ class Status:
         if self._programs is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._programs(event)
-        # Most events of a busy tunnel are printed nowhere, so their sentence is not made.
-        shown = event.level <= self._verbosity
-        if shown and event.repeats and self._verbosity <= Level.INFO:
-            shown = self._limit.passes(type(event))
-        text = event.fill(event.sentence) if shown else ""
-        if text and event.session:
-            text = words.in_session(event.session, text)
-        if text and (left_out := self._limit.take_left_out(type(event))):
-            text += words.left_out(left_out)
+        text = self._sentences(event)
+        if self._log is not None:
+            self._log(event)
         if text or self._display is not None or isinstance(event, Exited):
             # A log that cannot be written must not end a transfer.
             with contextlib.suppress(OSError, ValueError):
@@ -85,7 +85,7 @@ class Status:
         if is_last:
             self.close()
         if text:
-            self._print(f"punchtunnel: {text}\n", LAST_PATIENCE if is_last else PATIENCE)
+            self._print(text, LAST_PATIENCE if is_last else PATIENCE)
         elif is_last and self._output is not None:
             # It says nothing, and lines before it may still be on their way.
             self._output.finish()
@@ -94,7 +94,8 @@ class Status:
     def traffic_every(self) -> float:
         """Seconds between two Traffic events; 0: nobody wants any."""
         display = 0.0 if self._display is None else self._display.traffic_every
-        return display or (PERIOD if self._programs is not None else 0.0)
+        wanted = self._programs is not None or self._sentences.traces or (self._log is not None and self._log.traces)
+        return display or (PERIOD if wanted else 0.0)
 
     def give_way(self) -> None:
         """Clear the line, because bytes from the tunnel are about to be written to the same terminal."""

@@ -375,14 +375,6 @@ def read_secret(path: str) -> str:
     return f"read the secret from {path}"
 
 
-def open_to_others(places: Sequence[str]) -> str:
-    """Say that a -L is for other machines, too."""
-    return (
-        f"whoever can reach this machine can connect to {' and '.join(places)}, and so to what is behind it; "
-        "-L PORT alone is for programs of this machine"
-    )
-
-
 def cannot(what: str, error: OSError) -> str:
     """Say that something on this machine failed: one of the above, and the system's reason."""
     return f"cannot {what}: {error.strerror or error}"

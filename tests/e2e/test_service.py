@@ -158,7 +158,7 @@ def test_log_of_a_service_has_no_terminal_codes_and_says_when_the_hole_is_up(lab
     left.terminate()
     assert left.wait(WAIT) == 143
     text = log.read_text()
-    assert "hole open" in text
+    assert re.search(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z punchtunnel: hole open", text, re.MULTILINE)
     assert text.isascii()
     assert all(character.isprintable() or character == "\n" for character in text)
 

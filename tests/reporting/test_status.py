@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from punchtunnel.reporting.events import Exited, Listening, RoundTrip, TargetRefused
-from punchtunnel.reporting.jsonlines import PERIOD, JsonLines, open_jsonlines
-from punchtunnel.reporting.limit import BURST, RateLimit
+from punchtunnel.reporting.jsonlines import JsonLines, open_jsonlines
+from punchtunnel.reporting.limit import BURST, PERIOD, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, Output, open_output
 from punchtunnel.reporting.status import Status, status_of_a_mistake
 

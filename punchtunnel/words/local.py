@@ -1,0 +1,18 @@
+"""What concerns this machine alone: its open ports, its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def open_to_others(places: Sequence[str]) -> str:
+    """Say that a -L is for other machines, too."""
+    return (
+        f"whoever can reach this machine can connect to {' and '.join(places)}, and so to what is behind it; "
+        "-L PORT alone is for programs of this machine"
+    )
+
+
+def write_log(path: str) -> str:
+    """Return what `words.cannot` says of opening --log."""
+    return f"write the log {path}"
