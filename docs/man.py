@@ -26,7 +26,7 @@ from punchtunnel.cli import command as cli
 from punchtunnel.cli.options import Options
 
 # The day of the last change that a reader of the page would notice.
-DATE = "2026-11-29"
+DATE = "2026-11-30"
 # The columns of the source; man wraps what it shows itself.
 WIDTH = 78
 NAME = "punch a TCP hole between two machines behind home routers"
@@ -49,6 +49,8 @@ AFTER_OPTIONS = {
 `NOTIFY_SOCKET`
     Set by *systemd*(1) for a unit of Type=notify: punchtunnel tells it `READY=1` when a link is up, and every change
     of state as `STATUS=`.
+`JOURNAL_STREAM`
+    Set by *systemd*(1) where stderr leads to the journal, which has times of its own: `-v` adds none then.
 `CREDENTIALS_DIRECTORY`
     Set by *systemd*(1) with LoadCredential=: the mode of a secret in that directory does not matter. Elsewhere a file
     that others can read is refused.
@@ -68,6 +70,11 @@ SSH to the machine behind the other router, again and again:
     home$   punchtunnel 203.0.113.9 -k --to 22 --secret-file secret
     laptop$ punchtunnel 198.51.100.7 -L 2222 --secret-file secret
     laptop$ ssh -p 2222 me@localhost
+
+The same in the background, until it is ended by its number:
+
+    laptop$ punchtunnel 198.51.100.7 -f -L 2222 --secret-file secret --pid-file pid
+    laptop$ kill $(cat pid)
 
 The same without a port, one connection each time:
 

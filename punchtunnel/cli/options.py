@@ -130,6 +130,13 @@ class Options:
     keep: Annotated[bool, typer.Option("-k", "--keep-open", help="When a session or the hole ends, punch again.")] = (
         False
     )
+    background: Annotated[
+        bool, typer.Option("-f", "--background", help="With -L or --to: go to the background once the hole is up.")
+    ] = False
+    pid_file: Annotated[
+        str | None,
+        typer.Option("--pid-file", metavar="FILE", help="With -f: FILE has the process's number while that runs."),
+    ] = None
     sessions: Annotated[
         int | None,
         typer.Option("--sessions", metavar="N", help="With -k and --to: serve up to N at once.  [default: 16]"),

@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import typer
 
 import punchtunnel
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
 from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
+from punchtunnel.cli.pages import examine, forget, print_page, seen_addresses
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import bind_of, listens_of, resume_of, sessions_of, settings_of, target_of
+from punchtunnel.cli.values import listens_of, resume_of, sessions_of, settings_of, target_of
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -39,15 +37,10 @@ from punchtunnel.system.signals import Signals
 from punchtunnel.words import local, usage
 
 if TYPE_CHECKING:
+    from punchtunnel.cli.daemon import Daemon
     from punchtunnel.reporting.display import Display
     from punchtunnel.session.plan import Plan
     from punchtunnel.session.roles import Ends
-
-# The options that go with --doctor; half_close is ignored everywhere.
-_FOR_DOCTOR = {"doctor", "stun", "ntp", "bind", "no_map", "as_json", "status_fd", "verbose", "quiet", "half_close"}
-# They may come from the environment.
-_FOR_DOCTOR |= {"meet", "relay"}
-_FOR_FORGETTING = {"doctor", "forget", "as_json", "status_fd", "verbose", "quiet", "meet", "relay"}
 
 
 def _as_given(options: Options) -> tuple[Options, bytes]:
@@ -66,14 +59,20 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
     output = open_output(options.as_json, options.status_fd)
     manager = notify.teller(os.environ.get(notify.VARIABLE))
     status = Status(verbosity, output, manager=manager)
+    daemon: Daemon | None = None
     try:
         options, secret = with_saved(options)
+        daemon = _to_background(options)
         programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
         display = _display(options, output)
         log = open_log(options.log, verbosity) if options.log is not None else None
+        if daemon is not None:
+            manager = daemon.beside(manager)
         status = Status(verbosity, output, programs, display, manager, log=log, clock=_clock_of(options))
+        if daemon is not None:
+            daemon.at_leaving(before=status.finish, after=status.leave_terminal)
         begin(status)
-        code, reason = _perform(options, status, secret)
+        code, reason = _perform(options, status, secret, daemon)
     except SignalError as error:
         code, reason = error.status, ""
     except PunchtunnelError as error:
@@ -87,8 +86,22 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
         # With a traceback after it.
         status(events.Exited(status=int(Exit.LOST), reason=words.internal_error(error)))
         raise
+    finally:
+        if daemon is not None:
+            daemon.close()
     status(events.Exited(status=int(code), reason=reason))
     return code
+
+
+def _to_background(options: Options) -> Daemon | None:
+    """With -f, return in a process of its own, which is to leave the terminal later; this one waits, and exits."""
+    # The others end at once, with a page or an error.
+    if not options.background or options.is_stdio or options.check or options.show or options.doctor:
+        return None
+    # Imported late: few runs need it.
+    from punchtunnel.cli import daemon
+
+    return daemon.begin(options)
 
 
 def _display(options: Options, output: Output | None) -> Display | None:
@@ -102,7 +115,7 @@ def _display(options: Options, output: Output | None) -> Display | None:
 
     shows = Shows(
         states=states,
-        streams=not (options.is_stdio or options.check),
+        streams=not (options.is_stdio or options.check or options.background),
         progress=options.progress,
         typing=terminal and options.is_stdio and options.reads_stdin and os.isatty(0),
         hint=lambda: _hint(options),
@@ -166,65 +179,23 @@ def _ends(options: Options, role: Role, listeners: list[socket.socket], status: 
     )
 
 
-def _examine(options: Options) -> tuple[Exit, str]:
-    """Look at this machine instead of punching."""
-    # Imported late: no other run needs it.
-    from punchtunnel import doctor
-
-    if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_DOCTOR):
-        raise UsageError(usage.DOCTOR_ALONE)
-    code = doctor.examine(
-        options.stun or [],
-        options.ntp,
-        options.as_json,
-        quiet=options.quiet,
-        bind=bind_of(options),
-        maps=not options.no_map,
-    )
-    return code, ""
-
-
-def _forget(options: Options) -> tuple[Exit, str]:
-    """Delete what is remembered."""
-    from punchtunnel.reach.memory import Memory, state_directory
-
-    if any(getattr(options, one.name) for one in fields(options) if one.name not in _FOR_FORGETTING):
-        raise UsageError(usage.FORGET_ALONE)
-    count = Memory(state_directory(os.environ), time.time).forget()
-    _print(f'{{"forgotten": {count}}}' if options.as_json else words.forgotten(count))
-    return Exit.OK, ""
-
-
-def _seen_addresses(options: Options, status: Status) -> list[str]:
-    """Return the public addresses of this machine as STUN servers see it; [] if none is named or none tells."""
-    if not options.stun:
-        return []
-    # Imported late: as above.
-    from punchtunnel import doctor
-
-    found, sentences = doctor.public_addresses(doctor.stun_places(options.stun), bind_of(options))
-    if not found:
-        for sentence in sentences:
-            status(events.Warned(reason=sentence))
-    return found
-
-
-def _perform(options: Options, status: Status, saved: bytes) -> tuple[Exit, str]:
+def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | None) -> tuple[Exit, str]:
     """Check the options, and do what they ask for; return status and reason.
 
     Args:
         options: As given, and as saved.
         status: Told of everything.
         saved: The secret that is saved for the PEER, or b"".
+        daemon: With -f.
     """
     if options.pair or options.list_peers:
         from punchtunnel.cli import paired
 
-        return Exit.OK, paired.perform(options, _print)
+        return Exit.OK, paired.perform(options, print_page)
     if options.forget:
-        return _forget(options)
+        return forget(options)
     if options.doctor:
-        return _examine(options)
+        return examine(options)
     if options.ntp or (options.stun and not (options.show or options.meet or options.relay)):
         raise UsageError(usage.FOR_DOCTOR)
     settings = settings_of(options)
@@ -232,7 +203,7 @@ def _perform(options: Options, status: Status, saved: bytes) -> tuple[Exit, str]
     target_of(options)
     if options.show:
         check_secret(options)
-        _print(_page(options, _seen_addresses(options, status)))
+        print_page(_page(options, seen_addresses(options, status)))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status, saved), keep=options.keep)
@@ -245,7 +216,11 @@ def _perform(options: Options, status: Status, saved: bytes) -> tuple[Exit, str]
     if settings.serves_anyone and not options.no_secret:
         raise UsageError(usage.SERVES_ANYONE.format(variable=SECRET_VARIABLE))
     descriptors.allow_many()
+    if daemon is not None:
+        daemon.prepare()
     with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
+        if daemon is not None:
+            daemon.at_leaving(after=signals.forget_terminal)
         return _run(options, settings, listeners, status, signals)
 
 
@@ -285,17 +260,7 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
     from punchtunnel.reporting import line
 
     protection = line.security(hole.keys is not None, bool(settings.secret))
-    _print(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
-
-
-def _print(text: str) -> None:
-    """Print a page; only errors of this are told as "cannot write", and a reader that has gone is none."""
-    try:
-        typer.echo(text)
-    except BrokenPipeError as error:
-        raise SignalError(signal.SIGPIPE) from error
-    except OSError as error:
-        raise PunchtunnelError(words.cannot(words.WRITE, error)) from error
+    print_page(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
 
 
 def _load_session() -> None:

@@ -187,6 +187,10 @@ def _check_contradictions(options: Options) -> None:
         raise UsageError(usage.MEETING_WITHOUT_RESUME)
     if options.check and (options.keep or options.progress):
         raise UsageError(usage.CHECK_ALONE)
+    if options.background and (options.check or not ports):
+        raise UsageError(usage.BACKGROUND_OF_STDIO)
+    if options.pid_file is not None and not options.background:
+        raise UsageError(usage.PID_FILE_ALONE)
     if options.progress and ports:
         raise UsageError(usage.PROGRESS_OF_PORTS)
     if options.progress and options.as_json and options.status_fd is None:

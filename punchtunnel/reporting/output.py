@@ -60,8 +60,12 @@ class Output:
         self._stream = stream
         self._way: _Way | None = None
         self.lost = 0
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Find out how to write to what the stream's descriptor leads to now; what waited to be written is lost."""
         with contextlib.suppress(OSError, ValueError):
-            self._way = _way_to(stream.fileno())
+            self._way = _way_to(self._stream.fileno())
 
     def write(self, text: str, patience: float = PATIENCE) -> None:
         """Write whole lines, or drop them if there is no room within `patience` seconds.

@@ -86,9 +86,9 @@ class Status:
             self.close()
         if text:
             self._print(text, LAST_PATIENCE if is_last else PATIENCE)
-        elif is_last and self._output is not None:
+        elif is_last:
             # It says nothing, and lines before it may still be on their way.
-            self._output.finish()
+            self.finish()
 
     @property
     def traffic_every(self) -> float:
@@ -108,6 +108,19 @@ class Status:
         if self._display is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._display.close()
+
+    def finish(self) -> None:
+        """End the line of the terminal, and wait for what was written before."""
+        self.close()
+        if self._output is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._output.finish()
+
+    def leave_terminal(self) -> None:
+        """Take note that stderr leads elsewhere from now on, and draw no line there."""
+        self._display = None
+        if self._output is not None:
+            self._output.look_again()
 
     def _print(self, text: str, patience: float) -> None:
         if self._display is not None:

@@ -117,6 +117,10 @@ class Signals(Wake):
             signal.signal(number, handler)
         super().__exit__()
 
+    def forget_terminal(self) -> None:
+        """Take note that this process has left its terminal: no hang-up comes from there."""
+        self._had_terminal = False
+
     def means_try_now(self, number: int) -> bool:
         """See Wake."""
         return number == signal.SIGHUP and self._service and (not self._had_terminal or _has_terminal())

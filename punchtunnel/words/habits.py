@@ -13,7 +13,8 @@ usage: punchtunnel PEER [OPTION]...      one command on each of the two machines
   laptop$ ssh -p 2222 me@localhost
 
 PEER is the other machine's public address, and --new-secret prints a secret for
-both.  --doctor looks at this machine, and --help has every option.
+both; --pair NAME saves both under a name.  --doctor looks at this machine,
+and --help has every option.
 """
 
 # Of other programs, by the letter that was typed.

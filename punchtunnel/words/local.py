@@ -1,4 +1,4 @@
-"""What concerns this machine alone: its open ports, its log."""
+"""What concerns this machine alone: its open ports, its log, its process."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def open_to_others(places: Sequence[str]) -> str:
 def write_log(path: str) -> str:
     """Return what `words.cannot` says of opening --log."""
     return f"write the log {path}"
+
+
+def write_pid(path: str) -> str:
+    """Return what `words.cannot` says of writing --pid-file."""
+    return f"write the file {path} of --pid-file"

@@ -41,7 +41,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Options, by
     """Return the options that a run gets for a command line, and the saved secret."""
     found: list[tuple[Options, bytes]] = []
 
-    def note(options: Options, _status: object, saved: bytes) -> tuple[Exit, str]:
+    def note(options: Options, _status: object, saved: bytes, _daemon: object) -> tuple[Exit, str]:
         found.append((options, saved))
         return Exit.OK, ""
 
@@ -85,7 +85,7 @@ def test_the_command_line_goes_before_what_is_saved(path: Path, monkeypatch: pyt
     assert (options.channel, options.wait, options.listen) == ("another", 5.0, ["3333"])
 
 
-@pytest.mark.parametrize("arguments", [["203.0.113.9"], ["desktop"], ["laptop", "198.51.100.7"], ["laptop:2222"], []])
+@pytest.mark.parametrize("arguments", [["203.0.113.9"], ["desktop"], ["laptop", "198.51.100.7"], ["laptop:2222"]])
 def test_nothing_else_is_a_name(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, LAPTOP)
     options, secret = given(monkeypatch, *arguments)

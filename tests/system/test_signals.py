@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from punchtunnel.errors import SignalError
+from punchtunnel.system import signals as signals_module
 from punchtunnel.system.signals import Signals, Wake
 
 
@@ -48,6 +49,18 @@ def test_sleep_ends_early_for_a_signal() -> None:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SignalError):
             signals.sleep(60)
+
+
+def test_a_service_that_has_left_its_terminal_takes_a_hang_up_for_try_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_terminal = True
+    monkeypatch.setattr(signals_module, "_has_terminal", lambda: has_terminal)
+    with Signals(service=True) as signals:
+        assert signals.means_try_now(signal.SIGHUP)
+        has_terminal = False
+        assert not signals.means_try_now(signal.SIGHUP), "its window was closed"
+        signals.forget_terminal()
+        assert signals.means_try_now(signal.SIGHUP)
+        assert not signals.means_try_now(signal.SIGTERM)
 
 
 def test_handlers_are_given_back() -> None:
