@@ -65,7 +65,8 @@ def chosen(short: bool, pattern: str, subject: Subject) -> list[Cell]:
 async def run_all(cells: list[Cell], subject: Subject, given: argparse.Namespace) -> list[Result]:
     """Run all cells, some at a time."""
     results: list[Result] = []
-    limits = {True: asyncio.Semaphore(PATIENT_JOBS), False: asyncio.Semaphore(given.jobs)}
+    patient_jobs = PATIENT_JOBS if given.jobs >= JOBS else given.jobs
+    limits = {True: asyncio.Semaphore(patient_jobs), False: asyncio.Semaphore(given.jobs)}
 
     async def one(cell: Cell, run: int) -> None:
         async with limits[cell.longest_s > PATIENT_SECONDS and cell.repeats == 1]:

@@ -78,8 +78,9 @@ class Scene:
     services: list[str] = field(default_factory=list)
     # Routers with a port-mapping daemon, and what it speaks.
     daemons: list[tuple[str, Daemon]] = field(default_factory=list)
-    # Where a relay runs, or "".
+    # Where a relay runs, or "", and at which addresses there is a STUN server beside it.
     relay: str = ""
+    stuns: tuple[str, ...] = ()
     sites: list[Site] = field(default_factory=list)
     # What name servers would say in a namespace: lines for its /etc/hosts.
     names: dict[str, str] = field(default_factory=dict)
@@ -123,9 +124,14 @@ def internet_scene(prefix: str, left: Behaviour, right: Behaviour, *, stranger: 
     return scene
 
 
-def add_relay(scene: Scene, *, runs: bool = True) -> None:
-    """Give the internet a machine for a relay, on which one runs or not."""
+def add_relay(scene: Scene, *, runs: bool = True, second4: str = "") -> None:
+    """Give the internet a machine for a relay, on which one runs or not, and another address of IPv4 if it is to."""
     _add_site(scene, "relay", PUBLIC, False)
+    host = scene.hosts["relay"]
+    scene.stuns = (host.dial4, host.dial6)
+    if second4:
+        scene.configure(host.namespace, f"ip addr add {second4}/32 dev {DEVICE}")
+        scene.stuns += (second4,)
     scene.relay = scene.hosts["relay"].namespace if runs else ""
 
 

@@ -189,6 +189,8 @@ class Cell:
     resumes: int = 0
     # A relay, and a STUN server beside it, are on the internet.
     relay: bool = False
+    # That STUN server has two addresses.
+    two_stuns: bool = False
     # Neither side is given the address of the other.
     peerless: bool = False
     # That either side may have at one time.

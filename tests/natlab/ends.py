@@ -51,6 +51,8 @@ class Outcome:
     ended_s: float = 0.0
     # From the end of the last incident to the first bytes that came after it.
     back_s: float | None = None
+    # Unix time of the first bytes that came out of it.
+    first_s: float | None = None
 
     def count(self, event: str) -> int:
         """Return how many events of that name there were."""
@@ -94,6 +96,7 @@ class Live:
         pid: Of its process; 0 before it runs.
         events: What it has said so far.
         arrived_s: Unix time at which bytes came out of it last.
+        first_s: The same of the first ones; None before.
         sated: Nothing more is to be fed.
     """
 
@@ -103,6 +106,7 @@ class Live:
         self.pid = 0
         self.events: list[dict[str, object]] = []
         self.arrived_s = 0.0
+        self.first_s: float | None = None
         self.sated = asyncio.Event()
         self._news = asyncio.Event()
 
@@ -194,6 +198,7 @@ async def run_end(
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         outcome.received, _, _ = await talk
+        outcome.first_s = live.first_s
         outcome.sent = await fed
     outcome.status, outcome.ended_s = process.returncode if in_time else None, time.time()
     return outcome
@@ -215,6 +220,7 @@ async def _receive(stdout: asyncio.StreamReader | None, live: Live) -> bytes:
     while piece := await stdout.read(READ_SIZE):
         received += piece
         live.arrived_s = time.time()
+        live.first_s = live.first_s or live.arrived_s
         live.tell()
     return bytes(received)
 

@@ -24,6 +24,8 @@ from . import daemon, sandbox
 # Both default ports.
 RELAY_PORT, STUN_PORT = 4001, 3478
 RELAY4, RELAY6 = "198.51.100.40", "2001:db8:4:1::2"
+# Where the machine has two addresses: a STUN server at both names the other one (RFC 5780).
+SECOND4 = "198.51.100.41"
 # Seconds for both to listen: half of one on an idle machine.
 PATIENCE = 20.0
 PAUSE = 0.02

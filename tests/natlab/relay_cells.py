@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 
+from punchtunnel.punching.guesses import RANDOM_HOLDS
+
 from .cells import (
     DIRECT,
     LOST,
@@ -38,10 +40,8 @@ RELAY_NAME = "relay.example"
 RANDOM, SAME, KEEPS = "random", "same port for each", "drop"
 # Each side sends 64 KiB, the half of it LATER seconds after the other one: by then a session has moved, if it can.
 WHOLE, HALVES, LATER = 2 * 65536, 65536, 8.0
-# A guess comes after a try of five seconds, and lasts for ten.
-GUESSED = 22.0
-# Ports that are held open at one time for a router that may choose any of them.
-GUESSES = 256
+# A guess comes after a try of five seconds, and lasts for ten, or for 25 where any port may be next.
+GUESSED, GUESSED_OF_ALL = 22.0, 37.0
 # Requests, hellos, keys, offers and goodbyes of several connections; never what the session carries.
 WORDS_ONLY = 16384
 ANY, NOTHING = Limit(RELAYED, 0, inf, inf), Limit(RELAYED, 0, inf, 0)
@@ -100,9 +100,11 @@ def _direct() -> Iterator[Cell]:
 def _hard() -> Iterator[Cell]:
     """Yield pairs of which one side's next port can be guessed at best; the share that is direct is in the report."""
     for left in ("sequential ports", "port block", "port block of 1008", "random per destination", RANDOM):
-        for right in (KEEPS, SAME):
+        late = GUESSED_OF_ALL if left in ("random per destination", RANDOM) else GUESSED
+        for right, two in ((KEEPS, ""), (SAME, ""), (SAME, ", two STUN addresses")):
             guessed = _cell(left, right, ANY_DIRECT, ANY)
-            yield replace(guessed, pause_s=GUESSED, lasts_s=GUESSED + PATIENCE, sockets=GUESSES + SIXTY_FOUR_SOCKETS)
+            guessed = replace(guessed, name=f"{guessed.name}{two}", two_stuns=bool(two))
+            yield replace(guessed, pause_s=late, lasts_s=late + PATIENCE, sockets=RANDOM_HOLDS + SIXTY_FOUR_SOCKETS)
 
 
 def _beside_a_punch() -> Iterator[Cell]:

@@ -25,7 +25,7 @@ from pathlib import Path as FilePath
 
 from punchtunnel.protocol import schedule
 
-from . import build, daemon, ends, internet, relay, sandbox, uplinks
+from . import build, daemon, ends, figures, internet, relay, sandbox, uplinks
 from .cells import NAME, NOBODY, Cell, Extra, Layout
 from .drama import Drama
 from .incidents import Kind
@@ -77,6 +77,7 @@ async def run_once(cell: Cell, subject: Subject, run: int, logs: FilePath | None
         log = PacketLog.load(stage.log_file)
         stage.log_file.unlink()
     result = judge(cell, subject, run, plays, log, syns, datagrams)
+    result.measured |= figures.measured(plays[0][:2])
     if logs is not None:
         _save_evidence(logs, result, plays, log)
     return result
@@ -120,8 +121,8 @@ async def standing(
             command = [sys.executable, "-m", "tests.natlab.daemon", kind, str(daemon.directory_of(space))]
             children.append(await _child(ends.in_namespace(space, command)))
         if scene.relay:
-            host, files = scene.hosts["relay"], str(relay.directory_of(scene.relay))
-            command = [sys.executable, "-m", "tests.natlab.relay", files, host.dial4, host.dial6]
+            files = str(relay.directory_of(scene.relay))
+            command = [sys.executable, "-m", "tests.natlab.relay", files, *scene.stuns]
             children.append(await _child(ends.in_namespace(scene.relay, command)))
         for namespace, arguments in actors:
             command = [sys.executable, "-m", "tests.natlab.actors", *arguments]
@@ -154,7 +155,7 @@ def _scene(cell: Cell, prefix: str) -> build.Scene:
                 neighbours=cell.extra in (Extra.NEIGHBOUR, Extra.PORT_TAKEN, Extra.PORTS_TAKEN),
             )  # fmt: skip
             if cell.relay:
-                build.add_relay(scene)
+                build.add_relay(scene, second4=relay.SECOND4 if cell.two_stuns else "")
             if cell.peer == NAME:
                 scene.names[scene.hosts["left"].namespace] = f"{scene.hosts['right'].dial4} {NAME}\n"
             if cell.extra in (Extra.REFUSER, Extra.ACCEPTER):
