@@ -33,17 +33,23 @@ def measured(ends: Sequence[Outcome]) -> dict[str, float]:
             [one.time_of("start") for one in ends],
             [one.first_s for one in ends],
             [one.time_of("hole") for one in ends],
-            [one.time_of("moved") for one in ends],
+            [_direct_s(one) for one in ends],
         )
     )
     if len(starts) == len(firsts) == 2:
         found[FIRST_BYTE] = max(firsts) - max(starts)
     if len(moves) == len(holes) == 2:
         found[DIRECT_AFTER] = max(moves) - max(holes)
-        found[PAUSED] = max(_pauses(ends))
+        if pauses := _pauses(ends):
+            found[PAUSED] = max(pauses)
         # Both see the same rounds, but one may be told of it a moment later.
         found[FAILED_ROUNDS] = max(_failed_rounds(one) for one in ends)
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def _direct_s(end: Outcome) -> float | None:
+    """Return the time of the direct hole that a session has moved to, or has begun on."""
+    return end.time_of("moved") or end.time_of("direct")
 
 
 def _pauses(ends: Sequence[Outcome]) -> list[float]:
@@ -52,8 +58,9 @@ def _pauses(ends: Sequence[Outcome]) -> list[float]:
 
 
 def _failed_rounds(end: Outcome) -> int:
-    names = [event.get("event") for event in end.events]
-    return names[: names.index("moved")].count("not_direct")
+    until = _direct_s(end)
+    times = (event.get("time_s") for event in end.events if event.get("event") == "not_direct")
+    return sum(until is not None and isinstance(time, int | float) and time < until for time in times)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -65,7 +72,7 @@ def table(results: Sequence[Result]) -> str:
 def _line(cell: str, runs: Sequence[Result]) -> str:
     moved = [one for one in runs if FAILED_ROUNDS in one.measured]
     first = sum(one.measured[FAILED_ROUNDS] == 0 for one in moved)
-    pauses = [one.measured[PAUSED] for one in moved]
+    pauses = [one.measured[PAUSED] for one in moved if PAUSED in one.measured]
     columns = (
         cell,
         f"{sum(one.passed for one in runs)} of {len(runs)}",

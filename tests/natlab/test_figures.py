@@ -22,6 +22,12 @@ def test_times_count_from_what_the_later_end_does() -> None:
     assert measured([left, right]) == {FIRST_BYTE: 2.25, DIRECT_AFTER: 6.5, PAUSED: 0.03, FAILED_ROUNDS: 1}
 
 
+def test_a_session_that_begins_on_a_direct_hole_does_not_move() -> None:
+    left = end(4.0, ("start", 1.0), ("hole", 2.5), ("direct", 3.0))
+    right = end(4.0, ("start", 1.0), ("hole", 2.5), ("direct", 3.5))
+    assert measured([left, right]) == {FIRST_BYTE: 3.0, DIRECT_AFTER: 1.0, FAILED_ROUNDS: 0}
+
+
 def test_what_only_one_end_has_seen_is_not_measured() -> None:
     left = end(4.0, ("start", 1.0), ("hole", 2.5), ("moved", 9.0))
     assert measured([left, end(None, ("start", 2.0), ("hole", 2.75))]) == {}
