@@ -166,7 +166,7 @@ class Cell:
     short: bool = False
     # Minutes long, mostly waiting: only in the full matrix, few runs.
     most_runs: int | None = None
-    # The second half of what is sent comes so much later than the first.
+    # The second half of what is sent comes so much later than the first, or as soon as the session has moved.
     pause_s: float = 0.0
     # Seconds that the link may last, beside those of the punch.
     lasts_s: float = 0.0

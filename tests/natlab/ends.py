@@ -173,19 +173,19 @@ async def run_end(
             holds it all and nobody has to write while the program runs.
         limit_s: It is killed after this long; its status is then None, and
             what it said until then is kept.
-        pause_s: The second half of the payload comes so much later.
+        pause_s: The second half of the payload comes so much later, or as soon as the session has moved.
         live: Told of all that it does; it is fed by that instead of `payload`.
     """
     # asyncio would make a socket pair of stdin, and the program would hand a
     # socket where its users have a pipe.
     stdin, feed = os.pipe()
-    fed = asyncio.create_task(_feed(feed, payload, pause_s) if live is None else live.feed(feed))
+    feeds_itself, live = live is not None, live or Live()
+    fed = asyncio.create_task(live.feed(feed) if feeds_itself else _feed(feed, payload, pause_s, live))
     process = await asyncio.create_subprocess_exec(
         *in_namespace(namespace, command), stdin=stdin, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE, env=environment(), cwd=ROOT,
     )  # fmt: skip
     os.close(stdin)
-    live = live or Live()
     live.pid = process.pid
     outcome = Outcome(None, b"", b"", live.events)
     watcher = asyncio.create_task(_watch(process.pid, outcome.looks))
@@ -204,11 +204,12 @@ async def run_end(
     return outcome
 
 
-async def _feed(pipe: int, payload: bytes, pause_s: float) -> bytes:
+async def _feed(pipe: int, payload: bytes, pause_s: float, end: Live) -> bytes:
     half = len(payload) // 2 if pause_s else len(payload)
     with contextlib.suppress(BrokenPipeError):
         os.write(pipe, payload[:half])
-        await asyncio.sleep(pause_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(end.says("moved"), pause_s)
         os.write(pipe, payload[half:])
     os.close(pipe)
     return payload

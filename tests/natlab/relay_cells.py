@@ -38,8 +38,8 @@ SECRET = "39dm-0teb-nmj3-k5sh-t62h-1tra-md"
 # What the relay is called where a name is looked up.
 RELAY_NAME = "relay.example"
 RANDOM, SAME, KEEPS = "random", "same port for each", "drop"
-# Each side sends 64 KiB, the half of it LATER seconds after the other one: by then a session has moved, if it can.
-WHOLE, HALVES, LATER = 2 * 65536, 65536, 8.0
+# Each side sends 64 KiB, half of it when the session has moved, and LATER seconds after the first half if it does not.
+WHOLE, HALVES, LATER = 2 * 65536, 65536, 20.0
 # A guess comes after a try of five seconds, and lasts for ten, or for 25 where any port may be next.
 GUESSED, GUESSED_OF_ALL = 22.0, 42.0
 # Requests, hellos, keys, offers and goodbyes of several connections; never what the session carries.
