@@ -63,6 +63,8 @@ class Observed:
         own_ports: The ports of this machine that belong to them, in their order.
         hosts: The public addresses that this machine was seen at.
         port_use: Of IPv4.
+        compared: Two servers have seen one of the ports.  Else a router that chooses once for all destinations looks
+            like one that chooses for each connection.
         last, low, high: Ports that were seen over IPv4: the latest, the lowest, the highest; NO_PORT if none was.
     """
 
@@ -70,6 +72,7 @@ class Observed:
     own_ports: tuple[int, ...] = ()
     hosts: tuple[str, ...] = ()
     port_use: PortUse = PortUse.UNKNOWN
+    compared: bool = False
     last: int = NO_PORT
     low: int = NO_PORT
     high: int = NO_PORT
@@ -230,6 +233,7 @@ class _Observer:
             use = portclass.classify(samples)
             observed.port_use, observed.last = _USES[use.kind], samples[-1].seen
             observed.low, observed.high = use.low, use.high
+            observed.compared = use.independent is not None
         return observed
 
     def close(self) -> None:

@@ -38,11 +38,12 @@ class Offering:
     Attributes:
         offer: What the peer is told.
         own_ports: Of this machine, one for each OBSERVED candidate of the offer.
+        compared: See Observed.
     """
 
     def __init__(self, offer: Offer, observed: Observed) -> None:
         self.offer = offer
-        self.own_ports = observed.own_ports
+        self.own_ports, self.compared = observed.own_ports, observed.compared
         self._observed = observed
 
     def close(self) -> None:

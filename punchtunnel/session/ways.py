@@ -56,6 +56,8 @@ class DirectWays:
         self._gathering = gathering
         self._rations = rations
         self._report = report
+        # Of what was gathered last: two STUN servers were asked.
+        self._compared = False
 
     def gather(self, signals: Wake) -> Offering:
         """See arranging.Ways."""
@@ -67,6 +69,7 @@ class DirectWays:
         if not offering.own_ports:
             # None of them answers: it is not asked before each try.
             self._settings = replace(self._settings, stun=())
+        self._compared = offering.compared
         return offering
 
     def plans(self, mine: Offer, theirs: Offer) -> int:
@@ -93,7 +96,7 @@ class DirectWays:
         except (NoHoleError, RejectedError, LocalError, UsageError, OSError) as error:
             # It costs this try.
             hard = mine.port_use.is_hard, theirs.port_use.is_hard
-            raise NoHoleError(f"{error}{reach.ports_rewritten(*hard)}") from error
+            raise NoHoleError(f"{error}{reach.ports_rewritten(*hard, self._compared)}") from error
 
     def _is_wanted(self, host: str) -> bool:
         """Tell whether an address is of a family that this side punches in."""

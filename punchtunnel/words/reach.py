@@ -94,13 +94,19 @@ def no_direct_hole(wait: float, dials: int, met: Mapping[str, int]) -> str:
     return f"in {wait:g} s {dials} dials, {shown or 'none answered'}"
 
 
-def ports_rewritten(here: bool, there: bool) -> str:
+def ports_rewritten(here: bool, there: bool, compared: bool) -> str:
     """Return what is to follow the reason of a failed try, if a router chooses a new port for each connection.
 
     Args:
         here: Ours does.
         there: The peer's does.
+        compared: Two STUN servers have said so of ours.
     """
+    if here and there and not compared:
+        return (
+            "; as one STUN server sees it, both routers choose a new port for each connection: with a second one "
+            "(--stun) on both sides a direct hole may open"
+        )
     if here and there:
         return "; both routers choose a new port for each connection, so that no direct hole can open"
     if here or there:

@@ -69,9 +69,16 @@ def test_the_first_two_ports_are_offered_as_the_servers_see_them(own_ports: list
             assert observed.candidates == tuple(Offered(Source.OBSERVED, OUTSIDE, moved(p)) for p in own_ports[:2])
             assert observed.own_ports == tuple(own_ports[:2])
             assert observed.hosts == (OUTSIDE,)
-            assert observed.port_use is PortUse.INDEPENDENT
+            assert (observed.port_use, observed.compared) == (PortUse.INDEPENDENT, True)
             assert observed.last == moved(own_ports[3])
             assert (observed.low, observed.high) == (min(map(moved, own_ports)), max(map(moved, own_ports)))
+
+
+def test_one_server_cannot_tell_whether_others_see_the_same(own_ports: list[int]) -> None:
+    with server(seen_as(OUTSIDE, moved), together=OWN_PORTS) as one:
+        observed = look([one], own_ports)
+    observed.close()
+    assert (observed.port_use.is_hard, observed.compared) == (True, False)
 
 
 def counting(step: int) -> Callable[[int], int]:

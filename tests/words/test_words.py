@@ -15,7 +15,7 @@ import punchtunnel
 from punchtunnel import words
 from punchtunnel.protocol.frames import Reason
 from punchtunnel.reporting.events import Event
-from punchtunnel.words import doctor, peer, usage
+from punchtunnel.words import doctor, peer, reach, usage
 
 PACKAGE = Path(punchtunnel.__file__).parent
 # ---- one place
@@ -118,3 +118,11 @@ def test_every_reason_of_a_reset_has_words_and_a_later_one_gets_the_plainest() -
 def test_an_error_without_a_text_of_the_system_shows_its_own() -> None:
     assert words.broken_link(OSError("gone")) == "link lost: gone"
     assert words.cannot("read", OSError("gone")) == "cannot read: gone"
+
+
+def test_what_one_stun_server_has_seen_is_no_proof_that_no_hole_can_open() -> None:
+    assert "no direct hole can open" in reach.ports_rewritten(True, True, True)
+    unsure = reach.ports_rewritten(True, True, False)
+    assert "no direct hole can open" not in unsure
+    assert "--stun" in unsure
+    assert reach.ports_rewritten(False, True, False) == reach.ports_rewritten(False, True, True)
