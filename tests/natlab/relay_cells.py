@@ -116,6 +116,8 @@ def _beside_a_punch() -> Iterator[Cell]:
     for left, right in ((KEEPS, KEEPS), ("public", RANDOM)):
         punched = replace(_cell(left, right, NOTHING), peerless=False, gap_s=0.5)
         yield replace(punched, name=f"PEER and --relay, {left} x {right}", short=left == KEEPS)
+        # What the other one is to be as fast as.
+        yield replace(punched, name=f"PEER alone, {left} x {right}", options=(("-4",), ("-4",)))
     needed = replace(_cell(RANDOM, RANDOM, ALL_BY_RELAY, NONE_DIRECT), peerless=False)
     yield replace(needed, name=f"PEER and --relay, {RANDOM} x {RANDOM}")
     needed = replace(_cell(SAME, KEEPS, SOME_DIRECT, ANY), peerless=False, pause_s=LATER)
