@@ -130,6 +130,17 @@ def test_each_side_dials_from_the_port_that_the_other_dials_and_the_other_way_ro
     assert len(outside) == (min(max(ours, others), 2) if ours or others else 0)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_of_a_pair_one_side_holds_first_and_of_the_next_pair_the_other(seed: int) -> None:
+    here, there = offer(*seen(OURS, 4001, 4002)), offer(*seen(THEIRS, 5001, 5002))
+    holds = []
+    for mine, theirs, peer in ((here, there, THEIRS), (there, here, OURS)):
+        side = AppointedPorts(Appointment(mine, theirs, (12001, 12002)), "lab", random.Random(seed), 0.0)
+        found = [one for one in side.candidates([address(peer)], 0.0) if one.kind is Kind.OBSERVED]
+        holds.append([side.begin(one, 0.0) is not None for one in found])
+    assert sorted(holds) == [[False, True], [True, False]]
+
+
 def test_ipv4_and_ipv6_are_paired_each_for_itself() -> None:
     mine = offer(*seen(OURS, 4000, 4001), *seen("2001:db8::5", 14000))
     theirs = offer(*seen(THEIRS6, 5000, 5001), *seen(THEIRS, 5002))
