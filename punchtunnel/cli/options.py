@@ -201,7 +201,7 @@ class Options:
             "--birthday",
             metavar="N",
             help="After a meeting, where a router chooses a random port for each connection: up to N holds or dials "
-            "in place of 320 and 128; on both sides.",
+            "in place of 400 and 128; on both sides.",
             show_default=False,
         ),
     ] = 0

@@ -13,7 +13,7 @@ ports passes, and meets the hold as a simultaneous open.
     sequential                        64            16        most
     a window of up to 2048 ports      128           40        92 % or more
     a window of up to 4096 ports      256           40        92 %
-    any of 64512                      320           128       47 %
+    any of 64512                      400           128       55 %
 
 Rule 1: BATCH holds or dials a second, and never more of them than the table has, or than the user
         allows: a router keeps an entry for each for minutes, a carrier gives a customer some
@@ -47,7 +47,7 @@ HIGHEST_PORT = 65535
 # A second.
 BATCH = 25
 # Holds, and how many the user can allow: some home routers have 1024 entries in all.
-SEQUENTIAL_HOLDS, WINDOW_HOLDS, WIDE_HOLDS, RANDOM_HOLDS, MOST_HOLDS = 64, 128, 256, 320, 512
+SEQUENTIAL_HOLDS, WINDOW_HOLDS, WIDE_HOLDS, RANDOM_HOLDS, MOST_HOLDS = 64, 128, 256, 400, 512
 # Up to this span of a window WINDOW_HOLDS are enough.
 NARROW_WINDOW = 2048
 # Dials, and how many the user can allow.

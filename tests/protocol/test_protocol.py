@@ -99,7 +99,7 @@ def test_tries_of_the_document_are_those_that_are_made() -> None:
     assert "is not answered within 10 s" in prose
     assert "It lasts 5 s." in prose
     holds = guesses.SEQUENTIAL_HOLDS, guesses.WINDOW_HOLDS, guesses.WIDE_HOLDS, guesses.RANDOM_HOLDS
-    assert holds == (64, 128, 256, 320)
+    assert holds == (64, 128, 256, 400)
     assert (guesses.BATCH, guesses.MOST_OUTSTANDING, guesses.NARROW_WINDOW) == (25, 64, 2048)
     assert list(guesses.DIALS.values()) == [16, 40, 128]
     assert "16, 40 or 128 times" in prose
