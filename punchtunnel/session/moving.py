@@ -31,9 +31,10 @@ from punchtunnel.protocol.offers import Flag, Offer, decode_offer
 from punchtunnel.protocol.resume import Journal, Ticket
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
-from punchtunnel.session.arranging import Arranger, Ways
+from punchtunnel.session.arranging import Arranger
 from punchtunnel.session.background import Background
 from punchtunnel.session.comeback import Return, come_back
+from punchtunnel.session.seeker import Leads
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.signals import Wake
 from punchtunnel.words import reach
@@ -97,20 +98,6 @@ class Comes(Protocol):
 
     def go_on(self, back: Return, event: events.Event) -> None:
         """Let the session go on over a hole by which its peer has come back, and report this event."""
-
-
-class Leads(Protocol):
-    """What makes that which leads to a direct hole: session.holes.Holes."""
-
-    @property
-    def meets(self) -> bool:
-        """Tell whether this side has named a relay: only then is anything dialled that its peer offers."""
-
-    def ways(self, ticket: Ticket, report: events.Report) -> Ways:
-        """Return it for a session."""
-
-    def goes_another_way(self, hole: Hole) -> bool:
-        """Tell whether what is sent to the peer of a direct hole would leave this machine from another address now."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from punchtunnel import words
 from punchtunnel.errors import LinkError, LostError, NoHoleError
@@ -18,11 +18,14 @@ from punchtunnel.link.carrier import Carrier
 from punchtunnel.protocol.resume import Journal, Ticket
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
-from punchtunnel.session import moving
 from punchtunnel.session.comeback import RestartedError, Return
-from punchtunnel.session.moving import Leads, Moving
-from punchtunnel.session.seeker import Result, Seeks
+from punchtunnel.session.seeker import Leads, Result, Seeks
 from punchtunnel.system.changes import Changes
+from punchtunnel.system.loop import GuardedLoop, Timers
+
+if TYPE_CHECKING:
+    from punchtunnel.session import moving
+    from punchtunnel.session.moving import Moving
 
 # Seconds before a hole is sought again where the last one has brought nothing.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
@@ -33,8 +36,22 @@ SHORT_LIVED = 2.0
 CHANGES_SETTLE = 0.5
 
 
-class Host(moving.Host, Protocol):
+class Host(Protocol):
     """What is needed of session.session.Session."""
+
+    loop: GuardedLoop
+    timers: Timers
+    report: events.Report
+
+    @property
+    def link(self) -> moving.Link:
+        """See link.link.Link."""
+
+    def let_pass(self) -> None:
+        """Payload may pass from now on."""
+
+    def lost(self, error: LinkError) -> None:
+        """There is no carrier any more: look for another hole, or end."""
 
     def go_on(self, hole: Hole, carrier: Carrier, unread: bytes) -> None:
         """A hole carries the session from now on; `unread` came with it."""
@@ -57,7 +74,7 @@ class Resuming:
         ticket: Its own.
         seconds: How long a hole is sought.
         seeker: Seeks it.
-        leads: Makes what leads from a relay to a direct hole; None: a relayed hole stays one.
+        leads: Makes what leads from a relay to a direct hole, if one is named; None: a relayed hole stays one.
 
     Attributes:
         journal: Of the session.
@@ -73,7 +90,12 @@ class Resuming:
         with contextlib.suppress(OSError):
             self._changes = Changes()
             host.loop.add_reader(self._changes.fileno(), self._on_change)
-        self._moving = None if leads is None else Moving(host, ticket, self, leads)
+        self._moving: Moving | None = None
+        if leads is not None and leads.meets:
+            # Imported late: few sessions have a relay.
+            from punchtunnel.session.moving import Moving
+
+            self._moving = Moving(host, ticket, self, leads)
         # When the session has gone on over the last hole, bytes of both directions when that before it was lost, and
         # how many holes in a row have brought nothing.
         self._back_at, self._moved = float("-inf"), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from punchtunnel.protocol.resume import Ticket
 from punchtunnel.reporting import events
@@ -12,6 +12,10 @@ from punchtunnel.session.background import Background
 from punchtunnel.session.comeback import Return
 from punchtunnel.system.loop import Loop
 from punchtunnel.system.signals import Wake
+
+if TYPE_CHECKING:
+    from punchtunnel.punching.hole import Hole
+    from punchtunnel.session.arranging import Ways
 
 Result = Return | Exception
 
@@ -34,6 +38,20 @@ class Seeks(Protocol):
 
     def stop(self) -> None:
         """Seek no more."""
+
+
+class Leads(Protocol):
+    """What makes that which leads to a direct hole: session.holes.Holes."""
+
+    @property
+    def meets(self) -> bool:
+        """Tell whether this side has named a relay: only then is anything dialled that its peer offers."""
+
+    def ways(self, ticket: Ticket, report: events.Report) -> Ways:
+        """Return it for a session."""
+
+    def goes_another_way(self, hole: Hole) -> bool:
+        """Tell whether what is sent to the peer of a direct hole would leave this machine from another address now."""
 
 
 Seekers = Callable[[Loop, events.Report], Seeks]

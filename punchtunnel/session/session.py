@@ -25,12 +25,11 @@ from punchtunnel.reporting import events
 from punchtunnel.session.check import CHECK_LIMIT, FULL_PACKET, Check
 from punchtunnel.session.comeback import ticket_of
 from punchtunnel.session.failures import Failures
-from punchtunnel.session.moving import Leads
 from punchtunnel.session.outcome import Outcome, RoundTrips
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.pulse import Pulse
 from punchtunnel.session.resuming import Resuming
-from punchtunnel.session.seeker import Seekers
+from punchtunnel.session.seeker import Leads, Seekers
 from punchtunnel.session.verdict import Verdict
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
