@@ -96,9 +96,9 @@ class Resuming:
             from punchtunnel.session.moving import Moving
 
             self._moving = Moving(host, ticket, self, leads)
-        # When the session has gone on over the last hole, bytes of both directions when that before it was lost, and
-        # how many holes in a row have brought nothing.
-        self._back_at, self._moved = float("-inf"), 0
+        # When the session has gone on over the last hole, bytes of both directions when that before it was lost,
+        # whether a relay had it, and how many such holes in a row have brought nothing.
+        self._back_at, self._moved, self._was_relayed = float("-inf"), 0, False
         self._fruitless = 0
         # Why and when the last hole was lost.
         self._why = ""
@@ -131,11 +131,12 @@ class Resuming:
     def _pause(self) -> float:
         """Return the seconds until a hole is sought: none, unless the last ones have brought nothing.
 
-        Somebody on the way who spoils each hole would have the two sides punch many times a second.
+        A relay that spoils each hole would have the two sides meet there many times a second; a direct one takes
+        a punch, which has limits of its own.
         """
         moved = self.journal.received + self.journal.acknowledged
-        is_fruitless = moved - self._moved < WORTH_A_HOLE and time.monotonic() - self._back_at < SHORT_LIVED
-        self._fruitless = self._fruitless + 1 if is_fruitless else 0
+        brought_nothing = moved - self._moved < WORTH_A_HOLE and time.monotonic() - self._back_at < SHORT_LIVED
+        self._fruitless = self._fruitless + 1 if self._was_relayed and brought_nothing else 0
         self._moved = moved
         return min(FIRST_PAUSE * 2.0 ** (self._fruitless - 1), LONGEST_PAUSE) if self._fruitless else 0.0
 
@@ -220,7 +221,7 @@ class Resuming:
             self._host.not_back(error)
             return
         self._host.report(event)
-        self._back_at = time.monotonic()
+        self._back_at, self._was_relayed = time.monotonic(), bool(hole.relay)
         self._host.go_on(
             hole, Carrier(hole.sock, back.seals, self.journal, again, relayed=bool(hole.relay)), back.unread
         )

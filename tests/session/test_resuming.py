@@ -41,6 +41,11 @@ def hole_of(sock: socket.socket) -> Hole:
     return Hole(sock, "here", "there", b"", True, Role.LISTEN, Trait.RESUME, 0.0, Counts(), keys, True)
 
 
+def relayed(sock: socket.socket) -> Hole:
+    """Return the same, through a relay."""
+    return replace(hole_of(sock), relay="relay.example.org:4001")
+
+
 class Finder:
     """Finds what the test has, when the test lets it."""
 
@@ -143,7 +148,7 @@ def test_a_side_that_has_all_ends_well_if_the_peer_does_not_come_back() -> None:
     run(case)
 
 
-def test_holes_that_bring_nothing_are_sought_more_and_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relayed_holes_that_bring_nothing_are_sought_more_and_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who spoiled each hole had the two sides punch thirty times a second."""
     monkeypatch.setattr("punchtunnel.session.resuming.FIRST_PAUSE", 0.001)
     pauses: list[float] = []
@@ -151,7 +156,7 @@ def test_holes_that_bring_nothing_are_sought_more_and_more_slowly(monkeypatch: p
     def broken() -> Return:
         here, there = socket.socketpair()
         there.close()
-        return Return(hole_of(here), (Sealer(HERE, True), Opener(THERE, True)), 0, b"")
+        return Return(relayed(here), (Sealer(HERE, True), Opener(THERE, True)), 0, b"")
 
     async def case() -> None:
         async with parted(broken) as stage:
@@ -200,7 +205,7 @@ def test_a_peer_that_comes_back_within_a_pause_is_told_what_has_come_and_waited_
                 mine, theirs = socket.socketpair()
                 assert session.release()
                 assert guest.received == journal.received == HEADER.size * (time + 1)
-                guest.tell(Return(hole_of(mine), (Sealer(HERE, True), Opener(THERE, True)), 0, b""))
+                guest.tell(Return(relayed(mine), (Sealer(HERE, True), Opener(THERE, True)), 0, b""))
                 assert session.link.carrier is not None
                 await lose(theirs)
                 assert "seek" in session.timers
