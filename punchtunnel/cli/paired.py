@@ -17,12 +17,12 @@ from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, SignalError, UsageError
 from punchtunnel.words import usage
 
-_FOR_PAIRING = {"pair", "stun", "relay", "meet", "bind", "no_map", "ipv4", "ipv6", "quiet", "verbose"}
+_FOR_PAIRING = {"pair", "stun", "relay", "meet", "bind", "ipv4", "ipv6", "quiet", "verbose"}
 _FOR_LISTING = {"list_peers", "as_json", "meet", "relay"}
 
 
-def perform(options: Options, show: Callable[[str], None]) -> str:
-    """Pair, or list what is saved; return "".
+def perform(options: Options, show: Callable[[str], None]) -> None:
+    """Pair, or list what is saved.
 
     Args:
         options: Of the command line.
@@ -40,7 +40,6 @@ def perform(options: Options, show: Callable[[str], None]) -> str:
         _pair(options, path, show)
     else:
         _list(peers.read(path), path, show, as_json=options.as_json)
-    return ""
 
 
 def _list(saved: dict[str, peers.Saved], path: Path, show: Callable[[str], None], *, as_json: bool) -> None:

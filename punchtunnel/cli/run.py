@@ -191,7 +191,8 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
     if options.pair or options.list_peers:
         from punchtunnel.cli import paired
 
-        return Exit.OK, paired.perform(options, print_page)
+        paired.perform(options, print_page)
+        return Exit.OK, ""
     if options.forget:
         return forget(options)
     if options.doctor:

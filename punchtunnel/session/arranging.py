@@ -312,11 +312,10 @@ class Arranger:
         self._pauses += 1
         self._report(self.why, pause)
         until = min(self._monotonic() + pause, deadline)
-        if until > self._monotonic():
-            # The follower's wish, or a change here, ends the pause; a late answer does not.
-            while (left := until - self._monotonic()) > 0 and (heard := self._talk.hear(left)) is not None:
-                if not heard.number:
-                    break
+        # The follower's wish, or a change here, ends the pause; a late answer does not.
+        while (left := until - self._monotonic()) > 0 and (heard := self._talk.hear(left)) is not None:
+            if not heard.number:
+                break
         if other_follows:
             # Its number is left out.
             self._number += 1

@@ -252,7 +252,7 @@ class Moving:
         self._report(events.NotDirect(reason=why, next_s=pause))
 
     def _stop_carrier(self, signals: Wake) -> int:
-        """Have the loop stop the relayed carrier; return the position of what has come by it.
+        """Have the loop stop the present carrier; return the position of what has come by it.
 
         Raises:
             LostError: The link has ended, and only writes out what had come.

@@ -119,12 +119,8 @@ class Resuming:
         seconds, pause = until_noticed + self._seconds, self._pause()
         if pause:
             self._host.timers.later("seek", pause, lambda: self._seek_later(seconds))
-        else:
-            try:
-                self._seeker.start(self._ticket, self.journal.report(), seconds, self._found)
-            except (RuntimeError, OSError):
-                # No thread is to be had, or no descriptor.
-                return False
+        elif not self._start(seconds):
+            return False
         self._host.report(events.Lost(reason=words.without_lost(self._why), streams=streams))
         return True
 
@@ -156,10 +152,16 @@ class Resuming:
             self._seek_later(self._seconds)
         return self._host.link.is_open and self._host.link.carrier is None
 
-    def _seek_later(self, seconds: float) -> None:
+    def _start(self, seconds: float) -> bool:
         try:
             self._seeker.start(self._ticket, self.journal.report(), seconds, self._found)
         except (RuntimeError, OSError):
+            # No thread is to be had, or no descriptor.
+            return False
+        return True
+
+    def _seek_later(self, seconds: float) -> None:
+        if not self._start(seconds):
             self._host.not_back(LostError(words.not_back(self._why, time.monotonic() - self._lost_at)))
 
     def stop(self) -> None:

@@ -131,7 +131,9 @@ NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option, or 
 PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {path}, or pair by another name"
 SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
 NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"
-PAIR_ALONE: Final = "--pair takes no PEER, and of the other options only --stun, --relay, --bind, -4, -6 and --no-map"
+PAIR_ALONE: Final = (
+    "--pair takes no PEER, and of the other options only --stun, --relay, --meet, --bind, -4, -6, -q and -v"
+)
 PEERS_ALONE: Final = "--peers lists what is saved, and takes no PEER and no other option but --json"
 NO_SAVED_PEERS: Final = "no peer is saved in {path}: punchtunnel --pair NAME makes one"
 ASK_FOR_CODE: Final = "code of the other machine (Enter if it has none yet): "

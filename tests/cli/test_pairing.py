@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchtunnel.cli import pairing, peers
+from punchtunnel.cli import paired, pairing, peers
+from punchtunnel.cli.options import Options
 from punchtunnel.cli.pairing import Code, Pairing, read_code
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol.secret import ALPHABET, is_fresh, normal
@@ -178,3 +179,12 @@ def test_a_name_that_is_taken_or_none_is_refused_before_anything_is_asked(tmp_pa
         status, errors = Machine(tmp_path, "--pair", name).end()
         assert status == 2
         assert sentence in errors
+
+
+@pytest.mark.parametrize("options", [Options(pair="home", peers=["203.0.113.9"]), Options(pair="home", no_map=True)])
+def test_what_pairing_has_no_use_for_is_refused(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="takes no PEER"):
+        paired.perform(options, print)
