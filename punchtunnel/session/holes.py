@@ -88,6 +88,8 @@ class Holes:
         self._settles = Trait.SERVICE not in settings.traits
         # Why the peer, who was met at a relay, is of no use; "" if nobody was.
         self._met_but = ""
+        # A hole had opened, but the peer was never heard on it.
+        self._was_unmet = False
         # How many in a row who were met there were gone again.
         self._gone = 0
         # Of direct holes for what a relay carries: each has a secret that only its two sides know.
@@ -125,7 +127,8 @@ class Holes:
                 self._report(events.PunchingAgain(self._met_but))
                 self._signals.sleep(self._pause(spent))
             except NoHoleError as error:
-                raise NoHoleError(self._met_but or str(error)) from error
+                before = f"; {words.UNMET_BEFORE}" if self._was_unmet else ""
+                raise NoHoleError(self._met_but or f"{error}{before}") from error
             except (RejectedError, UsageError, LocalError) as error:
                 if not self._may_pass(error):
                     raise
@@ -259,13 +262,14 @@ class Holes:
             # Punch on for what is left of the time to wait, or for a moment if nothing is.
             went_well = checked and outcome.status == Exit.OK
             self._current = self._settings.after(self._monotonic() - self._began, checked=went_well)
+            self._was_unmet = not outcome.met
             self._report(events.Checked(hole.remote) if outcome.met else events.PunchingAgain(outcome.reason))
             return True
         if not self._settings.keep:
             return False
         self._is_refused = outcome.status == Exit.LOCAL
         self._report(events.PunchingAgain(outcome.reason or words.SESSION_OVER))
-        self._current, self._began = self._settings, self._monotonic()
+        self._current, self._began, self._was_unmet = self._settings, self._monotonic(), False
         return True
 
     def _may_pass(self, error: RejectedError | UsageError | LocalError) -> bool:

@@ -120,6 +120,11 @@ class Pulse:
         self._is_alone = True
         self._host.die(error)
 
+    @property
+    def swallows(self) -> bool:
+        """Tell whether the way swallows long packets while it carries short ones."""
+        return self._silence.swallows
+
     def why(self, error: LinkError | None = None) -> LinkError:
         """Return why the hole is lost; see `Silence.why`."""
         return self._silence.why(error)

@@ -327,8 +327,10 @@ class Session:
         """The last hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
 
         Bytes that are no record or frame of the peer's never end it well: an attacker may have changed them.
+        A way that swallows long packets has been found, even if the peer, who found that out too, left first.
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
+        self._met = self._met or self._pulse.swallows
         if unsaid or isinstance(error, PeerError):
             self._verdict.fail(self._pulse.why(error or LostError(words.LINK_CUT)))
         self._finish()

@@ -138,6 +138,11 @@ class Silence:
             self._asked_at = min(self._asked_at, now)
             self._ping()
 
+    @property
+    def swallows(self) -> bool:
+        """Tell whether the way swallows long packets while it carries short ones."""
+        return self._swallowed > 0
+
     def why(self, error: LinkError | None = None) -> LinkError:
         """Return why the link is lost; `error` is what the kernel says, if that says more than that time is over."""
         if self._swallowed:

@@ -34,6 +34,8 @@ LINK_CUT = (
 )
 NAME_UNANSWERED = "the name server has not answered: check this machine's network, or give an address"
 NEVER_MET = "the hole was lost before the peer said anything on it: it has not heard that the hole was chosen"
+# What follows the sentence of a punch that found nothing.
+UNMET_BEFORE = "a hole had opened before, and was lost before the peer said anything on it"
 ANOTHER_NAT = "the router's own address, {address}, is none of the Internet: another NAT follows (double NAT)"
 NO_ROUTER_ANSWERS = "no router here answers to PCP, NAT-PMP or UPnP"
 NO_THREAD = "the system refuses another thread: raise `ulimit -u`, or the limit of tasks (TasksMax=, pids)"

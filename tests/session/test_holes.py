@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from punchtunnel import words
 from punchtunnel.errors import (
     Exit,
     LocalError,
@@ -159,6 +160,14 @@ def test_a_hole_on_which_the_peer_was_never_heard_is_none(keep: bool, monkeypatc
     stage.holes.next()
     assert stage.waits == [60.0, 40.0]
     assert stage.told == [PunchingAgain("never met")]
+
+
+def test_a_hole_that_was_lost_before_is_named_when_no_other_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line knew of the last punch alone, and said that nobody had answered at all."""
+    stage = Stage(monkeypatch, hole(), NoHoleError("no hole"), keep=False)
+    assert stage.holes.goes_on(stage.holes.next(), Outcome(Exit.LOST, "never met", met=False))
+    with pytest.raises(NoHoleError, match=f"^no hole; {words.UNMET_BEFORE}$"):
+        stage.holes.next()
 
 
 def test_a_side_that_checks_itself_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

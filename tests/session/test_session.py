@@ -20,6 +20,7 @@ from punchtunnel.address import Place
 from punchtunnel.ends import target as target_module
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import Exit
+from punchtunnel.link.carrier import Carrier
 from punchtunnel.protocol.frames import Flag, Header, Kind, Reason
 from punchtunnel.protocol.hello import Role, Trait
 from punchtunnel.punching.hole import Counts, Hole
@@ -28,6 +29,8 @@ from punchtunnel.session import pulse, roles, session, silence
 from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Ports, Stdio
 from punchtunnel.session.session import Session
+from punchtunnel.session.silence import SWALLOWED_AFTER
+from punchtunnel.system.tcp import Delivery
 
 # A test that waits so long is hung.
 LONG = 30.0
@@ -406,6 +409,25 @@ def test_nothing_is_begun_before_the_peer_is_known_to_be_on_the_hole() -> None:
             outcome = await made.ended
             assert (outcome.met, outcome.status, outcome.reason) == (False, Exit.LOST, words.NEVER_MET)
             assert not [one for one in events if isinstance(one, StreamOpened | LinkUp)]
+
+    asyncio.run(asyncio.wait_for(case(), LONG))
+
+
+def test_a_way_that_swallows_long_packets_is_named_even_if_the_peer_leaves_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both sides of -z know it after 30 s; the one that was a moment later punched on, and found nobody."""
+    monkeypatch.setattr(pulse, "TICK", 0.01)
+    swallowed = Delivery(repeats=SWALLOWED_AFTER, silent_s=1.0, packet_size=1280, acknowledged=300)
+    monkeypatch.setattr(Carrier, "delivery", lambda _: swallowed)
+
+    async def case() -> None:
+        async with uncertain() as (made, there, _, _):
+            while not made._pulse.swallows:  # noqa: ASYNC110 - it is looked at by the clock
+                await asyncio.sleep(0.01)
+            there.close()
+            outcome = await made.ended
+            assert (outcome.met, outcome.status, outcome.reason) == (True, Exit.LOST, words.black_hole(1280))
 
     asyncio.run(asyncio.wait_for(case(), LONG))
 
