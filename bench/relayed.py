@@ -27,7 +27,7 @@ from punchtunnel.protocol.resume import Ticket
 from punchtunnel.reporting.events import Event, Report
 from punchtunnel.session.comeback import Return
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.roles import Ports
+from punchtunnel.session.roles import Listener, Ports
 from punchtunnel.session.seeker import seekers
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
@@ -55,7 +55,7 @@ async def side(relay: Place, leads: bool, flag: str, port: int) -> None:
     """Run one side: the leader listens and prints the port, the other one connects to `port`."""
     hole = met(await asyncio.to_thread(ask, relay), leads, flag)
     listener = socket.create_server((LOCAL, 0))
-    ends = Ports([listener]) if leads else Ports(target=parse_target(str(port)))
+    ends = Ports([Listener(listener)]) if leads else Ports(targets={"": parse_target(str(port))})
 
     def report(event: Event) -> None:
         print(event, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +24,7 @@ EPILOG = """\
 Roles that fit together (run one command on each machine):
   stdio   --stdio    a pipe between the two machines
   stdio   --to       one connection to the target, as for ssh's ProxyCommand
-  -L      --to       any number of connections
+  -L      --to       any number of connections; -L 2222=ssh to --to ssh=22
   -L      --stdio    the first connection to the port
 \b
 Exit status:
@@ -39,6 +39,8 @@ Exit status:
   With --doctor: 0  nothing speaks against punching from here;  1  something does
 """
 
+# Before the name of a service.
+STDIO_OF = "--stdio="
 # Parsing makes Options of a command line; `main` runs them.
 app = typer.Typer(
     name="punchtunnel",
@@ -79,7 +81,7 @@ def _parse(defaults: Mapping[str, Value] | None = None) -> Options | int:
         defaults: By parameter, what counts where the command line and the environment say nothing.
     """
     try:
-        given = app(prog_name="punchtunnel", standalone_mode=False, default_map=defaults)
+        given = app(_arguments(sys.argv[1:]), prog_name="punchtunnel", standalone_mode=False, default_map=defaults)
     except OSError as error:
         return _tell_unwritable(error)
     except typer.TyperException as error:
@@ -93,6 +95,11 @@ def _parse(defaults: Mapping[str, Value] | None = None) -> Options | int:
             return Exit.BROKEN_PIPE
         raise
     return given if isinstance(given, Options) else int(given or 0)
+
+
+def _arguments(given: Sequence[str]) -> list[str]:
+    """Return the arguments as the parser takes them, to which --stdio is a flag: --stdio=NAME becomes an option."""
+    return [f"--stdio-service={one.removeprefix(STDIO_OF)}" if one.startswith(STDIO_OF) else one for one in given]
 
 
 def _run(options: Options) -> int:
@@ -121,7 +128,8 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
         return options, b""
     command = typer.main.get_command(app)
     names = {opt.lstrip("-"): one.name or "" for one in command.params for opt in one.opts if opt.startswith("-")}
-    again = _parse(peers.defaults_of(saved, names, path))
+    repeated = [one.name or "" for one in command.params if getattr(one, "multiple", False)]
+    again = _parse(peers.defaults_of(saved, names, repeated, path))
     assert isinstance(again, Options)
     return replace(again, peers=list(saved.peers)), saved.secret
 

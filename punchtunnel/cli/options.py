@@ -78,20 +78,33 @@ class Options:
             autocompletion=_saved_names,
         ),
     ] = None
-    stdio: Annotated[bool, typer.Option("--stdio", help="Join the hole to stdin and stdout (the default).")] = False
+    stdio: Annotated[
+        bool,
+        typer.Option(
+            "--stdio",
+            help="Join the hole to stdin and stdout (the default); --stdio=NAME: to what --to NAME=... names there.",
+        ),
+    ] = False
+    # What --stdio=NAME becomes (command.py): a flag takes no value.
+    service: Annotated[str, typer.Option("--stdio-service", hidden=True)] = ""
     listen: Annotated[
         list[str] | None,
         typer.Option(
             "-L",
             "--listen",
-            metavar="[BIND:]PORT",
-            help="Local port, or unix:/path; may be repeated.  :PORT is for other machines, too.",
+            metavar="[BIND:]PORT[=NAME]",
+            help="Local port, or unix:/path, that leads to --to there, or to its NAME; may be repeated.  :PORT is for "
+            "other machines, too.",
             autocompletion=_own_places,
         ),
     ] = None
     to: Annotated[
-        str | None,
-        typer.Option("--to", metavar="[HOST:]PORT", help="Where connections from the far side lead, or unix:/path."),
+        list[str] | None,
+        typer.Option(
+            "--to",
+            metavar="[NAME=][HOST:]PORT",
+            help="Where connections from the far side lead, or unix:/path; may be repeated, with a NAME for each.",
+        ),
     ] = None
     channel: Annotated[
         str, typer.Option("--channel", metavar="NAME", help="Separates links between the same two machines.")
@@ -298,12 +311,12 @@ class Options:
     @property
     def is_stdio(self) -> bool:
         """Tell whether this side has stdio: neither -L nor --to is given."""
-        return not self.listen and self.to is None
+        return not (self.listen or self.to)
 
     @property
     def serves_many(self) -> bool:
         """Tell whether this side serves several sessions at once."""
-        return self.keep and self.to is not None and not self.listen and self.sessions != 1
+        return self.keep and bool(self.to) and not self.listen and self.sessions != 1
 
     @property
     def reads_stdin(self) -> bool:

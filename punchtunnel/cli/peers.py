@@ -4,7 +4,7 @@
     secret = "39dm-0teb-nmj3-k5sh-t62h-1tra-md"
     peers = ["203.0.113.9"]
     relay = ["relay.example.org"]
-    to = "22"                       # any option, by its long name without the dashes
+    to = ["ssh=22", "web=8080"]     # any option, by its long name without the dashes
 
 Rule 1: what is given on the command line goes before what is saved.
 Rule 2: the file holds secrets, so others must not be able to read it.
@@ -19,7 +19,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,8 @@ MAX_SIZE = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 # Keys that are no options.
 _SECRET, _PEERS = "secret", "peers"
+# An option that is a flag, or has the name of a service.
+_STDIO, _STDIO_SERVICE = "stdio", "stdio-service"
 
 Value = str | int | float | bool | list[str]
 
@@ -136,12 +138,13 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def defaults_of(saved: Saved, parameters: Mapping[str, str], path: Path) -> dict[str, Value]:
+def defaults_of(saved: Saved, parameters: Mapping[str, str], repeated: Collection[str], path: Path) -> dict[str, Value]:
     """Return what is saved by the names of parameters.
 
     Args:
         saved: The peer.
         parameters: The parameters' names by the options' long names without the dashes.
+        repeated: The parameters that are lists: one text or number is a list of one.
         path: Of the file.
 
     Raises:
@@ -151,7 +154,13 @@ def defaults_of(saved: Saved, parameters: Mapping[str, str], path: Path) -> dict
     for key, value in saved.options.items():
         if key not in parameters:
             raise UsageError(usage.NOT_A_SAVED_OPTION.format(path=path, name=saved.name, key=key))
-        found[parameters[key]] = value
+        if key == _STDIO and isinstance(value, str):
+            # As --stdio=NAME.
+            found[parameters[_STDIO_SERVICE]] = value
+        elif parameters[key] in repeated and not isinstance(value, list):
+            found[parameters[key]] = [str(value)]
+        else:
+            found[parameters[key]] = value
     return found
 
 

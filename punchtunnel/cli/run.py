@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.pages import examine, forget, print_page, seen_addresses
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import listens_of, resume_of, sessions_of, settings_of, target_of
+from punchtunnel.cli.values import listens_of, resume_of, service_of, sessions_of, settings_of, targets_of
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from punchtunnel.cli.daemon import Daemon
     from punchtunnel.reporting.display import Display
     from punchtunnel.session.plan import Plan
-    from punchtunnel.session.roles import Ends
+    from punchtunnel.session.roles import Ends, Listener
 
 
 def _as_given(options: Options) -> tuple[Options, bytes]:
@@ -145,7 +144,7 @@ def begin(status: Status) -> None:
     status(events.Started(schema=events.SCHEMA, version=punchtunnel.__version__, pid=os.getpid()))
 
 
-def _plan(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Plan:
+def _plan(options: Options, role: Role, listeners: list[Listener], status: Status) -> Plan:
     """Return what a session is to do with its hole."""
     # Imported late: see `_session`.
     from punchtunnel.session.plan import Plan
@@ -161,12 +160,12 @@ def _plan(options: Options, role: Role, listeners: list[socket.socket], status: 
     )
 
 
-def _ends(options: Options, role: Role, listeners: list[socket.socket], status: Status) -> Ends:
+def _ends(options: Options, role: Role, listeners: list[Listener], status: Status) -> Ends:
     """Return the role: what the streams are joined to."""
     from punchtunnel.session.roles import Ports, Stdio
 
     if role != Role.STDIO:
-        return Ports(listeners, target_of(options))
+        return Ports(listeners, targets_of(options))
     shared = options.progress and not options.send_only and os.isatty(1) and os.isatty(2)
     return Stdio(
         stdin=0 if options.reads_stdin and 0 not in descriptors.closed else None,
@@ -174,6 +173,7 @@ def _ends(options: Options, role: Role, listeners: list[socket.socket], status: 
         stdin_size=descriptors.size_of_stdin() if options.reads_stdin else None,
         discard=options.send_only,
         keep_open=options.keep,
+        service=service_of(options),
         # If stdout and stderr are both terminals, they are the same one.
         before_output=status.give_way if shared else None,
     )
@@ -200,8 +200,9 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
     if options.ntp or (options.stun and not (options.show or options.meet or options.relay)):
         raise UsageError(usage.FOR_DOCTOR)
     settings = settings_of(options)
-    places = listens_of(options)
-    target_of(options)
+    doors = listens_of(options)
+    targets_of(options)
+    service_of(options)
     if options.show:
         check_secret(options)
         print_page(_page(options, seen_addresses(options, status)))
@@ -219,14 +220,14 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
     descriptors.allow_many()
     if daemon is not None:
         daemon.prepare()
-    with Signals(service=options.keep) as signals, _listening([] if options.check else places, status) as listeners:
+    with Signals(service=options.keep) as signals, _listening([] if options.check else doors, status) as listeners:
         if daemon is not None:
             daemon.at_leaving(after=signals.forget_terminal)
         return _run(options, settings, listeners, status, signals)
 
 
 def _run(
-    options: Options, settings: Settings, listeners: list[socket.socket], status: Status, signals: Signals
+    options: Options, settings: Settings, listeners: list[Listener], status: Status, signals: Signals
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
     with Gatherer(settings) as gathering:
@@ -238,7 +239,7 @@ def _use(
     holes: Holes,
     options: Options,
     settings: Settings,
-    listeners: list[socket.socket],
+    listeners: list[Listener],
     status: Status,
     signals: Signals,
 ) -> tuple[Exit, str]:
@@ -251,7 +252,7 @@ def _use(
         if outcome.round_trips is not None and not options.as_json:
             _print_path(hole, settings, outcome.round_trips)
         if not holes.goes_on(hole, outcome):
-            if outcome.status == Exit.OK and options.to is not None and not options.check:
+            if outcome.status == Exit.OK and options.to and not options.check:
                 status(events.Warned(reason=words.OVER_WITHOUT_KEEP))
             return outcome.status, outcome.reason
 
@@ -275,7 +276,7 @@ def _session(
     hole: Hole,
     options: Options,
     role: Role,
-    listeners: list[socket.socket],
+    listeners: list[Listener],
     status: Status,
     signals: Signals,
     holes: Holes,
@@ -328,15 +329,21 @@ def _serve_on(holes: Holes, options: Options, role: Role, status: Status, signal
 
 
 @contextlib.contextmanager
-def _listening(places: list[AnyPlace], status: Status) -> Iterator[list[socket.socket]]:
+def _listening(doors: list[tuple[AnyPlace, str]], status: Status) -> Iterator[list[Listener]]:
     """Bind every -L before the punch begins, and say once if others can reach one; close them at the end."""
-    if not places:
+    if not doors:
         yield []
         return
     # Imported late: without -L nothing of it is needed before the session.
     from punchtunnel.ends.listening import exposed, listening
+    from punchtunnel.session.roles import Listener
 
-    with listening(places, lambda name: status(events.Listening(name))) as listeners:
-        if others := exposed(listeners):
+    with contextlib.ExitStack() as stack:
+        listeners = [
+            Listener(sock, service)
+            for place, service in doors
+            for sock in stack.enter_context(listening([place], lambda name: status(events.Listening(name))))
+        ]
+        if others := exposed(one.sock for one in listeners):
             status(events.Warned(reason=local.open_to_others(others)))
         yield listeners

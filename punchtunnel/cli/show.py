@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from punchtunnel.address import AnyPlace, Peer, Place, is_literal, parse_bind, parse_peer
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
-from punchtunnel.cli.values import target_of
+from punchtunnel.cli.values import listens_of, service_of, targets_of
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule, secret
 from punchtunnel.punching.rota import MOST
@@ -38,8 +38,8 @@ class Side:
         bind: --bind, if that is an address.
         seen: The addresses that STUN servers see this machine at.
         channel: --channel.
-        listens: Whether there is a -L.
-        target: Where --to leads.
+        wanted: The services that -L and --stdio ask for; "" is what a --to without a name leads to.
+        targets: Where --to leads, by the names of services.
         flags: Options that both sides need, as they are written.
         secret: Whether there is one.
         wants_none: Whether the options say that there shall be none.
@@ -52,8 +52,8 @@ class Side:
     peers: Sequence[str]
     bind: str | None = None
     channel: str = ""
-    listens: bool = False
-    target: AnyPlace | None = None
+    wanted: Sequence[str] = ()
+    targets: Mapping[str, AnyPlace] = field(default_factory=dict)
     flags: Sequence[str] = ()
     secret: bool = False
     wants_none: bool = False
@@ -79,8 +79,8 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
         bind=None if options.bind is None or is_interface(options.bind) else parse_bind(options.bind),
         interface=options.bind if options.bind is not None and is_interface(options.bind) else "",
         channel=options.channel,
-        listens=bool(options.listen),
-        target=target_of(options),
+        wanted=_wanted(options),
+        targets=targets_of(options),
         flags=[flag for flag, given in flags.items() if given],
         secret=bool(options.secret_file or options.ask_secret or os.environ.get(SECRET_VARIABLE)),
         wants_none=options.plain or options.no_secret,
@@ -95,13 +95,21 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
     )
 
 
+def _wanted(options: Options) -> list[str]:
+    """Return what this side asks the other one for, each service once."""
+    asked = [service for _, service in listens_of(options)]
+    if service_of(options):
+        asked.append(service_of(options))
+    return list(dict.fromkeys(asked))
+
+
 def command(side: Side) -> str:
     """Return the line to run on the other machine, with placeholders for what is not known here."""
     options = []
-    if side.target is not None:
-        options += ["-L", _port_for(side.target)]
-    if side.listens:
-        options += ["--to", words.ANY_TARGET]
+    for service, target in side.targets.items():
+        options += ["-L", _port_for(target) + (f"={service}" if service else "")]
+    for service in side.wanted:
+        options += ["--to", (f"{service}=" if service else "") + words.ANY_TARGET]
     if side.via:
         options += ["--via", words.ANY_COMMAND]
     options += side.relays

@@ -10,6 +10,7 @@ from punchtunnel.address import AnyPlace, parse_listen, parse_server, parse_targ
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
+from punchtunnel.protocol.service import is_service
 from punchtunnel.punching.settings import (
     DEFAULT_RESUME,
     DEFAULT_SESSIONS,
@@ -21,7 +22,7 @@ from punchtunnel.punching.settings import (
 )
 from punchtunnel.system.addresses import is_own_literal
 from punchtunnel.system.services import port_of
-from punchtunnel.words import usage
+from punchtunnel.words import services, usage
 
 if TYPE_CHECKING:
     from punchtunnel.doctor.facts import Bind
@@ -55,22 +56,51 @@ def resume_of(options: Options) -> float:
     return DEFAULT_RESUME if options.resume is None else options.resume
 
 
-def listens_of(options: Options) -> list[AnyPlace]:
-    """Return the places of -L.
+def listens_of(options: Options) -> list[tuple[AnyPlace, str]]:
+    """Return the places of -L, each with the service that its clients get, or "".
 
     Raises:
         UsageError: One has another form.
     """
-    return [parse_listen(text, port_of) for text in options.listen or ()]
+    found = []
+    for text in options.listen or ():
+        place, is_named, service = text.rpartition("=")
+        if not is_named or (text.startswith("unix:") and not is_service(service)):
+            place, service = text, ""
+        elif not is_service(service):
+            raise UsageError(services.NOT_A_LISTEN.format(text=text, name=service))
+        found.append((parse_listen(place, port_of), service))
+    return found
 
 
-def target_of(options: Options) -> AnyPlace | None:
-    """Return the target of --to; None without.
+def targets_of(options: Options) -> dict[str, AnyPlace]:
+    """Return the targets of --to by the names of services, "" for one without.
 
     Raises:
-        UsageError: It has another form.
+        UsageError: One has another form, or two have one name.
     """
-    return None if options.to is None else parse_target(options.to, port_of)
+    found: dict[str, AnyPlace] = {}
+    for text in options.to or ():
+        service, is_named, place = text.partition("=")
+        if not is_named or text.startswith("unix:"):
+            service, place = "", text
+        elif not is_service(service):
+            raise UsageError(services.NOT_A_TARGET.format(text=text, name=service))
+        if service in found:
+            raise UsageError(services.TARGET_TWICE.format(name=service) if service else services.TWO_NAMELESS)
+        found[service] = parse_target(place, port_of)
+    return found
+
+
+def service_of(options: Options) -> str:
+    """Return what --stdio is to be joined to at the far side, or "".
+
+    Raises:
+        UsageError: No service can be called that.
+    """
+    if options.service and not is_service(options.service):
+        raise UsageError(services.NOT_OF_STDIO.format(name=options.service))
+    return options.service
 
 
 def settings_of(options: Options) -> Settings:
@@ -164,7 +194,7 @@ def bind_of(options: Options) -> Bind:
 
 def _role(options: Options) -> Role:
     """Return the role that the options ask for."""
-    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to is not None else Role(0))
+    role = (Role.LISTEN if options.listen else Role(0)) | (Role.TO if options.to else Role(0))
     return role or Role.STDIO
 
 
@@ -199,11 +229,11 @@ def _check_contradictions(options: Options) -> None:
         raise UsageError(usage.QUIET_AND_VERBOSE)
     if options.send_only and sends_nothing:
         raise UsageError(usage.NOTHING_TO_DO)
-    if options.sessions is not None and not (options.keep and options.to is not None and not options.listen):
+    if options.sessions is not None and not (options.keep and options.to and not options.listen):
         raise UsageError(usage.SESSIONS_OF_A_SERVICE)
     if options.sessions is not None and options.sessions < 1:
         raise UsageError(usage.NO_SESSIONS)
-    if ports and options.stdio:
+    if ports and (options.stdio or options.service):
         raise UsageError(usage.STDIO_AND_PORTS)
     if ports and (options.send_only or sends_nothing):
         raise UsageError(usage.STDIO_OPTIONS)

@@ -1,8 +1,8 @@
-"""Connect streams to the target of --to: to each of its addresses in turn, until one answers.
+"""Connect streams to the targets of --to: to each address of one in turn, until one answers.
 
     Connects   all connections of a session: at most MAX_UNDER_WAY at a time
        └─ Attempt   one connection: the target's addresses one after another
-             └─ LookUp   the addresses of a name, shared by all
+             └─ LookUp   the addresses of a name, shared by all connections to that target
 
 Callbacks, neither tasks nor futures: a tunnel may carry thousands of
 connections a second, and a task would cost more than the connection.  A name
@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from punchtunnel.address import LOCALHOST, AnyPlace, Place, UnixPlace, is_literal
@@ -266,46 +266,46 @@ class Attempt:
 
 
 class Connects:
-    """The connections to the target that a session is making: MAX_UNDER_WAY at a time, the others in turn.
+    """The connections to targets that a session is making: MAX_UNDER_WAY at a time, the others in turn.
 
     Args:
         loop: The running loop.
         poller: Watches the sockets that connect.
-        target: What to connect to.
-        done: Called with the number given to `start` and the result; a success may come within `start`, a
-            failure never does.
+        targets: What may be connected to, by the names of services.
+        done: Called with the number and the service given to `start`, and the result; a success may come within
+            `start`, a failure never does.
     """
 
     def __init__(
         self,
         loop: Loop,
         poller: Poller,
-        target: AnyPlace,
-        done: Callable[[int, socket.socket | OSError], None],
+        targets: Mapping[str, AnyPlace],
+        done: Callable[[int, str, socket.socket | OSError], None],
     ) -> None:
         self._loop = loop
         self._poller = poller
-        self._target = target
+        self._targets = {service: (target, LookUp(loop)) for service, target in targets.items()}
         self._done = done
-        self._look_up = LookUp(loop)
         self._under_way: dict[int, Attempt] = {}
-        self._queue: dict[int, None] = {}
+        self._queue: dict[int, str] = {}
         # Places of connections that were given up lately.
         self._kept = 0
         self._is_starting = False
 
-    def start(self, number: int) -> None:
-        """Make a connection, now or when its turn comes."""
+    def start(self, number: int, service: str = "") -> None:
+        """Make a connection to the target of a service, now or when its turn comes."""
         if len(self._under_way) + self._kept >= MAX_UNDER_WAY:
-            self._queue[number] = None
+            self._queue[number] = service
             return
 
         def done(result: socket.socket | OSError) -> None:
             del self._under_way[number]
-            self._done(number, result)
+            self._done(number, service, result)
             self._start_queued()
 
-        attempt = Attempt(self._loop, self._poller, self._look_up, self._target, TIMEOUT, done)
+        target, look_up = self._targets[service]
+        attempt = Attempt(self._loop, self._poller, look_up, target, TIMEOUT, done)
         self._under_way[number] = attempt
         attempt.start()
 
@@ -346,8 +346,7 @@ class Connects:
         self._is_starting = True
         while self._queue and len(self._under_way) + self._kept < MAX_UNDER_WAY:
             number = next(iter(self._queue))
-            del self._queue[number]
-            self.start(number)
+            self.start(number, self._queue.pop(number))
         self._is_starting = False
 
 

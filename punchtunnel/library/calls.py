@@ -94,7 +94,7 @@ async def connect(
         writer.wait_closed()`, after `writer.close()`, returns when the far side has taken everything and
         has ended its direction too, and raises LinkError if that did not happen.  The reader raises
         LinkError where the stream was cut; only the far side's true end reads as EOF.
-        `writer.get_extra_info` knows "sockname", "peername" and "verifier".
+        `writer.get_extra_info` knows "sockname", "peername", "verifier" and "service".
 
     Raises:
         UsageError: No peer, or an argument that cannot be meant.

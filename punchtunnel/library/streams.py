@@ -27,11 +27,16 @@ from punchtunnel.errors import LinkError
 
 
 class ProgramEnd(SocketEnd):
-    """Our half of a socket pair; the program's streams have the other one."""
+    """Our half of a socket pair; the program's streams have the other one.
 
-    def __init__(self) -> None:
+    Args:
+        service: What the stream is for, or "".
+    """
+
+    def __init__(self, service: str = "") -> None:
         ours, self.theirs = socket.socketpair()
         super().__init__(ours)
+        self.service = service
         # No descriptors are passed through it.
         self.short_is_dry = True
         self.theirs.setblocking(False)

@@ -12,10 +12,11 @@ from typing import Any
 
 from punchtunnel import words
 from punchtunnel.ends.end import End
-from punchtunnel.errors import Exit, LinkError
+from punchtunnel.errors import Exit, LinkError, UsageError
 from punchtunnel.library.streams import ProgramEnd, StreamProtocol, Writer
 from punchtunnel.protocol.agreement import readable
 from punchtunnel.protocol.hello import Trait
+from punchtunnel.protocol.service import is_service
 from punchtunnel.punching.hole import Hole
 from punchtunnel.reporting import events
 from punchtunnel.session.holes import Holes
@@ -24,6 +25,7 @@ from punchtunnel.session.plan import Plan
 from punchtunnel.session.roles import Program
 from punchtunnel.session.seeker import Seekers
 from punchtunnel.session.session import Session
+from punchtunnel.words import services
 
 # Streams of the peer that wait to be accepted; more are refused.  As many
 # connections wait for accept() on Linux.
@@ -58,19 +60,26 @@ class Tunnel:
         self._session.start(hole.unread)
         self._life = asyncio.create_task(self._live())
 
-    async def open(self) -> Stream:
+    async def open(self, service: str = "") -> Stream:
         """Open a stream and return its reader and writer.
+
+        Args:
+            service: By its name: the far side's `--to NAME=…` says where it leads, or its program
+                asks `writer.get_extra_info("service")`.
 
         Nothing is waited for here.  If the far side refuses the stream, for
         instance because its target does not answer, the reader raises
         LinkError.
 
         Raises:
+            UsageError: No service can be called that.
             LinkError: The tunnel has ended, or the far side is about to end it.
         """
+        if service and not is_service(service):
+            raise UsageError(services.NO_SERVICE.format(name=service))
         if self._session.parting:
             raise LinkError(words.TUNNEL_OVER)
-        return await self._streams_of(self._open_end())
+        return await self._streams_of(self._open_end(service))
 
     def __aiter__(self) -> Tunnel:
         return self
@@ -100,28 +109,28 @@ class Tunnel:
 
     # ---- streams
 
-    def _take(self, number: int) -> End | None:
+    def _take(self, number: int, service: str) -> End | None:
         """Return the end for a stream of the peer, or None if there is no room."""
         if self._arrived.qsize() >= MAX_WAITING:
             return None
         try:
-            end = ProgramEnd()
+            end = ProgramEnd(service)
         except OSError:
             return None
         self._ends[number] = end
         self._arrived.put_nowait(end)
         return end
 
-    def _open_end(self) -> ProgramEnd:
-        end = ProgramEnd()
-        self._ends[self._session.open(end)] = end
+    def _open_end(self, service: str = "") -> ProgramEnd:
+        end = ProgramEnd(service)
+        self._ends[self._session.open(end, service)] = end
         return end
 
     async def _streams_of(self, end: ProgramEnd) -> Stream:
         loop = asyncio.get_running_loop()
         protocol = StreamProtocol(end)
         transport, _ = await loop.create_unix_connection(lambda: protocol, sock=end.theirs)
-        facts = {"sockname": self.local, "peername": self.remote, "verifier": self.verifier}
+        facts = {"sockname": self.local, "peername": self.remote, "verifier": self.verifier, "service": end.service}
         writer = end.writer = Writer(transport, protocol, end, facts)
         self._writers.add(writer)
         if self._peer_takes_nothing:

@@ -99,9 +99,9 @@ class Link:
         """A hole carries the link, or one may come.  Otherwise slow sinks may still be taking what came before."""
         return self._state in (State.WAITING, State.CARRIED)
 
-    def open(self, end: End) -> int:
-        """Open a stream, join it to `end`, and return its number; useless once the hole has ended."""
-        stream = self._mux.open(time.monotonic())
+    def open(self, end: End, service: str = "") -> int:
+        """Open a stream, for a service or for none, and return its number; useless once the hole has ended."""
+        stream = self._mux.open(time.monotonic(), service)
         self._join(stream, end, ready=True)
         return stream.number
 
@@ -252,7 +252,7 @@ class Link:
                 self._owner.source_ended(stream.number)
                 self._drain(stream)
             case Opened(stream):
-                self._owner.stream_opened(stream.number)
+                self._owner.stream_opened(stream.number, stream.service)
             case Gone(stream, reset):
                 self._remove(stream)
                 self._owner.stream_ended(stream.number, reset)

@@ -161,8 +161,8 @@ class Broken:
 class Owner(Protocol):
     """What decides what streams are for; it is told of everything in order."""
 
-    def stream_opened(self, number: int) -> None:
-        """The peer opened a stream: `Link.join` or `Link.refuse` it."""
+    def stream_opened(self, number: int, service: str) -> None:
+        """The peer opened a stream, for a service or for none (""): `Link.join` or `Link.refuse` it."""
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:
         """A stream is over: both directions ended (None), it was reset, or its own end broke."""

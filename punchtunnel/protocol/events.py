@@ -14,6 +14,7 @@ class StreamState(Windows):
 
     Attributes:
         number: As on the wire.
+        service: What the opener asks for; "": what the far side joins it to.
         accepted: The far side has joined it to something.
         sized: The peer has told how much it will send.
         finished_here: Nothing more will be sent.
@@ -23,6 +24,7 @@ class StreamState(Windows):
     """
 
     number: int
+    service: str = ""
     accepted: bool = False
     sized: bool = False
     finished_here: bool = False
@@ -64,11 +66,13 @@ class Reset:
         reason: As on the wire.
         accepted: It had been joined to something.
         given_up: The peer had opened it, and did not wait for the first byte.
+        service: As in StreamState.
     """
 
     reason: int
     accepted: bool
     given_up: bool = False
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@
     type 5  RECEIVED  the same: bytes of frames that the sender has received, modulo 2^48;
             stream = through a relay, when the last of them came
     type 6  OFFER   length = bytes that follow the header: what offers.py has
+    type 7  OPEN    like SYN, for a service; length = bytes that follow the header: its name (service.py)
 
 All numbers are big-endian.  Source: hashicorp/yamux spec.md; docs/PROTOCOL.md
-names what this project adds (types 4 to 6, and the reason in the length of a WINDOW
+names what this project adds (types 4 to 7, and the reason in the length of a WINDOW
 with RST).
 """
 
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.offers import MAX_OFFER
+from punchtunnel.protocol.service import MAX_SERVICE
 from punchtunnel.words import peer as words
 
 HEADER = struct.Struct("!BBHII")
@@ -51,6 +53,7 @@ class Kind(IntEnum):
     SIZE = 4
     RECEIVED = 5
     OFFER = 6
+    OPEN = 7
 
 
 class Flag(IntFlag):
@@ -79,6 +82,7 @@ class Reason(IntEnum):
     NOT_TAKEN = 10
     NOT_WRITTEN = 11
     NOT_READ = 12
+    NO_SUCH_SERVICE = 13
 
 
 class Goodbye(IntEnum):
@@ -94,7 +98,7 @@ class Goodbye(IntEnum):
 
 
 # Plain numbers for the path of every frame: an enum costs a microsecond.
-DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED, OFFER = map(int, Kind)
+DATA, WINDOW, PING, GO_AWAY, SIZE, RECEIVED, OFFER, OPEN = map(int, Kind)
 SYN, ACK, FIN, RST = map(int, Flag)
 _ALL_FLAGS = SYN | ACK | FIN | RST
 # They name no stream.
@@ -104,8 +108,8 @@ _OF_THE_LINK = frozenset((PING, GO_AWAY, OFFER))
 class Header(NamedTuple):
     """One decoded header: `kind` is one of Kind, `flags` are of Flag.
 
-    `length` is the whole number of a SIZE, a RECEIVED or an OFFER, which have no flags.  `stream` of a RECEIVED is a
-    time.
+    `length` is the whole number of a SIZE or of what comes after it, which have no flags.  `stream` of a RECEIVED is
+    a time.
     """
 
     kind: int
@@ -130,12 +134,14 @@ def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Heade
     version, kind, flags, stream, length = HEADER.unpack_from(data, begin)
     if kind >= SIZE:
         flags, length = 0, flags << 32 | length
-    if version != VERSION or kind > OFFER or flags > _ALL_FLAGS:
+    if version != VERSION or kind > OPEN or flags > _ALL_FLAGS:
         raise PeerError(words.NOT_A_FRAME.format(version=version, kind=kind, flags=flags))
     if kind == DATA and length > MAX_PAYLOAD:
         raise PeerError(words.LONG_FRAME.format(length=length, limit=MAX_PAYLOAD))
     if kind == OFFER and not 0 < length <= MAX_OFFER:
         raise PeerError(words.NOT_AN_OFFER)
+    if kind == OPEN and not 0 < length <= MAX_SERVICE:
+        raise PeerError(words.NOT_A_SERVICE)
     if (stream == 0) != (kind in _OF_THE_LINK) and kind != RECEIVED:
         raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
     return Header(kind, flags, stream, length)
@@ -146,20 +152,20 @@ class Decoder:
 
     Attributes:
         missing: Bytes of the last DATA frame's payload that have not come yet.
-        offer: What the last OFFER frame says.
+        body: What the last OFFER or OPEN frame says.
     """
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self.missing = 0
-        self.offer = bytearray()
-        # The header of an OFFER that is not whole yet.
+        self.body = bytearray()
+        # The header of a frame with such a body that is not whole yet.
         self._awaited: Header | None = None
 
     def feed(self, data: memoryview) -> Iterator[Header | memoryview]:
         """Yield what `data` holds, in wire order: headers, and the payload of each DATA frame in any pieces.
 
-        The header of an OFFER comes when that is whole.
+        The header of an OFFER or an OPEN comes when that is whole.
 
         Args:
             data: Bytes straight from the link, any length including zero.
@@ -179,10 +185,10 @@ class Decoder:
                 yield piece
                 continue
             if self._awaited is not None:
-                wanted = self._awaited.length - len(self.offer)
-                self.offer += data[position : position + wanted]
+                wanted = self._awaited.length - len(self.body)
+                self.body += data[position : position + wanted]
                 position += wanted
-                if len(self.offer) < self._awaited.length:
+                if len(self.body) < self._awaited.length:
                     return
                 header, self._awaited = self._awaited, None
                 yield header
@@ -200,8 +206,8 @@ class Decoder:
                 self._partial.clear()
             if header.kind == DATA:
                 self.missing = header.length
-            elif header.kind == OFFER:
-                self._awaited, self.offer = header, bytearray()
+            elif header.kind >= OFFER:
+                self._awaited, self.body = header, bytearray()
                 continue
             yield header
 

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.protocol.control import MAX_ANSWERS, ControlFrames
 from punchtunnel.protocol.credit import INITIAL_WINDOW, Memory, largest
 from punchtunnel.protocol.events import (
     Credited,
@@ -51,6 +52,7 @@ from punchtunnel.protocol.frames import (
     HEADER,
     MAX_SIZE,
     OFFER,
+    OPEN,
     PING,
     RECEIVED,
     RST,
@@ -64,19 +66,17 @@ from punchtunnel.protocol.frames import (
     Reason,
 )
 from punchtunnel.protocol.pings import Pings
+from punchtunnel.protocol.service import decode_service
 from punchtunnel.words import peer as words
 
 # Every stream costs a descriptor here and one at the target.
 MAX_STREAMS = 4096
-# Bytes of answers that wait while the link is congested: to pings, and to streams
-# that come and go.  No peer of ours asks for more without reading them.
-MAX_ANSWERS = 256 * 1024
 LAST_STREAM = 2**32 - 1
 
 S = TypeVar("S", bound=StreamState)
 
 
-class Mux(Generic[S]):
+class Mux(ControlFrames, Generic[S]):
     """One side of a multiplexed link.
 
     Args:
@@ -85,19 +85,14 @@ class Mux(Generic[S]):
 
     Attributes:
         streams: The records of all streams that are known, by number.
-        control: Frames that wait to be sent, whole; `take_control` takes them.
-        is_urgent: Some of them are worth a segment of their own; the others can wait a little for company.
     """
 
     def __init__(self, leads: bool, record: type[S]) -> None:
+        super().__init__()
         self.streams: dict[int, S] = {}
-        self.control = bytearray()
-        self.is_urgent = False
         self._record = record
         self._decoder = Decoder()
         self._memory = Memory()
-        # Bytes of `control` that answer the peer.
-        self._answers = 0
         self._next_stream = 1 if leads else 2
         self._their_parity = 0 if leads else 1
         self._their_last = 0
@@ -109,17 +104,24 @@ class Mux(Generic[S]):
 
     # ---- what we do
 
-    def open(self, now: float) -> S:
+    def open(self, now: float, service: str = "") -> S:
         """Open a stream.
+
+        Args:
+            now: Monotonic seconds.
+            service: What it is for, by the name that the far side has given; "": that has one thing to join it to.
 
         Raises:
             LinkError: Two billion streams have been opened; make a new link.
         """
         if self._next_stream > LAST_STREAM:
             raise LinkError(words.NO_NUMBERS_LEFT)
-        stream = self._add(self._next_stream, now)
+        stream = self._add(self._next_stream, now, service)
         self._next_stream += 2
-        self._send(WINDOW, SYN, stream.number, 0)
+        if service:
+            self._say(Header(OPEN, 0, stream.number, len(service)), service.encode())
+        else:
+            self._send(WINDOW, SYN, stream.number, 0)
         return stream
 
     def accept(self, stream: S) -> None:
@@ -195,25 +197,11 @@ class Mux(Generic[S]):
 
     def offer(self, data: bytes) -> None:
         """Tell the peer how this side can be met without the relay (offers.py)."""
-        self._say(Header(OFFER, 0, 0, len(data)))
-        self.control += data
+        self._say(Header(OFFER, 0, 0, len(data)), data)
 
     def acknowledge(self, position: int, came_at: int = 0) -> None:
         """Tell the peer that its frames have been received up to this position; see events.Received."""
         self._say(Header(RECEIVED, 0, came_at, position & MAX_SIZE))
-
-    def take_control(self, limit: int = LAST_STREAM) -> bytes:
-        """Return and forget whole control frames, at most `limit` bytes; they go before any further data."""
-        size = min(len(self.control), limit - limit % HEADER.size)
-        control = bytes(self.control[:size])
-        del self.control[:size]
-        self._answers = min(self._answers, len(self.control))
-        self.is_urgent = self.is_urgent and bool(self.control)
-        return control
-
-    def hurry(self) -> None:
-        """Make urgent what waits: it has waited long enough."""
-        self.is_urgent = bool(self.control)
 
     @property
     def rtt(self) -> float | None:
@@ -264,8 +252,10 @@ class Mux(Generic[S]):
                 yield from self._on_size(item)
             elif item.kind == RECEIVED:
                 yield Received(item.length, item.stream)
+            elif item.kind == OPEN:
+                yield from self._on_open(item.stream, now, decode_service(self._decoder.body))
             else:
-                yield OfferCame(bytes(self._decoder.offer))
+                yield OfferCame(bytes(self._decoder.body))
 
     @property
     def expected(self) -> tuple[S | None, int]:
@@ -334,13 +324,7 @@ class Mux(Generic[S]):
         """Handle SYN, ACK, and a RST that a foreign yamux put on a DATA frame."""
         number = header.stream
         if header.flags & SYN:
-            if number % 2 != self._their_parity or number <= self._their_last:
-                raise PeerError(words.NOT_TO_BE_OPENED.format(stream=number))
-            self._their_last = number
-            if len(self.streams) >= MAX_STREAMS:
-                self._send(WINDOW, RST, number, Reason.NO_RESOURCES, answer=True)
-            else:
-                yield Opened(self._add(number, now))
+            yield from self._on_open(number, now)
         if (stream := self.streams.get(number)) is None:
             return
         if header.flags & ACK:
@@ -348,11 +332,20 @@ class Mux(Generic[S]):
         if header.flags & RST:
             yield self._on_reset(stream, Reason.RESET)
 
+    def _on_open(self, number: int, now: float, service: str = "") -> Iterator[Event[S]]:
+        if number % 2 != self._their_parity or number <= self._their_last:
+            raise PeerError(words.NOT_TO_BE_OPENED.format(stream=number))
+        self._their_last = number
+        if len(self.streams) >= MAX_STREAMS:
+            self._send(WINDOW, RST, number, Reason.NO_RESOURCES, answer=True)
+        else:
+            yield Opened(self._add(number, now, service))
+
     def _on_reset(self, stream: S, reason: int) -> Event[S]:
         self._forget(stream)
         # Only what was sent can have made the credit smaller.
         given_up = stream.number % 2 == self._their_parity and stream.credit >= INITIAL_WINDOW
-        return Gone(stream, Reset(reason, stream.accepted, given_up))
+        return Gone(stream, Reset(reason, stream.accepted, given_up, stream.service))
 
     def _finish_there(self, stream: S) -> bool:
         """Take note that the peer will send no more; False if that was known."""
@@ -369,22 +362,8 @@ class Mux(Generic[S]):
         self.reset(stream, Reason.MEMORY)
         return Gone(stream, Reset(Reason.MEMORY, stream.accepted))
 
-    def _say(self, header: Header) -> None:
-        """Send a frame with a number that may not fit into the length field alone."""
-        self.control += header.encode()
-        self.is_urgent = True
-
-    def _send(
-        self, kind: int, flags: int, stream: int, length: int, *, answer: bool = False, urgent: bool = True
-    ) -> None:
-        self.control += HEADER.pack(VERSION, kind, flags, stream, length)
-        if urgent:
-            self.is_urgent = True
-        if answer:
-            self._answers += HEADER.size
-
-    def _add(self, number: int, now: float) -> S:
-        self.streams[number] = stream = self._record(number=number, updated=now)
+    def _add(self, number: int, now: float, service: str = "") -> S:
+        self.streams[number] = stream = self._record(number=number, updated=now, service=service)
         self._memory.open(stream)
         return stream
 

@@ -11,6 +11,7 @@ from punchtunnel.protocol.events import Reset
 from punchtunnel.protocol.frames import Reason
 from punchtunnel.reporting import events
 from punchtunnel.session.verdict import Verdict
+from punchtunnel.words import services
 
 
 class Ends(Protocol):
@@ -47,6 +48,8 @@ class Failures:
 
     def _on_reset(self, number: int, reset: Reset, is_only: bool) -> None:
         reason = words.reset_reason(reset.reason)
+        if reset.reason == Reason.NO_SUCH_SERVICE:
+            reason = services.no_such_there(reset.service)
         ours = (number % 2 == 1) == self._leads
         refused = ours and not reset.accepted and reset.reason != Reason.CLOSING
         event = events.TargetRefused if refused and not self._is_single else events.StreamReset

@@ -2,7 +2,7 @@
 
     Stdio     stdin and stdout, one stream
     Ports     -L: each local client opens a stream
-              --to: each stream of the peer becomes a connection to the target
+              --to: each stream of the peer becomes a connection to the target of its service
     Program   a Python program's own ends (library/tunnel.py)
 
 A role belongs to one session, its Host, from `attach` on.  The session decides
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from punchtunnel import words
 from punchtunnel.address import AnyPlace
@@ -32,6 +33,7 @@ from punchtunnel.reporting import events
 from punchtunnel.reporting.events import Report
 from punchtunnel.system.loop import GuardedLoop, Timers
 from punchtunnel.system.poller import Poller
+from punchtunnel.words import services
 
 # Seconds before accept() is tried again when no descriptor was free.
 ACCEPT_PAUSE = 0.2
@@ -40,6 +42,14 @@ STDIN_PATIENCE = 3.0
 ACCEPTS_PER_TURN = 64
 # Seconds before a listener that the system did not watch is tried again.
 WATCH_PAUSE = 5.0
+NO_TARGETS: Mapping[str, AnyPlace] = MappingProxyType({})
+
+
+class Listener(NamedTuple):
+    """A bound socket of -L, and the service that its clients get; "": what the peer's --to without a name leads to."""
+
+    sock: socket.socket
+    service: str = ""
 
 
 class Host(Protocol):
@@ -48,6 +58,7 @@ class Host(Protocol):
     Attributes:
         is_single: One of the two sides has stdio, so there is one stream in all.
         peer_takes_nothing: The peer writes nothing to its stdout (--send-only).
+        peer_connects: The peer has a --to: nobody else has services.
     """
 
     loop: GuardedLoop
@@ -57,6 +68,7 @@ class Host(Protocol):
     report: Report
     is_single: bool
     peer_takes_nothing: bool
+    peer_connects: bool
 
     @property
     def opens_the_only(self) -> bool:
@@ -66,8 +78,8 @@ class Host(Protocol):
     def takes_clients(self) -> bool:
         """Tell whether another stream may be opened."""
 
-    def open(self, end: End) -> int:
-        """Open a stream that is joined to `end`, and return its number."""
+    def open(self, end: End, service: str = "") -> int:
+        """Open a stream that is joined to `end`, for a service or for none, and return its number."""
 
     def adopt(self, number: int) -> None:
         """Take note that a stream of the peer is in use."""
@@ -88,9 +100,9 @@ class Ends:
     def begin(self) -> None:
         """The link is up: open the only stream, or accept the clients that open streams."""
 
-    def take(self, number: int) -> None:
-        """Join a stream that the peer has opened, or refuse it."""
-        self._host.link.refuse(number, Reason.NOT_EXPECTED)
+    def take(self, number: int, service: str) -> None:
+        """Join a stream that the peer has opened, for a service or for none (""), or refuse it."""
+        self._host.link.refuse(number, Reason.NO_SUCH_SERVICE if service else Reason.NOT_EXPECTED)
 
     def source_ended(self, number: int) -> None:
         """The peer will send no more on the only stream."""
@@ -130,6 +142,7 @@ class Stdio(Ends):
         discard: --send-only.
         keep_open: -k: stdout stays open when the peer's input of one session ends.
         before_output: Called before each write to stdout.
+        service: What the peer is to join the stream to; "": its stdio, or its --to without a name.
     """
 
     def __init__(
@@ -137,6 +150,7 @@ class Stdio(Ends):
         stdin: int | None,
         stdout: int | None,
         *,
+        service: str = "",
         stdin_size: int | None = None,
         discard: bool = False,
         keep_open: bool = False,
@@ -145,15 +159,21 @@ class Stdio(Ends):
         self._stdin, self._stdout, self._stdin_size = stdin, stdout, stdin_size
         self._discard, self._keep_open = discard, keep_open
         self._before_output = before_output
+        self._service = service
         self._end: StdioEnd | None = None
 
     def begin(self) -> None:
         """Open the only stream, if this side is to open it."""
-        if self._host.opens_the_only:
-            self._after_joining(self._host.open(self._make_end()))
+        if self._service and not self._host.peer_connects:
+            self._host.give_up(TargetError(services.PEER_HAS_NONE.format(name=self._service)))
+        elif self._host.opens_the_only:
+            self._after_joining(self._host.open(self._make_end(), self._service))
 
-    def take(self, number: int) -> None:
+    def take(self, number: int, service: str) -> None:
         """Join the peer's stream to stdin and stdout."""
+        if service:
+            super().take(number, service)
+            return
         self._host.adopt(number)
         self._host.link.join(number, self._make_end())
         self._after_joining(number)
@@ -212,37 +232,39 @@ class Stdio(Ends):
 
 
 class Ports(Ends):
-    """Joins streams to local clients (-L) and to the target (--to).
+    """Joins streams to local clients (-L) and to targets (--to).
 
     Args:
-        listeners: Bound sockets of -L; they stay open for the next session.
-        target: Where --to leads; None without it.
+        listeners: Those of -L; they stay open for the next session.
+        targets: Where --to leads, by the names of services; "": without a name.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket] = (), target: AnyPlace | None = None) -> None:
+    def __init__(self, listeners: Sequence[Listener] = (), targets: Mapping[str, AnyPlace] = NO_TARGETS) -> None:
         self._listeners = listeners
-        self._target = target
+        self._targets = targets
         self._connects: Connects | None = None
 
     def attach(self, host: Host) -> None:
         """See Ends."""
         super().attach(host)
-        if self._target is not None:
-            self._connects = Connects(host.loop, host.poller, self._target, self._on_reached)
+        if self._targets:
+            self._connects = Connects(host.loop, host.poller, self._targets, self._on_reached)
 
     def begin(self) -> None:
         """Accept clients."""
         for listener in self._listeners:
-            listener.setblocking(False)
+            listener.sock.setblocking(False)
             self._watch(listener)
 
-    def take(self, number: int) -> None:
-        """Connect the peer's stream to the target."""
+    def take(self, number: int, service: str) -> None:
+        """Connect the peer's stream to the target of the service that it asks for, and to no other."""
         if self._connects is None:
-            super().take(number)
-            return
-        self._host.adopt(number)
-        self._connects.start(number)
+            super().take(number, service)
+        elif service in self._targets:
+            self._host.adopt(number)
+            self._connects.start(number, service)
+        else:
+            self._refuse(number, Reason.NO_SUCH_SERVICE, services.no_such_here(service))
 
     def ended(self, number: int, *, given_up: bool) -> None:
         """Give up the connection to the target, if it is still being made."""
@@ -256,19 +278,19 @@ class Ports(Ends):
 
     # ---- -L
 
-    def _watch(self, listener: socket.socket) -> None:
+    def _watch(self, listener: Listener) -> None:
         """Accept the clients of a listener; if it cannot be watched now, try again."""
-        name = f"watch {listener.fileno()}"
+        name = f"watch {listener.sock.fileno()}"
         try:
-            self._host.poller.register(listener.fileno(), self._acceptor(listener))
+            self._host.poller.register(listener.sock.fileno(), self._acceptor(listener))
         except OSError as error:
             self._host.report(events.Warned(words.cannot(words.ACCEPT, error)))
             self._host.timers.later(name, WATCH_PAUSE, lambda: self._watch(listener))
 
-    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+    def _acceptor(self, listener: Listener) -> Callable[[int], None]:
         """Return the callback that accepts the clients of one listener when it is ready."""
-        host = self._host
-        name = f"accept {listener.fileno()}"
+        host, (sock, service) = self._host, listener
+        name, what = f"accept {sock.fileno()}", services.local_client(service)
         told = False
 
         def accept(_: int = 0) -> None:
@@ -277,7 +299,7 @@ class Ports(Ends):
                 if not host.takes_clients:
                     return
                 try:
-                    client, _remote = listener.accept()
+                    client, _remote = sock.accept()
                 except BlockingIOError:
                     return
                 except ConnectionAbortedError:
@@ -290,8 +312,8 @@ class Ports(Ends):
                     host.timers.later(name, ACCEPT_PAUSE, accept)
                     return
                 told = False
-                number = host.open(SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count))
-                host.report(events.StreamOpened(number, words.LOCAL_CLIENT))
+                end = SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count)
+                host.report(events.StreamOpened(host.open(end, service), what))
             # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
 
@@ -299,19 +321,19 @@ class Ports(Ends):
 
     # ---- --to
 
-    def _on_reached(self, number: int, result: socket.socket | OSError) -> None:
+    def _on_reached(self, number: int, service: str, result: socket.socket | OSError) -> None:
+        target = str(self._targets[service])
         if isinstance(result, OSError):
-            self._not_reached(number, result)
+            why, reason = why_unreachable(result)
+            self._refuse(number, reason, words.target_failed(target, why, local=reason == Reason.NO_RESOURCES))
             return
-        self._host.report(events.StreamOpened(number, words.to_target(str(self._target))))
+        self._host.report(events.StreamOpened(number, services.to_target(target, service)))
         # Its own stream is one of them.
         end = SocketEnd(result, others=self._host.link.stream_count - 1)
         if not self._host.link.join(number, end):
             end.abort()
 
-    def _not_reached(self, number: int, error: OSError) -> None:
-        why, reason = why_unreachable(error)
-        text = words.target_failed(str(self._target), why, local=reason == Reason.NO_RESOURCES)
+    def _refuse(self, number: int, reason: Reason, text: str) -> None:
         self._host.link.refuse(number, reason)
         if self._host.is_single:
             self._host.give_up(TargetError(text))
@@ -323,15 +345,16 @@ class Program(Ends):
     """Joins streams to a program's own ends; the program opens streams itself.
 
     Args:
-        make_end: Returns the end for a stream that the peer has opened, or None to refuse it.
+        make_end: Returns the end for a stream that the peer has opened, for a service or for none (""), or None to
+            refuse it.
     """
 
-    def __init__(self, make_end: Callable[[int], End | None]) -> None:
+    def __init__(self, make_end: Callable[[int, str], End | None]) -> None:
         self._make_end = make_end
 
-    def take(self, number: int) -> None:
+    def take(self, number: int, service: str) -> None:
         """Join the peer's stream to an end of the program."""
-        end = self._make_end(number)
+        end = self._make_end(number, service)
         if end is None:
             self._host.link.refuse(number, Reason.NO_RESOURCES)
             return

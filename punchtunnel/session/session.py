@@ -69,7 +69,7 @@ class Session:
         self._loop_name = type(loop).__module__.partition(".")[0]
         self._plan, self._ends = plan, plan.ends
         self._leads, self._their_role, self._hole = hole.leads, hole.role, hole
-        self.peer_takes_nothing = Trait.NO_RECEIVE in hole.traits
+        self.peer_takes_nothing, self.peer_connects = Trait.NO_RECEIVE in hole.traits, Role.TO in hole.role
         self.is_single = Role.STDIO in plan.role | hole.role
         self._only: int | None = None  # the stream of a session with stdio on one side
         try:
@@ -220,7 +220,7 @@ class Session:
     @property
     def opens_the_only(self) -> bool:
         """Tell whether this side is to open the only stream of a session with stdio, and has not done so yet."""
-        opens = self._leads if self._their_role == Role.STDIO else Role.TO in self._their_role
+        opens = self._leads if self._their_role == Role.STDIO else self.peer_connects
         return self._plan.role == Role.STDIO and self._only is None and opens
 
     @property
@@ -229,9 +229,9 @@ class Session:
         over = self._parting.said or not self.link.is_open or self.ended.done()
         return not over and not (self.is_single and self._only is not None)
 
-    def open(self, end: End) -> int:
-        """Open a stream that is joined to `end`, and return its number."""
-        number = self.link.open(end)
+    def open(self, end: End, service: str = "") -> int:
+        """Open a stream that is joined to `end`, for a service or for none, and return its number."""
+        number = self.link.open(end, service)
         self.adopt(number)
         return number
 
@@ -246,7 +246,7 @@ class Session:
 
     # ---- streams: link.Owner
 
-    def stream_opened(self, number: int) -> None:
+    def stream_opened(self, number: int, service: str) -> None:
         """Let the role join the peer's stream, unless this side is about to end or already has its only stream."""
         self._meet()
         if self._is_checked or self._parting.state is not State.OPEN:
@@ -254,7 +254,7 @@ class Session:
         elif self.is_single and self._only is not None:
             self.link.refuse(number, Reason.NOT_EXPECTED)
         else:
-            self._ends.take(number)
+            self._ends.take(number, service)
 
     def source_ended(self, number: int) -> None:
         """The peer's direction of a stream has ended."""
@@ -327,10 +327,9 @@ class Session:
         """The last hole is closed.  It ended well if the peer has said goodbye and nothing of ours is missing.
 
         Bytes that are no record or frame of the peer's never end it well: an attacker may have changed them.
-        A way that swallows long packets has been found, even if the peer, who found that out too, left first.
         """
         unsaid = self._parting.heard is None or self.link.cut or self._is_measuring
-        self._met = self._met or self._pulse.swallows
+        self._met = self._met or self._pulse.swallows  # as below, if the peer gives up first
         if unsaid or isinstance(error, PeerError):
             self._verdict.fail(self._pulse.why(error or LostError(words.LINK_CUT)))
         self._finish()

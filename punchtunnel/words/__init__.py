@@ -9,6 +9,7 @@ dial, hold, bucket, winner, leader, stream, credit, target, peer.
     words.peer        what a peer has done wrong, and why it was rejected
     words.show        --show
     words.doctor      --doctor
+    words.services    what --to names, and -L and --stdio ask for
     words.reach       why a router maps no port, and a command leads to nobody
     words.quantities  bytes, rates and times
 
@@ -60,7 +61,6 @@ TYPING_GOES_ON = "the peer sends nothing; what is typed here goes there, until C
 PROMPT = "secret: "
 BIND = "bind a port"
 THIS_MACHINE = "this machine"
-LOCAL_CLIENT = "a local client"
 PEER_WAS_ENDED = "the peer's process was ended"
 OVER_WITHOUT_KEEP = "the peer has left, and nothing failed: with -k this side would wait for the next session"
 SESSION_OVER = "the session is over"
@@ -213,11 +213,6 @@ def target_failed(target: str, reason: str, *, local: bool = False) -> str:
     return f"the target {target} cannot be reached: {reason}; {advice}"
 
 
-def to_target(target: str) -> str:
-    """Say where a stream leads on the --to side."""
-    return f"to {target}"
-
-
 # Why the far side reset a stream; the keys are those of mux.Reason.
 RESET_REASONS = {
     0: "connection reset by the far side",
@@ -233,6 +228,7 @@ RESET_REASONS = {
     10: "the program at the far side has ended, or takes no more",
     11: "the far side could not write what came: its own message says why",
     12: "the far side could not read what it was to send: its own message says why",
+    13: "the far side has no such service: correct its --to, or the name here",
 }
 
 

@@ -33,6 +33,9 @@ NO_NUMBERS_LEFT: Final = "the link has no stream numbers left"
 NOT_AN_OFFER: Final = (
     "what the peer says of its addresses is not understood: install the same punchtunnel on both sides"
 )
+NOT_A_SERVICE: Final = (
+    "the peer opens a stream for a service whose name is none: install the same punchtunnel on both sides"
+)
 READS_NO_ANSWERS: Final = "the peer asks for answers and does not read them"
 DATA_AFTER_END: Final = "data on stream {stream} after its end"
 MORE_THAN_CREDIT: Final = "{length} bytes on stream {stream}, {allowed} were allowed"

@@ -66,6 +66,34 @@ def test_they_are_where_other_programs_keep_such_files(home: str, config: str, e
     assert peers.path_of({"HOME": home, "XDG_CONFIG_HOME": config}) == Path(expected)
 
 
+@pytest.mark.parametrize(
+    ("saved", "to"),
+    [
+        ('"22"', ["22"]),
+        ("22", ["22"]),
+        ('["ssh=22", "web=nas:80"]', ["ssh=22", "web=nas:80"]),
+        ('"ssh=22"', ["ssh=22"]),
+    ],
+)
+def test_one_text_or_number_is_a_list_of_one(
+    saved: str, to: list[str], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved relay = "relay.example" was read letter by letter."""
+    write(path, f'[laptop]\npeers = ["203.0.113.9"]\nto = {saved}\nrelay = "relay.example"\n')
+    options, _ = given(monkeypatch, "laptop")
+    assert (options.to, options.relay) == (to, ["relay.example"])
+
+
+@pytest.mark.parametrize(("saved", "stdio", "service"), [("true", True, ""), ('"ssh"', False, "ssh")])
+def test_stdio_is_saved_as_a_flag_or_with_the_name_of_a_service(
+    saved: str, stdio: bool, service: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, f'[home]\npeers = ["203.0.113.9"]\nstdio = {saved}\n')
+    options, _ = given(monkeypatch, "home")
+    assert (options.stdio, options.service) == (stdio, service)
+    assert given(monkeypatch, "home", "--stdio=web")[0].service == "web"
+
+
 def test_a_name_stands_for_addresses_a_secret_and_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, LAPTOP)
     options, secret = given(monkeypatch, "laptop")

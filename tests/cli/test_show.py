@@ -45,12 +45,20 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (Side(["9.9.9.9"]), f"punchtunnel {THIS_MACHINE}"),
         (Side([], via=True), "punchtunnel --via COMMAND"),
         (Side(["1.2.3.4"], via=True), "punchtunnel 5.6.7.8 --via COMMAND"),
-        (Side(["203.0.113.9"], via=True, listens=True), f"punchtunnel {THIS_MACHINE} --to HOST:PORT --via COMMAND"),
-        (Side(["1.2.3.4"], listens=True), "punchtunnel 5.6.7.8 --to HOST:PORT"),
-        (Side(["1.2.3.4"], target=parse_target("22")), "punchtunnel 5.6.7.8 -L 2222"),
-        (Side(["1.2.3.4"], target=parse_target("nas:8080")), "punchtunnel 5.6.7.8 -L 8080"),
-        (Side(["1.2.3.4"], target=parse_target("unix:/x")), "punchtunnel 5.6.7.8 -L 0"),
-        (Side(["1.2.3.4"], listens=True, target=parse_target("80")), "punchtunnel 5.6.7.8 -L 2280 --to HOST:PORT"),
+        (Side(["203.0.113.9"], via=True, wanted=[""]), f"punchtunnel {THIS_MACHINE} --to HOST:PORT --via COMMAND"),
+        (Side(["1.2.3.4"], wanted=[""]), "punchtunnel 5.6.7.8 --to HOST:PORT"),
+        (Side(["1.2.3.4"], targets={"": parse_target("22")}), "punchtunnel 5.6.7.8 -L 2222"),
+        (Side(["1.2.3.4"], targets={"": parse_target("nas:8080")}), "punchtunnel 5.6.7.8 -L 8080"),
+        (Side(["1.2.3.4"], targets={"": parse_target("unix:/x")}), "punchtunnel 5.6.7.8 -L 0"),
+        (
+            Side(["1.2.3.4"], wanted=[""], targets={"": parse_target("80")}),
+            "punchtunnel 5.6.7.8 -L 2280 --to HOST:PORT",
+        ),
+        (
+            Side(["1.2.3.4"], targets={"ssh": parse_target("22"), "web": parse_target("8080")}),
+            "punchtunnel 5.6.7.8 -L 2222=ssh -L 8080=web",
+        ),
+        (Side(["1.2.3.4"], wanted=["ssh", ""]), "punchtunnel 5.6.7.8 --to ssh=HOST:PORT --to HOST:PORT"),
         (Side(["1.2.3.4"], channel="it's"), """punchtunnel 5.6.7.8 --channel 'it'"'"'s'"""),
         (Side(["1.2.3.4"], channel="a", flags=["-4", "--plain"]), "punchtunnel 5.6.7.8 --channel a -4 --plain"),
     ],
@@ -96,7 +104,7 @@ def test_a_secret_is_hinted_at_and_never_shown() -> None:
 
 def test_without_a_secret_the_page_begins_with_a_fresh_one_that_no_command_has() -> None:
     """An argument could be read by every user of the machine."""
-    pages = [show.page(Side(["1.2.3.4"], listens=True), NOW).splitlines() for _ in range(2)]
+    pages = [show.page(Side(["1.2.3.4"], wanted=[""]), NOW).splitlines() for _ in range(2)]
     secrets = [page[1].strip() for page in pages]
     assert "a fresh secret" in pages[0][0]
     assert secrets[0] != secrets[1]
@@ -123,8 +131,8 @@ def test_the_page_has_the_time_the_buckets_their_ports_and_the_next_change() -> 
 
 
 def test_two_sides_see_the_same_page_but_for_the_command() -> None:
-    one = show.page(Side(["1.2.3.4"], listens=True, secret=True), NOW).splitlines()
-    other = show.page(Side(["2600::1"], target=parse_target("22"), secret=True), NOW).splitlines()
+    one = show.page(Side(["1.2.3.4"], wanted=[""], secret=True), NOW).splitlines()
+    other = show.page(Side(["2600::1"], targets={"": parse_target("22")}, secret=True), NOW).splitlines()
     assert one[1] != other[1]
     assert one[2:] == other[2:]
 

@@ -13,7 +13,7 @@ from punchtunnel.protocol.resume import Ticket
 from punchtunnel.reporting.events import Report
 from punchtunnel.session.comeback import Return
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.roles import Ports
+from punchtunnel.session.roles import Listener, Ports
 from punchtunnel.session.seeker import seekers
 from punchtunnel.session.session import Session
 from punchtunnel.system.signals import Wake
@@ -75,8 +75,8 @@ async def joined(relay: Place, target: int) -> AsyncIterator[tuple[Session, Sess
         # The slow line is in this loop.
         holes = [await asyncio.to_thread(met, sock, sock is socks[0], str(relay)) for sock in socks]
         plans = [
-            Plan(Role.LISTEN, Ports([listener]), resume=60.0),
-            Plan(Role.TO, Ports(target=parse_target(str(target))), resume=60.0),
+            Plan(Role.LISTEN, Ports([Listener(listener)]), resume=60.0),
+            Plan(Role.TO, Ports(targets={"": parse_target(str(target))}), resume=60.0),
         ]
         near, far = (
             Session(loop, hole, plan, lambda event: None, seekers(Nowhere()))

@@ -75,7 +75,7 @@ def test_a_target_within_this_machine_is_reached_within_the_call(
             if family == socket.AF_UNIX:
                 near = UnixPlace(str(tmp_path / "socket"))
             connects = Connects(
-                asyncio.get_running_loop(), poller, near, lambda number, result: told.append((number, result))
+                asyncio.get_running_loop(), poller, {"": near}, lambda number, _, result: told.append((number, result))
             )
             connects.start(2)
             ((number, result),) = told
@@ -98,7 +98,9 @@ def test_a_target_that_is_gone_is_told_after_the_call(run: Any, listener: socket
     async def case() -> None:
         loop = asyncio.get_running_loop()
         poller, ended = Poller(loop), loop.create_future()
-        connects = Connects(loop, poller, Place(host, port), lambda _, result: ended.set_result(result))
+        connects = Connects(
+            loop, poller, {"": Place(host, port)}, lambda _number, _service, result: ended.set_result(result)
+        )
         connects.start(2)
         assert not ended.done()
         assert isinstance(await ended, OSError)
@@ -121,7 +123,7 @@ def test_a_long_queue_that_suddenly_moves_is_no_recursion(run: Any, monkeypatch:
         poller, told = Poller(loop), list[int]()
         all_told = loop.create_future()
 
-        def done(number: int, result: socket.socket | OSError) -> None:
+        def done(number: int, _: str, result: socket.socket | OSError) -> None:
             assert isinstance(result, socket.socket)
             result.close()
             told.append(number)
@@ -129,7 +131,7 @@ def test_a_long_queue_that_suddenly_moves_is_no_recursion(run: Any, monkeypatch:
                 all_told.set_result(None)
 
         with socket.create_server(("127.0.0.1", 0), backlog=2 * count) as listener:
-            connects = Connects(loop, poller, Place("127.0.0.1", listener.getsockname()[1]), done)
+            connects = Connects(loop, poller, {"": Place("127.0.0.1", listener.getsockname()[1])}, done)
             monkeypatch.setattr(socket.socket, "connect_ex", slow)
             connects.start(0)
             monkeypatch.setattr(socket.socket, "connect_ex", real)
@@ -435,12 +437,12 @@ def test_connections_that_the_peer_gives_up_at_once_keep_their_places_for_a_whil
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listener, contextlib.ExitStack() as stack:
             reached = asyncio.Queue[int]()
 
-            def done(number: int, result: socket.socket | OSError) -> None:
+            def done(number: int, _: str, result: socket.socket | OSError) -> None:
                 assert isinstance(result, socket.socket)
                 stack.enter_context(result)
                 reached.put_nowait(number)
 
-            connects = Connects(loop, poller, Place("127.0.0.1", listener.getsockname()[1]), done)
+            connects = Connects(loop, poller, {"": Place("127.0.0.1", listener.getsockname()[1])}, done)
             for number in range(40):
                 connects.start(number)
                 connects.cancel(number, given_up=True)

@@ -539,6 +539,29 @@ def test_many_streams_in_both_directions_at_once(run: Run) -> None:
     run(test())
 
 
+def test_a_stream_tells_what_it_was_opened_for(run: Run) -> None:
+    async def opens(tunnel: Tunnel) -> None:
+        with pytest.raises(UsageError, match="'22' is no name of a service"):
+            await tunnel.open("22")
+        for service in ("ssh", ""):
+            reader, writer = await tunnel.open(service)
+            assert writer.get_extra_info("service") == service
+            writer.write_eof()
+            assert await reader.read() == service.encode()
+            await close((reader, writer))
+
+    async def answers(tunnel: Tunnel) -> None:
+        async for reader, writer in tunnel:
+            writer.write(writer.get_extra_info("service").encode())
+            assert await reader.read() == b""
+            await close((reader, writer))
+
+    async def case() -> None:
+        assert await Pair().tunnels(opens, answers, secret="s") == (None, None)
+
+    run(case())
+
+
 def test_leaving_the_block_delivers_and_ends_the_loop_of_the_peer(run: Run) -> None:
     data = os.urandom(3 * MIB)
     received: list[bytes] = []

@@ -34,7 +34,7 @@ class Side:
     codes: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
-    def stream_opened(self, number: int) -> None:
+    def stream_opened(self, number: int, service: str) -> None:
         self.opened.put_nowait(number)
 
     def stream_ended(self, number: int, failure: Reset | Broken | None) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.frames import HEADER, MAX_PAYLOAD, MAX_SIZE, Decoder, Flag, Header, Kind, decode_header
 from punchtunnel.protocol.offers import MAX_OFFER
+from punchtunnel.protocol.service import MAX_SERVICE
 
 NO_FLAG = Flag(0)
 
@@ -35,12 +36,16 @@ KNOWN_HEADERS = [
     ("an offer of 16 bytes", Header(Kind.OFFER, NO_FLAG, 0, 16), "00 06 0000 00000000 00000010"),
     ("the longest offer", Header(Kind.OFFER, NO_FLAG, 0, MAX_OFFER), "00 06 0000 00000000 00000150"),
     ("9 bytes received at 258 us", Header(Kind.RECEIVED, NO_FLAG, 258, 9), "00 05 0000 00000102 00000009"),
+    ("open stream 1 for ssh", Header(Kind.OPEN, NO_FLAG, 1, 3), "00 07 0000 00000001 00000003"),
     ("256 TiB to come", Header(Kind.SIZE, NO_FLAG, 1, MAX_SIZE), "00 04 ffff 00000001 ffffffff"),
 ]
 
 BAD_HEADERS = [
     ("version 1", "01 00 0000 00000001 00000000"),
-    ("type 7", "00 07 0000 00000001 00000000"),
+    ("type 8", "00 08 0000 00000001 00000001"),
+    ("a service without a name", "00 07 0000 00000001 00000000"),
+    ("a service with a name of 64 bytes", "00 07 0000 00000001 00000040"),
+    ("a service on no stream", "00 07 0000 00000000 00000003"),
     ("an offer on a stream", "00 06 0000 00000001 00000010"),
     ("an empty offer", "00 06 0000 00000000 00000000"),
     ("an offer that is too long", "00 06 0000 00000000 00000151"),
@@ -59,22 +64,30 @@ BAD_HEADERS = [
     ("another protocol", "53 53 482d 322e302d 4f70656e"),
 ]
 
+WITH_BODY = (Kind.OFFER, Kind.OPEN)
+
+
+def bounded(kind: Kind, length: int) -> int:
+    """Return a length that a frame of this kind may have."""
+    return length if kind not in WITH_BODY else min(max(length, 1), MAX_SERVICE if kind is Kind.OPEN else MAX_OFFER)
+
+
 HEADERS = st.builds(
     lambda kind, flags, stream, length: Header(
         kind,
-        NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED, Kind.OFFER) else flags,
+        NO_FLAG if kind in (Kind.SIZE, Kind.RECEIVED, *WITH_BODY) else flags,
         0 if kind in (Kind.PING, Kind.GO_AWAY, Kind.OFFER) else stream,
-        length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else max(length, kind is Kind.OFFER),
+        length << 40 if kind in (Kind.SIZE, Kind.RECEIVED) else bounded(kind, length),
     ),
     st.sampled_from(Kind),
     st.integers(0, 15).map(Flag),
     st.integers(1, 2**32 - 1),
     st.integers(0, 200),
 )
-WITH_PAYLOAD = (Kind.DATA, Kind.OFFER)
+WITH_PAYLOAD = (Kind.DATA, *WITH_BODY)
 FRAMES = HEADERS.map(lambda header: header.encode() + (bytes(header.length) if header.kind in WITH_PAYLOAD else b""))
 ALMOST_FRAMES = st.tuples(
-    st.sampled_from([0, 0, 0, 1]), st.integers(0, 7), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
+    st.sampled_from([0, 0, 0, 1]), st.integers(0, 8), st.integers(0, 17), st.integers(0, 3), st.integers(0, 40)
 ).map(lambda fields: HEADER.pack(*fields))
 
 
@@ -195,7 +208,7 @@ def test_an_offer_is_told_when_it_is_whole_and_held_apart_from_payload() -> None
     data = Header(Kind.DATA, NO_FLAG, 1, 2).encode() + b"ab"
     told += decoder.feed(memoryview(b"r" + data))
     assert told[0] == header
-    assert bytes(decoder.offer) == b"offer"
+    assert bytes(decoder.body) == b"offer"
     assert joined(told[1:]) == joined(decode([data])[0])
 
 

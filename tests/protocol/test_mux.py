@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchtunnel.errors import LinkError, PeerError
+from punchtunnel.protocol.control import MAX_ANSWERS
 from punchtunnel.protocol.credit import INITIAL_WINDOW
 from punchtunnel.protocol.events import (
     Credited,
@@ -25,7 +26,7 @@ from punchtunnel.protocol.events import (
     StreamState,
 )
 from punchtunnel.protocol.frames import HEADER, MAX_SIZE, Flag, Goodbye, Header, Kind, Reason
-from punchtunnel.protocol.mux import MAX_ANSWERS, MAX_STREAMS, Mux
+from punchtunnel.protocol.mux import MAX_STREAMS, Mux
 
 
 def data(stream: int, payload: bytes = b"", flags: Flag = Flag(0)) -> bytes:  # noqa: B008
@@ -38,6 +39,10 @@ def window(stream: int, length: int = 0, flags: Flag = Flag(0)) -> bytes:  # noq
 
 def size(stream: int, total: int) -> bytes:
     return Header(Kind.SIZE, Flag(0), stream, total).encode()
+
+
+def service(stream: int, name: bytes = b"ssh") -> bytes:
+    return Header(Kind.OPEN, Flag(0), stream, len(name)).encode() + name
 
 
 def receive(mux: Mux[StreamState], *pieces: bytes, now: float = 0.0) -> list[Event[int]]:
@@ -103,10 +108,10 @@ def test_what_a_side_says_has_the_bytes_of_the_protocol_document() -> None:
 def test_reasons_and_codes_are_numbered_as_in_the_protocol_document() -> None:
     names = (
         "RESET REFUSED TIMED_OUT UNREACHABLE NO_SUCH_NAME NO_RESOURCES NOT_EXPECTED MEMORY CLOSING "
-        "DISK_FULL NOT_TAKEN NOT_WRITTEN NOT_READ"
+        "DISK_FULL NOT_TAKEN NOT_WRITTEN NOT_READ NO_SUCH_SERVICE"
     )
     assert " ".join(reason.name for reason in Reason) == names
-    assert [int(reason) for reason in Reason] == list(range(13))
+    assert [int(reason) for reason in Reason] == list(range(14))
     assert {code.name: code.value for code in Goodbye} == {
         "NORMAL": 0,
         "PROTOCOL_ERROR": 1,
@@ -117,6 +122,31 @@ def test_reasons_and_codes_are_numbered_as_in_the_protocol_document() -> None:
 
 
 # ---- streams
+
+
+def test_a_stream_is_opened_for_a_service_by_its_name() -> None:
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    assert leader.open(0.0, "ssh").service == "ssh"
+    said = leader.take_control()
+    assert said.hex() == "000700000000000100000003" + b"ssh".hex()
+    assert receive(follower, *(said[at : at + 1] for at in range(len(said)))) == [Opened(1)]
+    stream = follower.streams[1]
+    assert (stream.service, stream.accepted) == ("ssh", False)
+    follower.reset(stream, Reason.NO_SUCH_SERVICE)
+    assert receive(leader, follower.take_control()) == [Gone(1, Reset(13, False, service="ssh"))]
+
+
+def test_a_service_is_named_in_one_piece_with_what_the_opener_sends_at_once() -> None:
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    stream = leader.open(0.0, "web")
+    said = leader.take_control() + leader.data_header(stream, 2, last=True) + b"hi"
+    assert receive(follower, said) == [Opened(1), got(1, b"hi"), Finished(1)]
+
+
+@pytest.mark.parametrize("name", [b"22", b"-x", b"a b", b"\x1b[2J", b"caf\xc3\xa9", b"a/b", b".", b"x\n"])
+def test_a_name_that_would_be_harmful_where_it_is_shown_is_an_error(name: bytes) -> None:
+    with pytest.raises(PeerError, match="whose name is none"):
+        receive(Mux(False, StreamState), service(1, name))
 
 
 def test_leader_and_follower_never_open_the_same_stream() -> None:
@@ -264,6 +294,8 @@ def test_frames_to_unknown_streams_are_skipped() -> None:
         ("one of our numbers", [window(2, flags=Flag.SYN)]),
         ("a stream that exists", [window(1, flags=Flag.SYN)]),
         ("a stream that has been", [window(1, flags=Flag.RST), window(1, flags=Flag.SYN)]),
+        ("a stream that exists, for a service", [service(1)]),
+        ("one of our numbers, for a service", [service(2)]),
         ("an older stream", [window(5, flags=Flag.SYN), window(3, flags=Flag.SYN)]),
         ("a stream that exists, with data", [data(1, b"x", Flag.SYN)]),
         ("data after the end", [window(1, flags=Flag.FIN), data(1, b"x")]),
@@ -429,6 +461,7 @@ FRAMES = (
     st.builds(data, NUMBERS, st.binary(max_size=30), FLAGS)
     | st.builds(window, NUMBERS, st.sampled_from([0, 1, 7, 2**32 - 1]), FLAGS)
     | NUMBERS.map(lambda number: window(number, flags=Flag.SYN))
+    | NUMBERS.map(service)
     | st.integers(0, 3).map(lambda value: Header(Kind.PING, Flag(value), 0, value).encode())
     | st.integers(0, 3).map(lambda value: Header(Kind.GO_AWAY, Flag(0), 0, value).encode())
     | st.builds(lambda number, total: size(number, total), NUMBERS, st.sampled_from([0, 7, MAX_SIZE]))

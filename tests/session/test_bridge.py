@@ -69,4 +69,4 @@ def run(data: bytes, keys: Keys | None) -> Exit:
         there.sendall(data)
         there.shutdown(socket.SHUT_WR)
         hole = Hole(here, "here", "there", b"", False, Role.LISTEN, Trait(0), 0.0, Counts(), keys, True)
-        return running.run(hole, Plan(Role.TO, Ports(target=parse_target("9"))), unreported).status
+        return running.run(hole, Plan(Role.TO, Ports(targets={"": parse_target("9")})), unreported).status

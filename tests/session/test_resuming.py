@@ -79,7 +79,7 @@ async def parted(found: Callable[[], Return]) -> AsyncIterator[Stage]:
     with there:
         there.sendall(Sealer(THERE, True).seal(GOODBYE))
         there.shutdown(socket.SHUT_WR)
-        plan = Plan(Role.TO, Ports(target=parse_target("9")), resume=60.0)
+        plan = Plan(Role.TO, Ports(targets={"": parse_target("9")}), resume=60.0)
         finder = Finder(found)
         stage = Stage(
             Session(asyncio.get_running_loop(), hole_of(here), plan, events.append, seekers(finder)), finder, events
@@ -184,7 +184,7 @@ def test_a_peer_that_comes_back_within_a_pause_is_told_what_has_come_and_waited_
     async def case() -> None:
         loop = asyncio.get_running_loop()
         guest = Guest(loop)
-        plan = Plan(Role.TO, Ports(target=parse_target("9")), resume=60.0)
+        plan = Plan(Role.TO, Ports(targets={"": parse_target("9")}), resume=60.0)
         hole = replace(hole_of(here), leads=False)
         session = Session(loop, hole, plan, events.append, lambda *_: guest)
         journal = session._resuming.journal if session._resuming is not None else None

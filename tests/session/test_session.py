@@ -27,7 +27,7 @@ from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.reporting.events import Event, LinkUp, StreamOpened, TargetRefused, Warned
 from punchtunnel.session import pulse, roles, session, silence
 from punchtunnel.session.plan import Plan
-from punchtunnel.session.roles import Ports, Stdio
+from punchtunnel.session.roles import Listener, Ports, Stdio
 from punchtunnel.session.session import Session
 from punchtunnel.session.silence import SWALLOWED_AFTER
 from punchtunnel.system.tcp import Delivery
@@ -74,7 +74,7 @@ async def uncertain() -> AsyncIterator[tuple[Session, socket.socket, socket.sock
     with there, socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         # Of a plain link the follower, of a sealed one the leader.
         hole = Hole(here, "here", "there", b"", False, Role.TO, Trait(0), 0.0, Counts(), None, True)
-        made = Session(asyncio.get_running_loop(), hole, Plan(Role.LISTEN, Ports([listener])), events.append)
+        made = Session(asyncio.get_running_loop(), hole, Plan(Role.LISTEN, Ports([Listener(listener)])), events.append)
         try:
             client.connect(listener.getsockname())
             client.setblocking(False)
@@ -93,7 +93,7 @@ async def stage() -> AsyncIterator[Stage]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         hole = Hole(here, "here", "there", b"", True, Role.TO, Trait(0), 0.0, Counts(), None, True)
-        plan = Plan(Role.LISTEN, Ports([listener]))
+        plan = Plan(Role.LISTEN, Ports([Listener(listener)]))
 
         def report(event: Event) -> None:
             events.append(event)
@@ -242,7 +242,7 @@ def test_a_burst_of_streams_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch, 
         here, there = socket.socketpair()
         with there, socket.create_server(("127.0.0.1", 0), backlog=64) as target:
             hole = Hole(here, "here", "there", b"", True, Role.LISTEN, Trait(0), 0.0, Counts(), None, True)
-            ports = Ports(target=Place("127.0.0.1", target.getsockname()[1]))
+            ports = Ports(targets={"": Place("127.0.0.1", target.getsockname()[1])})
             opened: list[object] = []
 
             def report(event: Event) -> None:
@@ -417,14 +417,13 @@ def test_a_way_that_swallows_long_packets_is_named_even_if_the_peer_leaves_first
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Both sides of -z know it after 30 s; the one that was a moment later punched on, and found nobody."""
-    monkeypatch.setattr(pulse, "TICK", 0.01)
     swallowed = Delivery(repeats=SWALLOWED_AFTER, silent_s=1.0, packet_size=1280, acknowledged=300)
     monkeypatch.setattr(Carrier, "delivery", lambda _: swallowed)
 
     async def case() -> None:
         async with uncertain() as (made, there, _, _):
-            while not made._pulse.swallows:  # noqa: ASYNC110 - it is looked at by the clock
-                await asyncio.sleep(0.01)
+            # As it does each second.
+            made._pulse._silence.look()
             there.close()
             outcome = await made.ended
             assert (outcome.met, outcome.status, outcome.reason) == (True, Exit.LOST, words.black_hole(1280))
