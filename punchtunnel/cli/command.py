@@ -118,7 +118,8 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     Raises:
         LocalError, UsageError: See `peers.find`.
     """
-    if not options.peers or len(options.peers) != 1:
+    # With --pair they are of a peer that is to be saved.
+    if not options.peers or len(options.peers) != 1 or options.pair:
         return options, b""
     # Imported late: most PEERs are addresses.
     from punchtunnel.cli import peers

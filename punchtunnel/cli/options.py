@@ -250,7 +250,7 @@ class Options:
         typer.Option(
             "--pair",
             metavar="NAME",
-            help="Pair with another machine by a code that is copied, save it as NAME, and exit.",
+            help="Pair with another machine by a code that is copied, save it as NAME, with PEER if given, and exit.",
             show_default=False,
         ),
     ] = ""

@@ -11,13 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from punchtunnel import words
-from punchtunnel.address import is_public
+from punchtunnel.address import is_public, parse_peer
 from punchtunnel.cli import pairing, peers
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, SignalError, UsageError
 from punchtunnel.words import usage
 
-_FOR_PAIRING = {"pair", "stun", "relay", "meet", "bind", "ipv4", "ipv6", "quiet", "verbose"}
+_FOR_PAIRING = {"pair", "peers", "stun", "relay", "meet", "bind", "ipv4", "ipv6", "quiet", "verbose"}
 _FOR_LISTING = {"list_peers", "as_json", "meet", "relay"}
 
 
@@ -61,9 +61,11 @@ def _pair(options: Options, path: Path, show: Callable[[str], None]) -> None:
     if name in peers.read(path):
         raise UsageError(usage.PEER_IS_SAVED.format(path=path, name=name))
     relay = next(iter(options.relay or options.meet or ()), "")
+    given = [str(parse_peer(text)) for text in options.peers or ()]
     addresses = _own_addresses(options)
-    if not (addresses or relay):
-        _say(usage.NO_ADDRESS_KNOWN.format(path=path))
+    # The other machine may be told this one's address there, as this one has been.
+    if not (addresses or relay or given):
+        _say(usage.NO_ADDRESS_KNOWN)
 
     def tell(sentence: str, code: str) -> None:
         _say(sentence)
@@ -74,8 +76,9 @@ def _pair(options: Options, path: Path, show: Callable[[str], None]) -> None:
     extra: dict[str, peers.Value] = {"channel": found.channel}
     if found.relay:
         extra["meet" if options.meet and not options.relay else "relay"] = [found.relay]
-    peers.add(path, peers.Saved(name, found.addresses, options=extra), found.secret)
-    _say(usage.paired(name, path, bool(found.addresses or found.relay)))
+    known = tuple(dict.fromkeys([*given, *found.addresses]))
+    peers.add(path, peers.Saved(name, known, options=extra), found.secret)
+    _say(usage.paired(name, path, bool(known or found.relay)))
 
 
 def _own_addresses(options: Options) -> list[str]:

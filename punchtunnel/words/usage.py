@@ -132,7 +132,8 @@ PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {pat
 SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
 NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"
 PAIR_ALONE: Final = (
-    "--pair takes no PEER, and of the other options only --stun, --relay, --meet, --bind, -4, -6, -q and -v"
+    "--pair takes PEERs, if the other machine's address is known, and only --stun, --relay, --meet, --bind, -4, -6, "
+    "-q and -v beside them"
 )
 PEERS_ALONE: Final = "--peers lists what is saved, and takes no PEER and no other option but --json"
 NO_SAVED_PEERS: Final = "no peer is saved in {path}: punchtunnel --pair NAME makes one"
@@ -147,8 +148,8 @@ TWO_CODES: Final = (
     "that is a code and no answer: on one machine press Enter at the first question, and give its code to the other"
 )
 NO_ADDRESS_KNOWN: Final = (
-    "no public address of this machine is known: name a STUN server (--stun HOST) or a relay (--relay HOST), or write "
-    "the address into {path} on the other machine"
+    "no public address of this machine is known: give it on the other machine (--pair NAME ADDRESS), or name a STUN "
+    "server (--stun HOST) or a relay (--relay HOST)"
 )
 
 

@@ -181,10 +181,29 @@ def test_a_name_that_is_taken_or_none_is_refused_before_anything_is_asked(tmp_pa
         assert sentence in errors
 
 
-@pytest.mark.parametrize("options", [Options(pair="home", peers=["203.0.113.9"]), Options(pair="home", no_map=True)])
+def test_the_address_of_the_other_machine_can_be_given(tmp_path: Path) -> None:
+    """Behind a NAT no machine knows its own address, and a STUN server had to be named on both."""
+    machine = Machine(tmp_path, "--pair", "laptop", "203.0.113.9", "[2001:db8::9]:40022")
+    machine.type("")
+    machine.line()
+    machine.type(Code(addresses=("203.0.113.9", "203.0.113.10")).text)
+    status, errors = machine.end()
+    assert status == 0, errors
+    assert "its address is not known" not in errors
+    saved = peers.read(tmp_path / "punchtunnel" / "peers.toml")["laptop"]
+    assert saved.peers == ("203.0.113.9", "[2001:db8::9]:40022", "203.0.113.10")
+
+
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    status, errors = Machine(tmp_path, "--pair", "laptop", "me@203.0.113.9").end()
+    assert status == 2
+    assert "@" in errors
+
+
+@pytest.mark.parametrize("options", [Options(pair="home", to=["22"]), Options(pair="home", no_map=True)])
 def test_what_pairing_has_no_use_for_is_refused(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match="takes no PEER"):
+    with pytest.raises(UsageError, match="--pair takes PEERs"):
         paired.perform(options, print)
