@@ -118,8 +118,8 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     Raises:
         LocalError, UsageError: See `peers.find`.
     """
-    # With --pair they are of a peer that is to be saved.
-    if not options.peers or len(options.peers) != 1 or options.pair:
+    # With --pair they are of a peer that is to be saved.  No name has a dot or a colon, and most addresses have one.
+    if not options.peers or len(options.peers) != 1 or options.pair or {".", ":"} & set(options.peers[0]):
         return options, b""
     # Imported late: most PEERs are addresses.
     from punchtunnel.cli import peers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 import time
@@ -230,6 +231,9 @@ def _run(
     options: Options, settings: Settings, listeners: list[Listener], status: Status, signals: Signals
 ) -> tuple[Exit, str]:
     """Punch and run sessions, again and again with -k; return status and reason."""
+    # What is loaded is never garbage: it is looked through no more.
+    gc.freeze()
+    gc.enable()
     with Gatherer(settings) as gathering:
         holes = Holes(settings, signals, status, meanwhile=_load_session, gathering=gathering)
         return _use(holes, options, settings, listeners, status, signals)
@@ -270,6 +274,7 @@ def _load_session() -> None:
     from punchtunnel.session import running
 
     running.loop_factory()
+    gc.freeze()
 
 
 def _session(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +25,10 @@ class JsonLines:
         self._clock = clock
         self._limit = limit or RateLimit(burst=BURST_FOR_PROGRAMS)
         self._news = News()
+        # Imported late: most runs write no JSON.
+        import json
+
+        self._encode = json.JSONEncoder(default=str).encode
 
     def __call__(self, event: Event) -> None:
         """Write one event, unless it is a repeated one that is not due, has not changed, or is a stranger's.
@@ -44,7 +47,7 @@ class JsonLines:
             more["lost"] = self._output.lost
         if event.strange and (left_out := self._limit.take_left_out(type(event))):
             more["left_out"] = left_out
-        line = json.dumps({"time_s": now, "event": event.name} | event.fields | more, default=str)
+        line = self._encode({"time_s": now, "event": event.name} | event.fields | more)
         self._output.write(f"{line}\n", LAST_PATIENCE if isinstance(event, Exited) else PATIENCE)
 
 
