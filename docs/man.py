@@ -26,7 +26,7 @@ from punchtunnel.cli import command as cli
 from punchtunnel.cli.options import Options
 
 # The day of the last change that a reader of the page would notice.
-DATE = "2026-11-30"
+DATE = "2026-12-01"
 # The columns of the source; man wraps what it shows itself.
 WIDTH = 78
 NAME = "punch a TCP hole between two machines behind home routers"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from punchtunnel.library.tunnel import Tunnel
     from punchtunnel.punching.hole import Hole
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Hole",
