@@ -19,7 +19,14 @@ from .ends import PIPE, ROOT, Lab, environment
 from .flows import MIB, WAIT, noise
 
 EXAMPLES = ROOT / "docs" / "examples"
-TESTED = {"copy_directory.py", "http_server.py", "chat.py", "punchtunnel.service", "transit-relay.service"}
+TESTED = {
+    "copy_directory.py",
+    "http_server.py",
+    "chat.py",
+    "punchtunnel.service",
+    "transit-relay.service",
+    "Dockerfile",
+}
 
 
 @pytest.fixture
