@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import pwd
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +80,31 @@ def web_server(lab: Lab, folder: Path) -> int:
     return int(wait_for_line(server, "ready at").split()[-1])
 
 
+@contextlib.contextmanager
+def postgres(lab: Lab) -> Iterator[int]:
+    """Start a PostgreSQL server of the test's own, which believes whoever is on loopback; give its port."""
+    needs("psql")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        pytest.skip("not installed: postgresql")
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        # It refuses to run as root.
+        user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+        shutil.chown(folder, user.pw_uid, user.pw_gid)
+        as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        as_user = as_user if os.geteuid() == 0 else []
+        data, port = f"{folder}/data", free_port()
+        run(*as_user, f"{folders[-1]}/initdb", "--no-sync", "--auth=trust", "--username=me", "-D", data)
+        server = lab.program(*as_user, f"{folders[-1]}/postgres", "-D", data, "-p", str(port), "-k", "", stderr=PIPE)
+        try:
+            wait_for_line(server, "ready to accept connections")
+            yield port
+        finally:
+            # Killed, it would leave memory that is shared.
+            server.send_signal(signal.SIGINT)
+            server.wait(WAIT)
+
+
 class SshServer:
     """An OpenSSH server of the test's own, and how to log in to it.
 
@@ -111,6 +140,17 @@ class SshServer:
             f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\n"
             f"HostKeyAlias behind-the-hole\nConnectTimeout 60\nLogLevel ERROR\n"
         )
+
+    @property
+    def config(self) -> str:
+        """What ssh's configuration needs to log in."""
+        return (self._folder / "ssh_config").read_text()
+
+    def opens_in(self, folder: Path) -> None:
+        """Begin every session in this folder, in place of the user's home."""
+        key = (self._folder / "user.pub").read_text()
+        command = f'cd {folder} && eval \\"$SSH_ORIGINAL_COMMAND\\"'
+        (self._folder / "authorized_keys").write_text(f'command="{command}" {key}')
 
     @property
     def options(self) -> list[str]:
