@@ -23,7 +23,6 @@ PAGE = ROOT / "docs" / "examples" / "Dockerfile"
 _BASE_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START = """\
 set -e
-top=$(mktemp -d)
 mount -t tmpfs -o mode=755 tmpfs $top
 # Of a folder, COPY takes what is in it.
 copy() {
@@ -47,14 +46,15 @@ def sources(text: str) -> list[str]:
     return [source for words in copied for source in words]
 
 
-def played(text: str, version: Path) -> list[str]:
+def played(text: str, folder: Path, version: Path) -> list[str]:
     """Return a command that builds the image and then is its container; its arguments are the entry point's.
 
     Args:
         text: Of the Dockerfile.
+        folder: Empty, and for others it stays so.
         version: A file that gets what the entry point says to --version.
     """
-    script = "\n".join([_START, *_script(text, version)])
+    script = "\n".join([f"top={folder}", _START, *_script(text, version)])
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 

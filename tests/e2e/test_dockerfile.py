@@ -49,11 +49,12 @@ def test_what_its_steps_build_runs_as_nobody_and_meets_the_other_side(lab: Lab, 
     index = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path / "index"), "hatchling"]
     if (got := subprocess.run(index, capture_output=True, text=True, check=False)).returncode:
         pytest.skip(f"the package index cannot be reached: {got.stderr.strip().splitlines()[-1]}")
-    version = tmp_path / "version"
+    version, image = tmp_path / "version", tmp_path / "image"
+    image.mkdir()
     words = [*lab.towards_right, "-k", "--to", str(lab.serve(echo)), "--no-secret"]
     with (tmp_path / "built").open("wb") as built:
         container = lab.program(
-            *dockerfile.played(TEXT, version), *words, stdout=built, stderr=built, env=environment()
+            *dockerfile.played(TEXT, image, version), *words, stdout=built, stderr=built, env=environment()
         )
     right = lab.start_right("-L", "0", "-w", "100")
     right.wait_for("link_up")
@@ -63,3 +64,4 @@ def test_what_its_steps_build_runs_as_nobody_and_meets_the_other_side(lab: Lab, 
     assert "Uid:\t65534\t65534\t65534\t65534" in status
     container.terminate()
     assert container.wait(WAIT) == 143
+    image.rmdir()
