@@ -133,6 +133,18 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "--birthday", "300"], "by appointment alone"),
     (["--relay", "192.0.2.1", "--birthday", "2000"], "outside 0–1024"),
     (["--relay", "192.0.2.1", "--birthday", "-1"], "outside 0–1024"),
+    ([PEER, "--sessions", "2"], "for a side with -k and --to"),
+    ([PEER, "-k", "--to", "22", "--sessions", "0"], "from 1 on"),
+    ([PEER, "--via", "ssh gate"], "at the other end of the command"),
+    ([PEER, "--via", "ssh gate", "--plain"], "on the way of the command"),
+    ([PEER, "--require-secret"], "there is none"),
+    ([PEER, "--ask-secret"], "needs a terminal"),
+    ([PEER, "--secret-file", "x", "--ask-secret"], "contradict"),
+    ([PEER, "-L", "unix:/" + "a" * 108], "at most 107 bytes"),
+    (["--forget", "-k"], "only --doctor"),
+    (["--peers", "-k"], "no other option but --json"),
+    (["--pair", "nas", PEER], "takes no PEER"),
+    (["--pair", "no name"], "is no name for a peer"),
     ([PEER, "--stun", "192.0.2.1"], "for --doctor"),
     ([PEER, "--ntp", "192.0.2.1"], "for --doctor"),
     (["--doctor", "--bind", "nosuch0"], "--bind"),
@@ -314,7 +326,7 @@ def test_version_is_the_version_of_the_package() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"punchtunnel {punchtunnel.__version__}\n", "")
 
 
-@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"]])
+@pytest.mark.parametrize("mistake", [["--to", "0"], ["--no-such-option"], ["--progress"]])
 def test_with_json_a_mistake_is_told_as_the_exit_event(mistake: list[str]) -> None:
     done = run(PEER, "--json", *mistake)
     assert done.returncode == 2
