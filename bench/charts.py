@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from tests.natlab.drawing import LETTER, WIDTH, Colours, box, document, text
 
 from .measures import CPU, RATE
 from .report import pooled
@@ -33,18 +34,25 @@ from .rows import (
 )
 from .table import Result
 
-# Colours that colour-blind readers can tell (Okabe and Ito); ours are the strong ones.
-COLOURS = {
-    PLAIN: "#0072b2", SEALED: "#d55e00", SOCAT_LARGE: "#009e73", HAPROXY_SPLICE: "#cc79a7", SSH: "#e69f00",
-    HAPROXY_TUNED: "#b5629b", STUNNEL: "#8c8c8c", SOCAT: "#66c2a5", HAPROXY: "#e0b0d0", DIRECT: "#333333",
+# A class for each subject, with its colour in the light and the dark mode: the same everywhere.
+# Ours are the strong ones (Okabe and Ito), and all can be told by colour-blind readers.
+CLASSES = {
+    PLAIN: "plain", SEALED: "sealed", SOCAT_LARGE: "socat-large", HAPROXY_SPLICE: "haproxy-splice", SSH: "ssh",
+    HAPROXY_TUNED: "haproxy-tuned", STUNNEL: "stunnel", SOCAT: "socat", HAPROXY: "haproxy", DIRECT: "direct",
+}  # fmt: skip
+COLOURS: Colours = {
+    "plain": ("#0072b2", "#56b4e9"), "sealed": ("#d55e00", "#ff8a3d"), "socat-large": ("#00875f", "#2fd19d"),
+    "haproxy-splice": ("#c05a93", "#e89ac7"), "ssh": ("#b07a00", "#f0b429"), "haproxy-tuned": ("#7b3f98", "#c792ea"),
+    "stunnel": ("#757575", "#a0a0a0"), "socat": ("#3f9179", "#8fe3c8"), "haproxy": ("#b0669a", "#f5c9e4"),
+    "direct": ("#333333", "#e6edf3"),
 }  # fmt: skip
 OURS = (PLAIN, SEALED)
+WEIGHTS = "polyline { stroke-width: 1.5 }\n.thick { stroke-width: 3 }\n.dashed { stroke-dasharray: 4 3 }\n"
 
-WIDTH, HEIGHT = 520, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 20, 46, 44
-LEGEND, LEGEND_LINE = 46, 16
-BAR = 22
-GRID, INK = "#e4e4e4", "#444444"
+PANEL, HEIGHT = WIDTH // 2, 332
+LEFT, RIGHT, TOP, BOTTOM = 46, 24, 62, 46
+LEGEND, LEGEND_LINE = 56, 20
+BAR, BAR_LABEL = 21, 196
 
 Points = list[tuple[float, float]]
 
@@ -74,26 +82,19 @@ def svg(results: Sequence[Result]) -> str:
     ]  # fmt: skip
     shapes = list(_legend())
     for number, panel in enumerate(panels):
-        x, y = number % 2 * WIDTH, LEGEND + number // 2 * HEIGHT
+        x, y = number % 2 * PANEL, LEGEND + number // 2 * HEIGHT
         shapes += [f'<g transform="translate({x},{y})">', *panel(), "</g>"]
-    width, height = 2 * WIDTH, LEGEND + 2 * HEIGHT
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="11" fill="{INK}">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join(shapes)
-        + "\n</svg>\n"
-    )
+    return document(LEGEND + 2 * HEIGHT, "\n".join(shapes), COLOURS, WEIGHTS)
 
 
 def _legend() -> Iterator[str]:
-    labels = [label for label in COLOURS if label not in (SOCAT, HAPROXY)]
-    x, y = LEFT, 20
-    for label in labels:
-        width = 34 + round(6.1 * len(label))
-        if x + width > 2 * WIDTH:
-            x, y = LEFT, y + LEGEND_LINE
-        yield f'<rect x="{x}" y="{y - 8}" width="14" height="8" fill="{COLOURS[label]}"/>'
-        yield _text(x + 18, y, label)
+    x, y = 12, 20
+    for label in [label for label in CLASSES if label not in (SOCAT, HAPROXY)]:
+        width = 38 + round(LETTER * len(label))
+        if x + width > WIDTH:
+            x, y = 12, y + LEGEND_LINE
+        yield box(x, y - 9, 14, 9, CLASSES[label])
+        yield text(x + 20, y, label)
         x += width
 
 
@@ -104,14 +105,14 @@ def _by_streams(results: Sequence[Result]) -> Iterator[str]:
     lines = _series(results, STREAMS)
     lines.pop(DIRECT, None)
     x = Axis("streams", 1, 64, (1, 4, 16, 64), is_log=True)
-    yield from _chart("Throughput, MiB/s, by streams", x, _linear("", lines), lines)
+    yield from _chart("Throughput by streams", "MiB/s; higher is better", x, _linear("", lines), lines)
 
 
 def _by_record(results: Sequence[Result]) -> Iterator[str]:
     lines = _series(results, RECORDS)
     x = Axis("bytes the client writes at once", 64, 1 << 20, (64, 1024, 16384, 1 << 20), is_log=True)
     y = Axis("", 5, 10000, (10, 100, 1000, 10000), is_log=True)
-    yield from _chart("Throughput of one stream, MiB/s, by write size", x, y, lines)
+    yield from _chart("Throughput of one stream by write size", "MiB/s; higher is better", x, y, lines)
 
 
 def _latency(results: Sequence[Result]) -> Iterator[str]:
@@ -123,7 +124,8 @@ def _latency(results: Sequence[Result]) -> Iterator[str]:
     }
     x = Axis("ms there and back", 40, 640, (40, 80, 160, 320, 640), is_log=True)
     y = Axis("", 0, 1, (0, 0.25, 0.5, 0.75, 1))
-    yield from _chart("Answers that are back, beside a stream that fills 100 Mbit/s, RTT 40 ms", x, y, lines)
+    below = "share of answers that are back, RTT 40 ms; further left is better"
+    yield from _chart("Answers beside a stream that fills 100 Mbit/s", below, x, y, lines)
 
 
 def _cpu(results: Sequence[Result]) -> Iterator[str]:
@@ -132,17 +134,16 @@ def _cpu(results: Sequence[Result]) -> Iterator[str]:
         for result in results
         if result.row.chart == (STREAMS, 1)
         for label in result.values
-        if label in COLOURS and (median := result.median(label, CPU)) is not None
+        if label in CLASSES and (median := result.median(label, CPU)) is not None
     }
-    yield _text(LEFT, 20, "Processor seconds per GiB, both hops, one stream", weight="bold")
+    yield from _head("Processor time of one stream", "seconds per GiB, both hops together; shorter is better")
     longest = max(bars.values(), default=1.0)
-    room = WIDTH - LEFT - RIGHT - 190
+    room = PANEL - BAR_LABEL - RIGHT - 34
     for number, (label, value) in enumerate(sorted(bars.items(), key=lambda bar: bar[1])):
         y = TOP + number * (BAR + 8)
-        yield _text(LEFT + 132, y + 15, label, anchor="end")
-        length = room * value / longest
-        yield f'<rect x="{LEFT + 140}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{COLOURS[label]}"/>'
-        yield _text(round(LEFT + 146 + length), y + 15, f"{value:.2f}")
+        yield text(BAR_LABEL - 8, y + 15, label, anchor="end")
+        yield box(BAR_LABEL, y, round(room * value / longest, 1), BAR, CLASSES[label])
+        yield text(BAR_LABEL + 6 + round(room * value / longest), y + 15, f"{value:.2f}")
 
 
 # ---- parts of a chart
@@ -155,7 +156,7 @@ def _series(results: Sequence[Result], chart: str) -> dict[str, Points]:
         name, x = result.row.chart
         for label in result.values:
             median = result.median(label, RATE)
-            if name == chart and label in COLOURS and label not in (SOCAT, HAPROXY) and median is not None:
+            if name == chart and label in CLASSES and label not in (SOCAT, HAPROXY) and median is not None:
                 lines.setdefault(label, []).append((x, median))
     return {label: sorted(points) for label, points in lines.items()}
 
@@ -170,28 +171,32 @@ def _linear(title: str, lines: dict[str, Points]) -> Axis:
     return Axis(title, 0, ticks[-1], ticks)
 
 
-def _chart(title: str, x: Axis, y: Axis, lines: dict[str, Points]) -> Iterator[str]:
-    across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+def _head(title: str, below: str) -> Iterator[str]:
+    yield text(12, 20, title, "title")
+    yield text(12, 38, below, "muted")
+
+
+def _chart(title: str, below: str, x: Axis, y: Axis, lines: dict[str, Points]) -> Iterator[str]:
+    across, up = PANEL - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(point: tuple[float, float]) -> str:
         return f"{LEFT + across * x.share(point[0]):.1f},{TOP + up * (1 - y.share(point[1])):.1f}"
 
-    yield _text(LEFT, 20, title, weight="bold")
+    yield from _head(title, below)
     for tick in y.ticks:
         at = round(TOP + up * (1 - y.share(tick)))
-        yield f'<path d="M{LEFT},{at} h{across}" stroke="{GRID}"/>'
-        yield _text(LEFT - 6, at + 4, f"{tick:g}", anchor="end")
+        yield f'<path class="grid" d="M{LEFT},{at} h{across}"/>'
+        yield text(LEFT - 6, at + 4, f"{tick:g}", "muted", anchor="end")
     for tick in x.ticks:
         at = round(LEFT + across * x.share(tick))
-        yield f'<path d="M{at},{TOP} v{up}" stroke="{GRID}"/>'
-        yield _text(at, TOP + up + 16, _size(tick), anchor="middle")
-    yield _text(LEFT + across // 2, HEIGHT - 8, x.title, anchor="middle")
+        yield f'<path class="grid" d="M{at},{TOP} v{up}"/>'
+        yield text(at, TOP + up + 16, _size(tick), "muted", anchor="middle")
+    yield text(LEFT + across // 2, HEIGHT - 12, x.title, anchor="middle")
     # Ours last, above the others.
     for label in sorted(lines, key=lambda label: label in OURS):
-        width = 3 if label in OURS else 1.5
-        dashes = ' stroke-dasharray="4 3"' if label == DIRECT else ""
+        more = " thick" if label in OURS else " dashed" if label == DIRECT else ""
         path = " ".join(place(point) for point in lines[label])
-        yield f'<polyline points="{path}" fill="none" stroke="{COLOURS[label]}" stroke-width="{width}"{dashes}/>'
+        yield f'<polyline class="line-{CLASSES[label]}{more}" points="{path}"/>'
 
 
 def _size(value: float) -> str:
@@ -200,7 +205,3 @@ def _size(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
-
-
-def _text(x: int, y: int, words: str, anchor: str = "start", weight: str = "normal") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}">{escape(words)}</text>'

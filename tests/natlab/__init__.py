@@ -33,8 +33,10 @@ The rooms, from the bottom up; a file imports only from those above it:
     asking.py     each port-mapping daemon asked, without the tool
     home.py       the tool and a port-mapping daemon, and what that has mapped
     lives.py      how long mappings last, and what takes them back
-    report.py     results -> text table, JSON
-    heatmap.py    results -> SVG
+    report.py     results -> text table, JSON; the table -> rates
+    drawing.py    width, type and colours of all pictures      pure
+    legible.py    a picture -> what a reader of it sees        pure
+    heatmap.py    rates -> SVG                                 pure
     timeline.py   the packets of one punch -> SVG              pure
     recording.py  two terminals in a scene -> animated SVG
     __main__.py   python -m tests.natlab

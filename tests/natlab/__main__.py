@@ -3,7 +3,8 @@
     --short --runs 20                     the short list, as the targets ask for it
     --cells 'reset x'                     the cells whose title matches
     --baseline --json base.json           the plain published algorithm instead
-    --beside base.json --svg lab.svg      a finished run shown beside this one
+    --beside base.json --text lab.txt     a finished run shown beside this one
+    --redraw lab.txt --svg lab.svg        runs nothing: the picture of a finished run
 
 The exit status is 0 if every run came out as it must, and 1 otherwise.
 """
@@ -46,7 +47,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--beside", type=FilePath, metavar="FILE", help="show the results in this JSON file as well")
     parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="runs at a time (default 2)")
     parser.add_argument("--json", type=FilePath, metavar="FILE", help="write all results here, after every run")
-    parser.add_argument("--svg", type=FilePath, metavar="FILE", help="write the heat map here")
+    parser.add_argument("--svg", type=FilePath, metavar="FILE", help="write the picture here")
+    parser.add_argument("--redraw", type=FilePath, metavar="TEXT", help="run nothing: draw --svg of a finished --text")
     parser.add_argument("--text", type=FilePath, metavar="FILE", help="write the table here as well")
     parser.add_argument("--logs", type=FilePath, metavar="DIRECTORY", help="keep events and packets of every run here")
     parser.add_argument("--tied", action="store_true", help="end when the process that started this one ends")
@@ -87,7 +89,13 @@ async def run_all(cells: list[Cell], subject: Subject, given: argparse.Namespace
 
 def main() -> int:
     """Run the laboratory and return the exit status."""
-    given = options().parse_args()
+    parser = options()
+    given = parser.parse_args()
+    if given.redraw:
+        if not given.svg:
+            parser.error("--redraw needs --svg")
+        given.svg.write_text(heatmap.svg(report.rates(given.redraw.read_text())))
+        return 0
     subject = BASELINE if given.baseline else TOOL
     cells = chosen(given.short, given.cells, subject)
     if given.list:
@@ -106,7 +114,7 @@ def main() -> int:
     if given.text:
         given.text.write_text(f"{table}\n")
     if given.svg:
-        given.svg.write_text(heatmap.svg(shown))
+        given.svg.write_text(heatmap.svg(report.rates(table)))
     return 0 if all(result.passed for result in results) else 1
 
 

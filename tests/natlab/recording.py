@@ -3,8 +3,9 @@
     steps -> keys -> shell in a namespace -> bytes -> Screen -> frames -> one SVG
 
 Each line of a terminal becomes one `<text>` for every state it had, shown and
-hidden by CSS at the time when it was so.  Whoever does not animate pictures
-sees the last state of everything.
+hidden by CSS at the time when it was so.  The picture begins with the last
+state of everything, for as long as it takes to read it, and then shows how it
+came to that.  Who does not animate pictures sees the last state, too.
 """
 
 from __future__ import annotations
@@ -27,25 +28,38 @@ from pathlib import Path as FilePath
 
 from . import ends
 from .build import Scene
+from .drawing import WIDTH, Colours, document
+from .drawing import text as label
 
-ROWS, COLUMNS = 15, 66
-# Seconds: between two keys, before the next command, at the end, and until something hangs.
-KEY, PAUSE, REST, LIMIT = 0.045, 0.9, 4.0, 60.0
+ROWS, COLUMNS = 13, 58
+# Seconds: between two keys, before the next command, of the last state, and until something hangs.
+KEY, PAUSE, REST, LIMIT = 0.045, 0.9, 5.0, 60.0
 # Changes within so many seconds are one frame.
 FRAME = 0.07
 SECRET = "4e7x-rh2k-q9vd-0wbz-m3fa-8cty-6n"
 
-# Pixels.
-CHARACTER, LINE, MARGIN, TITLE, GAP = 7.25, 18, 14, 30, 20
-PANE_WIDTH = round(COLUMNS * CHARACTER) + 2 * MARGIN
+# Pixels.  A letter of a monospaced type of 11 pixels is at most 6.63 wide.
+CHARACTER, LINE, MARGIN, TITLE, GAP = 6.63, 17, 12, 32, 14
+PANE_WIDTH = (WIDTH - GAP) // 2 - 1
 PANE_HEIGHT = TITLE + ROWS * LINE + MARGIN
 
-STYLE = """
-text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #d6deeb; white-space: pre }
-.pane { fill: #1b2130; stroke: #3a4358 } .bar { fill: #2a3246 } .name { fill: #aab4c8 }
-.prompt { fill: #7fd4a0; font-weight: bold } .said { fill: #8fb6f0 }
-@media (prefers-reduced-motion: reduce) { text { animation: none !important } }
+# Terminals are dark on any page.
+COLOURS: Colours = {
+    name: (colour, colour)
+    for name, colour in {
+        "pane": "#1b2130", "bar": "#2a3246", "name": "#c3cbdb",
+        "shown": "#e1e7f2", "prompt": "#7fd4a0", "said": "#9cc0f7",
+    }.items()
+}  # fmt: skip
+STYLE = """\
+.s { font: 11px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre }
+.prompt { font-weight: bold }
+@media (prefers-reduced-motion: reduce) { .s { animation: none !important } }
 """
+CAPTION = (
+    "Nothing runs between the two: each was given the address of the other's router, and both routers refuse",
+    "what nobody behind them has asked for. First a directory through a pipe, then a web page through a port.",
+)
 
 Frame = tuple[float, tuple[str, ...]]
 
@@ -204,7 +218,7 @@ def _open(name: str, scene: Scene, side: str, folder: FilePath) -> Terminal:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {
-        "PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder), "TERM": "dumb", "PS1": f"{name}$ ",
+        "PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder), "TERM": "vt100", "PS1": f"{name}$ ",
         "PUNCHTUNNEL_SECRET": SECRET, "LC_ALL": "C.UTF-8", "HISTFILE": "",
     }  # fmt: skip
     shell = ["setsid", "--ctty", "bash", "--norc", "--noprofile", "-i"]
@@ -213,7 +227,7 @@ def _open(name: str, scene: Scene, side: str, folder: FilePath) -> Terminal:
         env=environment, cwd=folder / name,
     )  # fmt: skip
     os.close(slave)
-    return Terminal(name, f"{name}: {scene.hosts[side].dial4}", process, master)
+    return Terminal(name, f"{name}, behind its router {scene.hosts[side].dial4}", process, master)
 
 
 def _play(recorder: Recorder, home: Terminal, laptop: Terminal, scene: Scene) -> float:
@@ -238,16 +252,15 @@ def _play(recorder: Recorder, home: Terminal, laptop: Terminal, scene: Scene) ->
     recorder.type(laptop, "curl localhost:8080/hello.txt")
     recorder.wait(laptop.is_ready, "the page")
     recorder.watch(PAUSE)
-    return recorder.now + REST
+    return recorder.now
 
 
 # ---- the picture
 
 
 def svg(terminals: Sequence[Terminal], seconds: float) -> str:
-    """Return what the terminals have shown, over and over, each time in `seconds`."""
-    width = len(terminals) * (PANE_WIDTH + GAP) - GAP + 2
-    height = PANE_HEIGHT + 2
+    """Return what the terminals have shown in `seconds`, over and over, each time after a rest on the last state."""
+    whole = REST + seconds
     rules: list[str] = []
     shapes: list[str] = []
     for number, terminal in enumerate(terminals):
@@ -256,12 +269,11 @@ def svg(terminals: Sequence[Terminal], seconds: float) -> str:
         for row in range(ROWS):
             for text, begin, end in states(terminal.frames, row, seconds):
                 shapes.append(_text(left + MARGIN, TITLE + LINE * (row + 1), text, terminal.prompt, len(rules), end))
-                rules.append(_rule(len(rules), begin / seconds, None if end is None else end / seconds))
-    body, style = "\n".join(shapes), "\n".join(rules)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
-        f"<style>{STYLE}text.s {{ animation: {seconds:.1f}s step-end infinite }}\n{style}\n</style>\n{body}\n</svg>\n"
-    )
+                times = [(REST + begin) / whole, REST / whole if end is None else (REST + end) / whole]
+                rules.append(_rule(len(rules), *times))
+    shapes += [label(MARGIN, PANE_HEIGHT + 22 + LINE * number, line) for number, line in enumerate(CAPTION)]
+    style = "\n".join([f"{STYLE}.s {{ animation: {whole:.1f}s step-end infinite }}", *rules, ""])
+    return document(PANE_HEIGHT + 50, "\n".join(shapes), COLOURS, style)
 
 
 def states(frames: Sequence[Frame], row: int, seconds: float) -> Iterator[tuple[str, float, float | None]]:
@@ -287,13 +299,16 @@ def _text(x: int, y: int, text: str, prompt: str, number: int, end: float | None
     shown = escape(text)
     if text.startswith(prompt):
         shown = f'<tspan class="prompt">{prompt}</tspan>{escape(text.removeprefix(prompt))}'
-    said = " said" if text.startswith("punchtunnel: ") else ""
+    kind = "said" if text.startswith(("punchtunnel: ", "connected to ")) else "shown"
     return (
-        f'<text class="s{said}" style="animation-name:k{number}" x="{x}" y="{y}" xml:space="preserve"{hidden}>'
+        f'<text class="s {kind}" style="animation-name:k{number}" x="{x}" y="{y}" xml:space="preserve"{hidden}>'
         f"{shown}</text>"
     )
 
 
-def _rule(number: int, begin: float, end: float | None) -> str:
-    hide = "" if end is None else f" {end:.3%} {{ visibility: hidden }}"
-    return f"@keyframes k{number} {{ 0% {{ visibility: hidden }} {begin:.3%} {{ visibility: visible }}{hide} }}"
+def _rule(number: int, begin: float, end: float) -> str:
+    """Return when a text is shown; one that ends before it begins is of the last state, with which all begins."""
+    first = "visible" if end < begin else "hidden"
+    changes = sorted([(begin, "visible"), (end, "hidden")])
+    steps = " ".join(f"{share:.3%} {{ visibility: {state} }}" for share, state in changes)
+    return f"@keyframes k{number} {{ 0% {{ visibility: {first} }} {steps} }}"

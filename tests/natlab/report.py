@@ -1,4 +1,4 @@
-"""Results -> a table for people and JSON for programs.  Pure, but for the files.
+"""Results -> a table for people and JSON for programs, and the table -> rates.  Pure, but for the files.
 
 The router pairs are a triangle: both orders of start are in every cell, so
 left x right and right x left are the same cell.  A cell of the triangle is
@@ -12,8 +12,9 @@ All other cells are rows, with the second subject beside the first.
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 
@@ -28,9 +29,10 @@ TARGET_RTTS = 3
 TARGET_EXTRA_S = 0.05
 TARGET_WORST_S = 3.0
 
-PAIR_WIDTH = 16
+PAIR_NAME_WIDTH, PAIR_WIDTH = 15, 16
 NAME_WIDTH = 66
 SUBJECT_WIDTH = 44
+_TRIANGLE_HEAD, _ROW_HEAD = ": router pairs", ": passed  median  worst  SYNs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,12 @@ def _triangle(subject: str, summaries: dict[tuple[str, str], Summary]) -> str:
     names = [row.name for row in PAIR_ROWS if row.name in run]
     if not names:
         return ""
-    lines = [f"{subject}: router pairs", f"{'':15}" + "".join(f"{name:>{PAIR_WIDTH}}" for name in names)]
+    lines = [
+        f"{subject}{_TRIANGLE_HEAD}",
+        f"{'':{PAIR_NAME_WIDTH}}" + "".join(f"{name:>{PAIR_WIDTH}}" for name in names),
+    ]
     for left in names:
-        above, below = f"{left:15}", f"{'':15}"
+        above, below = f"{left:{PAIR_NAME_WIDTH}}", f"{'':{PAIR_NAME_WIDTH}}"
         for right in names:
             cell = cells.get((left, right))
             one = summaries.get((subject, cell.title)) if cell else None
@@ -110,7 +115,7 @@ def _expected(cell: Cell, one: Summary) -> str:
 
 
 def _rows(cells: Iterable[Cell], subjects: list[str], summaries: dict[tuple[str, str], Summary]) -> str:
-    heads = [f"{subject}: passed  median  worst  SYNs" for subject in subjects]
+    heads = [f"{subject}{_ROW_HEAD}" for subject in subjects]
     lines = [_line("", heads)]
     for cell in cells:
         columns = [summaries.get((subject, cell.title)) for subject in subjects]
@@ -120,6 +125,47 @@ def _rows(cells: Iterable[Cell], subjects: list[str], summaries: dict[tuple[str,
                 values = [f"{one.measured.get(limit.name, 0):.4g}" if one else "-" for one in columns]
                 lines.append(_line(f"    {limit.name}, at most {limit.most:g}", values))
     return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+
+
+def rates(text: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Read from a report, for each (subject, cell title), the runs that came out as they must, and all."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for part in text.split("\n\n"):
+        first, _, rest = part.partition("\n")
+        if first.endswith(_TRIANGLE_HEAD):
+            found |= dict(_rates_of_pairs(first.removesuffix(_TRIANGLE_HEAD), rest.splitlines()))
+        elif _ROW_HEAD in first:
+            subjects = [column.partition(":")[0].strip() for column in _cut(first, NAME_WIDTH, SUBJECT_WIDTH)]
+            found |= dict(_rates_of_rows(subjects, rest.splitlines()))
+    return found
+
+
+def _rates_of_pairs(subject: str, lines: list[str]) -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
+    rights = [column.strip() for column in _cut(lines[0], PAIR_NAME_WIDTH, PAIR_WIDTH)]
+    for line in lines[1::2]:
+        left = line[:PAIR_NAME_WIDTH].strip()
+        for right, column in zip(rights, _cut(line, PAIR_NAME_WIDTH, PAIR_WIDTH), strict=False):
+            if rate := _rate(column):
+                yield (subject, f"{PAIRS}: {left} x {right}"), rate
+
+
+def _rates_of_rows(subjects: list[str], lines: list[str]) -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
+    for line in lines:
+        # A long title has moved its columns.  Below a cell stand its limits, which have no rate.
+        if found := re.match(r"(\S.*?) *(?= \d+/\d| -( |$))", line):
+            title = found[1]
+            for subject, column in zip(subjects, _cut(line, max(NAME_WIDTH, len(title)), SUBJECT_WIDTH), strict=False):
+                if rate := _rate(column):
+                    yield (subject, title), rate
+
+
+def _cut(line: str, first: int, width: int) -> list[str]:
+    return [line[at : at + width] for at in range(first, len(line), width)]
+
+
+def _rate(column: str) -> tuple[int, int] | None:
+    found = re.match(r" *(\d+)/(\d+)\b", column)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _line(name: str, columns: Iterable[str]) -> str:

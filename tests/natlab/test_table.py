@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from dataclasses import replace
 from math import inf
 from pathlib import Path as FilePath
@@ -13,7 +14,7 @@ import pytest
 from . import build, daemon, heatmap, report
 from .__main__ import chosen
 from .cells import DATAGRAMS, DIRECT, NO_HOLE, PAIRS, RELAYED, Cell, Fails, Limit
-from .ends import Look, Outcome
+from .ends import ROOT, Look, Outcome
 from .incidents import Incident, Kind
 from .judge import LATE, Result, judge
 from .packetlog import PacketLog, record
@@ -227,7 +228,21 @@ def test_the_packet_log_survives_its_way_through_a_file(tmp_path: FilePath) -> N
     assert "198.51.100.10:1111 > 198.51.100.20:2222  S" in log.text()
 
 
-def test_the_picture_is_an_svg_with_a_square_for_every_cell_and_subject() -> None:
-    root = ElementTree.fromstring(heatmap.svg(results()))
-    squares = [one for one in root if one.tag.endswith("rect")]
-    assert len(squares) == 1 + 2 * len(CELLS)
+def test_a_report_gives_back_the_rates_of_all_cells() -> None:
+    """A few titles are longer than their column."""
+    summaries = report.summarise(results())
+    assert report.rates(report.text(results())) == {key: (one.passed, one.runs) for key, one in summaries.items()}
+
+
+def test_the_picture_has_a_square_for_every_pair_and_subject_and_bars_for_the_rest() -> None:
+    root = ElementTree.fromstring(heatmap.svg(report.rates(report.text(results()))))
+    kinds = Counter(one.get("class") for one in root if one.tag.endswith("rect"))
+    # Each kind is in the legend, too.
+    squares = sum(kinds[kind] - 1 for kind in ("always", "never", "cannot"))
+    assert squares == 2 * len([cell for cell in CELLS if cell.block == PAIRS])
+    assert kinds["ours"] == kinds["theirs"] == 1 + len(heatmap.BLOCKS)
+
+
+def test_the_picture_of_the_documents_is_that_of_the_text_beside_it() -> None:
+    text = (ROOT / "docs" / "natlab.txt").read_text()
+    assert (ROOT / "docs" / "natlab.svg").read_text() == heatmap.svg(report.rates(text))

@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
+from .drawing import Colours, box, document, text
 from .packetlog import DELIVERED, PacketLog, Record
 from .packets import RST, SYN
 
@@ -28,34 +28,22 @@ HELLO, PICK, ACCEPT, PROOF = 36, 37, 69, 32
 NAMES = {HELLO: "HELLO", PICK: "PICK", ACCEPT: "ACCEPT", PROOF: "proof"}
 
 # Pixels.
-WIDTH, TOP, BOTTOM = 1080, 72, 64
-HOSTS = {"left": 285, "right": 835}
-ROUTERS = {"left": 385, "right": 735}
-NOTE_EDGE = {"left": 267, "right": 853}
-LINE_HEIGHT = 15
-PIXELS_PER_MS = 3.2
+TOP, BOTTOM = 72, 76
+HOSTS = {"left": 250, "right": 604}
+ROUTERS = {"left": 322, "right": 532}
+NOTE_EDGE = {"left": 234, "right": 620}
+LINE_HEIGHT = 16
+PIXELS_PER_MS = 2.6
 
-STYLE = """
-text { font: 12px sans-serif; fill: #333 }
-.title { font-weight: bold; font-size: 14px }
-.small { font-size: 11px; fill: #777 }
-.life { stroke: #999; stroke-width: 1.5 }
-.box { fill: #eee; stroke: #999 }
-.tick { stroke: #ddd }
-.hold { stroke: #d9822b; fill: #d9822b }
-.dial { stroke: #4a90d9; fill: #4a90d9 }
-.reset { stroke: #d0453a; fill: #d0453a }
-.open { stroke: #2f9e5f; fill: #2f9e5f }
-line.faint { stroke-width: 1; opacity: .35 }
-circle.faint { opacity: .35 }
-line.hold, line.dial, line.reset, line.open { stroke-width: 1.2 }
-line.winner { stroke-width: 2.6 }
-text.open { stroke: none; font-weight: bold }
-text.hold, text.dial, text.reset { stroke: none }
-@media (prefers-color-scheme: dark) {
-  text { fill: #ddd } .small { fill: #999 } .box { fill: #333; stroke: #777 } .tick { stroke: #383838 }
-  .life { stroke: #777 }
-}
+COLOURS: Colours = {
+    "hold": ("#b35900", "#f0a04b"), "dial": ("#0969da", "#58a6ff"), "reset": ("#c9302c", "#ff7b72"),
+    "open": ("#1a7f37", "#3fb950"), "box": ("#e9ecef", "#262c33"), "life": ("#8c959f", "#6e7681"),
+}  # fmt: skip
+WEIGHTS = """\
+line, path { stroke-width: 1.2 }
+.winner { stroke-width: 2.6 }
+.faint { opacity: .4 }
+.strong { font-weight: bold }
 """
 
 
@@ -143,13 +131,11 @@ def svg(log: PacketLog, delay_s: float, names: dict[str, str]) -> str:
     shapes = [*_frame(height, names, end - start)]
     for one in sorted(shown, key=lambda one: one.wins):
         shapes += _packet(one, delay_s)
+    for side in HOSTS:
+        shapes += _labels([one for one in shown if one.wins and one.origin == side], delay_s)
     shapes += _notes(_story(log, shown, start, end, port, delay_s, names))
     shapes += _legend(height)
-    body = "\n".join(shapes)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">\n'
-        f"<style>{STYLE}</style>\n{body}\n</svg>\n"
-    )
+    return document(height, "\n".join(shapes), COLOURS, WEIGHTS)
 
 
 # ---- what is shown
@@ -199,7 +185,7 @@ def _story(
         yield Note(side, begins[side], f"{len(firsts) - holds} dials", "dial")
     refusals = [one.start_s for one in shown if one.from_router and one.start_s < begins[second]]
     yield Note(second, refusals[0], f"the router of {names[second]} knows", "reset")
-    yield Note(second, refusals[0], "nobody there yet, and refuses", "reset")
+    yield Note(second, refusals[0], "nobody there yet: it refuses", "reset")
     yield Note(first, refusals[0] + delay_s, f"{len(refusals)} refused: dialled again", "reset")
     yield Note(first, refusals[0] + delay_s, "after a jittered wait", "reset")
     yield from _story_of_the_hole(log, shown, start, end, port, delay_s, names)
@@ -212,9 +198,8 @@ def _story_of_the_hole(
     holder = hold.origin
     # Where it starts its line has its own note already.
     at = max(hold.start_s, (log.first_syn(holder) or 0) - start) + 3.2 * LINE_HEIGHT / PIXELS_PER_MS / 1000
-    yield Note(holder, at, f"port {port} is a hold: its SYN dies", "hold")
-    yield Note(holder, at, "on the way, but its own router", "hold")
-    yield Note(holder, at, "now expects an answer", "hold")
+    for line in (f"port {port} is a hold:", "its SYN dies on the way,", "but its own router now", "expects an answer"):
+        yield Note(holder, at, line, "hold")
     yield Note(holder, dial.start_s + delay_s, "so this SYN may come in", "open")
     first_hello = next(one for one in shown if one.port == port and one.label == "HELLO")
     yield Note(first_hello.origin, first_hello.start_s, "open: HELLO at once,", "open")
@@ -223,10 +208,9 @@ def _story_of_the_hole(
     yield Note(pick.origin, pick.start_s, "the leader picks one", "open")
     later = max((log.first_syn(side) or start) for side in ("left", "right"))
     proof = [one for one in shown if one.wins][-1]
-    yield Note(other(proof.origin), end - start, "the hole is open and sealed,", "open")
-    yield Note(
-        other(proof.origin), end - start, f"{(end - later) * 1000:.0f} ms after {names[_last(log)]} started", "open"
-    )
+    took = f"{(end - later) * 1000:.0f} ms after {names[_last(log)]}"
+    for line in ("the hole is open and sealed", took, "has started"):
+        yield Note(other(proof.origin), end - start, line, "open")
 
 
 def _last(log: PacketLog) -> str:
@@ -250,41 +234,48 @@ def _frame(height: int, names: dict[str, str], seconds: float) -> Iterator[str]:
     bottom = height - BOTTOM
     for tick in range(0, math.ceil(seconds * 1000), 20):
         y = _y(tick / 1000)
-        yield f'<line class="tick" x1="{ROUTERS["left"]}" y1="{y:.1f}" x2="{ROUTERS["right"]}" y2="{y:.1f}"/>'
-        yield f'<text class="small" x="4" y="{y + 4:.1f}">{tick} ms</text>'
+        yield f'<path class="grid" d="M{ROUTERS["left"]},{y:.1f} H{ROUTERS["right"]}"/>'
+        yield text(8, y + 4, f"{tick} ms", "muted")
     for side in ("left", "right"):
         for x, label in ((HOSTS[side], names[side]), (ROUTERS[side], "router")):
-            yield f'<line class="life" x1="{x}" y1="{TOP - 24}" x2="{x}" y2="{bottom}"/>'
-            yield f'<rect class="box" x="{x - 40}" y="{TOP - 52}" width="80" height="28" rx="5"/>'
-            weight = "title" if label == names[side] else "router"
-            yield f'<text class="{weight}" x="{x}" y="{TOP - 33}" text-anchor="middle">{escape(label)}</text>'
-    middle = (ROUTERS["left"] + ROUTERS["right"]) // 2
-    yield f'<text class="small" x="{middle}" y="{TOP - 34}" text-anchor="middle">internet</text>'
+            yield f'<path class="line-life" d="M{x},{TOP - 24} V{bottom}"/>'
+            yield box(x - 32, TOP - 52, 64, 28, "box")
+            yield text(x, TOP - 34, label, "title" if label == names[side] else "", anchor="middle")
+    yield text((ROUTERS["left"] + ROUTERS["right"]) / 2, TOP - 34, "internet", "muted", anchor="middle")
 
 
 def _packet(one: Shown, delay_s: float) -> Iterator[str]:
     """Yield the line of one packet: through the own router, the internet, and the other router."""
     towards = other(one.origin)
     here, there = ROUTERS[one.origin], ROUTERS[towards]
-    look = f"{one.kind} winner" if one.wins else f"{one.kind} faint"
+    weight = "winner" if one.wins else "faint"
+    look = f"line-{one.kind} {weight}"
     y1, y2 = _y(one.start_s), _y(one.start_s + delay_s * one.share)
     x2 = here + (there - here) * one.share
     if not one.from_router:
         yield _line(look, HOSTS[one.origin], y1, here, y1)
     yield _line(look, here, y1, x2, y2)
     if one.share < 1:
-        yield f'<circle class="{look}" cx="{x2:.1f}" cy="{y2:.1f}" r="{3.5 if one.wins else 1.8}"/>'
+        yield f'<circle class="{one.kind} {weight}" cx="{x2:.1f}" cy="{y2:.1f}" r="{3.5 if one.wins else 1.8}"/>'
     elif not one.to_router:
         yield _line(look, there, y2, HOSTS[towards], y2)
         if one.wins:
-            yield _head(look, HOSTS[towards], y2, 1 if HOSTS[towards] > there else -1)
-    if one.wins:
+            yield _head(one.kind, HOSTS[towards], y2, 1 if HOSTS[towards] > there else -1)
+
+
+def _labels(winners: Sequence[Shown], delay_s: float) -> Iterator[str]:
+    """Yield what one side's packets on the winner are called, none written over the one before."""
+    before_s, at = -math.inf, 0.0
+    for one in winners:
+        here, there = ROUTERS[one.origin], ROUTERS[other(one.origin)]
+        is_close = (one.start_s - before_s) * 1000 * PIXELS_PER_MS < LINE_HEIGHT
         # Not in the middle, where two that cross would be written over each other.
-        at = (0.3 if one.share == 1 else 0.5) * one.share
+        at = 0.5 * one.share if one.share < 1 else 0.62 if is_close and at < 0.5 else 0.27
+        before_s = one.start_s
         x, y = here + (there - here) * at, _y(one.start_s + delay_s * at)
         angle = math.degrees(math.atan(_pixels(delay_s) / (there - here)))
         yield (
-            f'<text class="{one.kind}" text-anchor="middle" '
+            f'<text class="{one.kind} strong" text-anchor="middle" '
             f'transform="translate({x:.1f},{y - 5:.1f}) rotate({angle:.1f})">{one.label}</text>'
         )
 
@@ -295,7 +286,7 @@ def _line(look: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _head(look: str, x: float, y: float, direction: int) -> str:
     back = x - 9 * direction
-    return f'<path class="{look}" stroke="none" d="M{x} {y:.1f} L{back} {y - 4.5:.1f} L{back} {y + 4.5:.1f} Z"/>'
+    return f'<path class="{look}" d="M{x} {y:.1f} L{back} {y - 4.5:.1f} L{back} {y + 4.5:.1f} Z"/>'
 
 
 def _notes(notes: Iterable[Note]) -> Iterator[str]:
@@ -304,21 +295,18 @@ def _notes(notes: Iterable[Note]) -> Iterator[str]:
     for note in sorted(notes, key=lambda note: note.time_s):
         y = max(_y(note.time_s) + 4, free[note.side])
         free[note.side] = y + LINE_HEIGHT
-        anchor = "end" if note.side == "left" else "start"
-        x = NOTE_EDGE[note.side]
-        yield f'<text class="{note.kind}" x="{x}" y="{y:.1f}" text-anchor="{anchor}">{escape(note.text)}</text>'
+        kind = f"{note.kind} strong" if note.kind == "open" else note.kind
+        yield text(NOTE_EDGE[note.side], round(y, 1), note.text, kind, anchor="end" if note.side == "left" else "start")
 
 
 def _legend(height: int) -> Iterator[str]:
-    y = height - 22
     words = (
         ("hold", "hold: a SYN that dies on the way"),
         ("dial", "dial: a SYN that gets across"),
-        ("reset", "refused"),
-        ("open", "open; labelled: the winner"),
+        ("reset", "refused (RST)"),
+        ("open", "open; thick and labelled: the connection that is picked"),
     )
-    x = 100
-    for kind, text in words:
-        yield _line(f"{kind} winner", x, y - 4, x + 26, y - 4)
-        yield f'<text x="{x + 32}" y="{y}">{escape(text)}</text>'
-        x += 60 + len(text) * 7
+    for number, (kind, meaning) in enumerate(words):
+        x, y = 60 + number % 2 * 290, height - 34 + number // 2 * 20
+        yield _line(f"line-{kind} winner", x, y - 4, x + 26, y - 4)
+        yield text(x + 34, y, meaning)
