@@ -27,7 +27,7 @@ CELL = replace(
 )  # fmt: skip
 NAMES = {"left": "home", "right": "laptop"}
 # Coins decide what a run looks like: most show what the picture is for, the quickest of some shows it best.
-RUNS = 12
+RUNS = 24
 
 
 async def punch() -> str:
