@@ -71,6 +71,11 @@ SSH to the machine behind the other router, again and again:
     laptop$ punchtunnel 198.51.100.7 -L 2222 --secret-file secret
     laptop$ ssh -p 2222 me@localhost
 
+Two machines that are paired, and two services by their names:
+
+    home$   punchtunnel laptop -k --to ssh=22 --to web=nas:8080
+    laptop$ punchtunnel home -L 2222=ssh -L 8080=web
+
 The same in the background, until it is ended by its number:
 
     laptop$ punchtunnel 198.51.100.7 -f -L 2222 --secret-file secret --pid-file pid
@@ -104,14 +109,16 @@ A secret is never an argument, because every user of the machine can list argume
     "NOTES": """
 No hole can be punched where one router chooses random ports and the other lets in only what it expects, or where
 both drop every bare SYN from outside. One side with a public address or mapped ports is enough for either pair, and so
-is IPv6 on both. punchtunnel is no relay: when no hole can be punched, it says why and exits with status 3.
+is IPv6 on both. Nothing is relayed unless `--relay` names a relay on both sides: when no hole can be punched, the last
+line says why, and the exit status is 3.
 """,
     "SEE ALSO": """
 *ssh*(1), *ssh_config*(5), *socat*(1), *ncat*(1), *systemd.service*(5)
 
 In the source: README.md, docs/PUNCHING.md (the algorithm), docs/PROTOCOL.md (every byte),
 docs/SECURITY.md (who can do what), docs/EVENTS.md (for programs that read `--json`), docs/LIBRARY.md (from Python),
-docs/TROUBLESHOOTING.md (every failure and its remedy), docs/PERFORMANCE.md (how fast each mode is).
+docs/TROUBLESHOOTING.md (every failure and its remedy), docs/RECIPES.md (lines to paste), docs/FAQ.md,
+docs/COMPARISON.md (other tools), docs/PERFORMANCE.md (how fast each mode is).
 """,
 }
 

@@ -300,6 +300,24 @@ def reached(lab: Lab, pair: Pair) -> tuple[dict[str, object], dict[str, object]]
     return home, {"2222": free_port(), "me@": f"{user}@", "198.51.100.7": " ".join(lab.towards_left)}
 
 
+def show_page(sock: socket.socket) -> None:
+    sock.recv(4096)
+    sock.sendall(b"HTTP/1.0 200 OK\r\n\r\n<h1>one</h1>")
+
+
+def test_two_programs_are_reached_by_their_names(
+    lab: Lab, pair: Pair, reached: tuple[dict[str, object], dict[str, object]]
+) -> None:
+    needs("curl")
+    home, laptop = reached
+    pair.laptop.write(".curlrc", "silent\nfail\n")
+    home |= {"8000": lab.serve(show_page)}
+    laptop |= {"8000": free_port()}
+    (printed,) = pair.play("Reach several programs through one hole", home, laptop)
+    assert "load average" in printed
+    assert (pair.laptop.home / "one.html").read_text() == "<h1>one</h1>"
+
+
 def test_the_unit_is_installed_and_what_it_starts_is_met(
     lab: Lab, pair: Pair, reached: tuple[dict[str, object], dict[str, object]]
 ) -> None:

@@ -69,6 +69,15 @@ def target(lab: Lab) -> End:
     return left
 
 
+def service(asked: str, there: str, *, tells: int) -> Callable[[Lab], End]:
+    """Return a play in which one side asks for a service; `tells`: which of the two is looked at."""
+
+    def start(lab: Lab) -> End:
+        return lab.pair([asked], ["--to", f"{there}{free_port()}"] if there else [])[tells]
+
+    return start
+
+
 def ports_busy(lab: Lab) -> End:
     now = schedule.first_bucket(time.time())
     # Those of the next minutes, too: a bucket may begin in between.
@@ -216,6 +225,8 @@ PLAYS: dict[str, Callable[[Lab], End]] = {
     "version": version, "send-only": send_only, "forwarded": forwarded, "listen-taken": listen_taken,
     "port-taken": port_taken, "secret-readable": secret_readable, "ended-early": ended_early,
     "bind-elsewhere": lambda lab: lab.start(lab.right, "--bind", "192.0.2.1"), "disk-full": disk_full,
+    "service-there": service("--stdio=web", "ssh=", tells=0), "service-here": service("--stdio=web", "ssh=", tells=1),
+    "service-nameless": service("--stdio", "ssh=", tells=0), "service-of-stdio": service("--stdio=ssh", "", tells=0),
     "idle": lambda lab: lab.pair(["-i", "1"])[0], "open-stdin": open_stdin,
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if not row.cell and not row.consultation]
