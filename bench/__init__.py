@@ -23,6 +23,8 @@ The rooms, from the bottom up; a file imports only from those above it:
     charts.py      results -> SVG                                      pure
     __main__.py    python -m bench
     demo.py        a program of its own: the main job on one machine
+    syscalls.py    another: system calls, wake-ups and function calls, counted
+    profiled.py    the tool as syscalls.py runs it to count its function calls
 
 A row runs its subjects in turn, round after round, so that what else happens
 on the machine meets all of them; a target compares the figures of each round

@@ -70,16 +70,16 @@ def iperf3(stage: Stage, _target: int) -> Forwarder:
 # ---- the tool
 
 
-def tool_command(own: str, other: str, channel: str) -> list[str]:
+def tool_command(stage: Stage, own: str, other: str) -> list[str]:
     """Return the command of one end, without its role."""
     # The channel keeps it apart from real tunnels of this machine.
-    return [sys.executable, "-m", "punchtunnel", other, "--bind", own, "--channel", channel, "-q"]
+    return [*stage.program, other, "--bind", own, "--channel", stage.name, "-q"]
 
 
 def tool_ends(stage: Stage, sealed: bool) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the commands of the left and of the right end, without roles, and their environment."""
-    left = tool_command(stage.place.left, stage.place.right, stage.name)
-    right = tool_command(stage.place.right, stage.place.left, stage.name)
+    left = tool_command(stage, stage.place.left, stage.place.right)
+    right = tool_command(stage, stage.place.right, stage.place.left)
     if sealed:
         return left, right, environment(stage.tool, PUNCHTUNNEL_SECRET=_SECRET)
     return [*left, "--plain"], [*right, "--plain", "--no-secret"], environment(stage.tool)

@@ -59,12 +59,14 @@ class Stage:
         place: Where left and right are.
         folder: For files; shared by all stages of a run.
         tool: The checkout that is measured.
+        program: What runs it.
         name: Different for each stage.
     """
 
     place: Place
     folder: Path
     tool: Path
+    program: tuple[str, ...] = (sys.executable, "-m", "punchtunnel")
     name: str = field(default_factory=lambda: f"bench {os.getpid()} {next(_numbers)}")
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _target: dict[str, int] = field(default_factory=dict)

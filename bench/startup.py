@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 
 from .forwarders import tool_command
@@ -24,7 +23,7 @@ def helped(stage: Stage) -> Running:
 
     def measure(_seconds: float) -> Sample:
         began = time.monotonic()
-        process = stage.left(sys.executable, "-m", "punchtunnel", "--help", env=environment(stage.tool))
+        process = stage.left(*stage.program, "--help", env=environment(stage.tool))
         _pid, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -40,7 +39,7 @@ def first_syn(stage: Stage) -> Running:
     def measure(_seconds: float) -> Sample:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as wire:
             began = time.monotonic()
-            command = tool_command(stage.place.left, stage.place.right, stage.name)
+            command = tool_command(stage, stage.place.left, stage.place.right)
             process = stage.left(*command, "-n", env=environment(stage.tool))
             while not _is_first_syn(wire.recv(128), stage.place.right):
                 pass
@@ -64,7 +63,7 @@ def hole(stage: Stage) -> Running:
         places = (stage.place.left, stage.place.right), (stage.place.right, stage.place.left)
         ends = [
             stage.left(
-                *tool_command(own, other, stage.name), "-n", "--json",
+                *tool_command(stage, own, other), "-n", "--json",
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(stage.tool),
             )
             for own, other in places

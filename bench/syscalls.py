@@ -1,81 +1,151 @@
-"""Count the system calls that a MiB costs, at either end and in every mode, with strace.
+"""Count what a MiB, a connection and a small message cost each hop: system calls, wake-ups, function calls.
 
-    python -m bench.syscalls          as root, or where ptrace of one's own children is allowed
+    python -m bench.syscalls            all tables; as root, or where ptrace of one's own children is allowed
+    python -m bench.syscalls --names    and each system call and function of a connection and of a message
 
-strace makes everything several times slower, so some reads find less than
-they would otherwise; the counts are what each path does, not how fast it is.
+Three runs, so that none disturbs another:
+
+    bare        wake-ups (voluntary context switches, proc_pid_status(5)) and processor time
+    strace      system calls; it slows everything, so some reads find less than they would otherwise
+    cProfile    function calls, C and Python together; see profiled.py
+
+The counts are what each path does, not how fast it is.  Between two messages,
+and two connections that come one at a time, is a pause, so that no hop spins
+and the counts are the same each time.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
-import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-TOOL = [sys.executable, "-m", "punchtunnel"]
+from . import forwarders
+from .forwarders import Forwarder, Process
+from .load import connected, ping, together
+from .stage import LOOPBACK, ROOT, Stage, exact_cpu_seconds
+from .target import ANSWER, MIRROR, PROBE
+
+PYTHON = (sys.executable, "-m", "punchtunnel")
+COPIED = ("env", "PUNCHTUNNEL_NO_SPLICE=1", *PYTHON)
 MIB = 1 << 20
-# So much that the first frames, which are short until the rate is known, do not count.
-SIZE = 4096 * MIB
-MODES = {
-    "plain, spliced": (["--plain"], {}),
-    "plain, copied": (["--plain"], {"PUNCHTUNNEL_NO_SPLICE": "1"}),
-    "sealed": ([], {}),
-}
+# So long that the first frames, which are short until the rate is known, do not count.
+BULK_SECONDS = 6.0
+# Of one kind in each run, before the same is counted, and the seconds between two.
+COUNT, WARM, PAUSE = 400, 40, 0.003
+AT_A_TIME = 16
+# Until what follows a connection or a message has been done as well.
+SETTLE = 0.3
 # What moves bytes or waits; the rest comes once.
-SHOWN = ("splice", "sendto", "recvfrom", "epoll_wait", "epoll_pwait")
+BULK_SHOWN = ("splice", "sendto", "recvfrom", "epoll_wait", "epoll_pwait")
+EPOLL = ("epoll_wait", "epoll_pwait")
+
+# By hop: "-L", the near one, and "--to".
+Counts = dict[str, Counter[str]]
 
 
-def main() -> None:
-    """Print a table: system calls for a MiB, by kind, sender and receiver."""
-    if not shutil.which("strace"):
-        sys.exit("strace is missing: apt-get install strace")
-    print(f"{'':34}" + "".join(f"{name:>12}" for name in (*SHOWN, "all")))
-    for mode, (options, extra) in MODES.items():
-        for end, counts in measure(options, extra).items():
-            shown = [counts.get(name, 0) for name in SHOWN]
-            figures = "".join(f"{count * MIB / SIZE:12.2f}" for count in (*shown, sum(counts.values())))
-            print(f"{f'{mode}, {end}':34}{figures}")
+@dataclass(slots=True)
+class Cost:
+    """What one hop did for one connection or message: numbers of each kind, for one.
+
+    Attributes:
+        system, functions: By name.
+        wakeups: How often it had to be woken.
+        cpu_us: Processor time.
+    """
+
+    system: dict[str, float] = field(default_factory=dict)
+    functions: dict[str, float] = field(default_factory=dict)
+    wakeups: float = 0.0
+    cpu_us: float = 0.0
 
 
-def measure(options: list[str], extra: dict[str, str]) -> dict[str, dict[str, int]]:
-    """Send SIZE bytes through -L and --to, and return the calls of both ends by name."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | extra
-    channel = ["--channel", f"system calls {os.getpid()}", *options]
-    with sink() as target, tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        far = ["127.0.0.2", "--bind", "127.0.0.1", *channel, "-q", "--to", str(target)]
-        near = ["127.0.0.1", "--bind", "127.0.0.2", *channel, "--json", "-L", "0"]
-        ends = {
-            "receiver": subprocess.Popen([*TOOL, *far], env=env, text=True),
-            "sender": subprocess.Popen([*TOOL, *near], env=env, stderr=subprocess.PIPE, text=True),
-        }
-        for end in ends.values():
-            stack.callback(end.wait, 30)
-        stack.callback(ends["sender"].terminate)
-        port = port_of(ends["sender"])
-        transfer(port, MIB)
-        tracers = []
-        for name, end in ends.items():
-            command = ["strace", "-c", "-f", "-p", str(end.pid), "-o", f"{folder}/{name}"]
-            tracers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-        for tracer in tracers:
+# ---- what is done
+
+
+def connections(forwarder: Forwarder, count: int, at_a_time: int = 1) -> None:
+    """Connect, send a byte, receive one, close; so many times."""
+
+    def some(_number: int) -> None:
+        for _ in range(count // at_a_time):
+            with socket.create_connection((forwarder.host, forwarder.port)) as sock:
+                sock.sendall(PROBE)
+                if sock.recv(1) != ANSWER:
+                    raise ConnectionError("closed without an answer")
+            if at_a_time == 1:
+                time.sleep(PAUSE)
+
+    together(some, at_a_time)
+
+
+def messages(forwarder: Forwarder, count: int) -> None:
+    """Send 64 bytes and wait until they are back, so many times on one connection."""
+    with connected(forwarder.host, forwarder.port, MIRROR) as sock:
+        for number in range(count):
+            ping(sock, number)
+            time.sleep(PAUSE)
+
+
+Work = Callable[[Forwarder, int], None]
+# What is done, and the target's kind; see target.py.
+WORKS: dict[str, tuple[Work, str]] = {
+    "a connection": (connections, "answer"),
+    "a connection, 16 at a time": (partial(connections, at_a_time=AT_A_TIME), "answer"),
+    "64 bytes there and back": (messages, "work"),
+}
+
+
+# ---- how it is counted
+
+
+@contextlib.contextmanager
+def running(program: tuple[str, ...], sealed: bool, kind: str) -> Iterator[tuple[Stage, Forwarder]]:
+    """Run both hops."""
+    with (
+        tempfile.TemporaryDirectory(prefix="punchtunnel-counts-") as folder,
+        Stage(LOOPBACK, Path(folder), ROOT, program) as stage,
+    ):
+        yield stage, forwarders.punchtunnel(stage, stage.target(kind), sealed)
+
+
+def hops_of(forwarder: Forwarder) -> dict[str, Process]:
+    """Return the processes by their options."""
+    far, near = forwarder.hops
+    return {"-L": near, "--to": far}
+
+
+@contextlib.contextmanager
+def traced(forwarder: Forwarder, folder: Path) -> Iterator[Counts]:
+    """Count the system calls of both hops; the counts are there when it is left."""
+    counts: Counts = {}
+    tracers = {}
+    for name, hop in hops_of(forwarder).items():
+        command = ["strace", "-c", "-f", "-p", str(hop.pid), "-o", str(folder / f"{name}.strace")]
+        tracers[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        for tracer in tracers.values():
             assert tracer.stderr is not None
             # "strace: Process 123 attached"
             tracer.stderr.readline()
-        transfer(port, SIZE)
-        for tracer in tracers:
+        yield counts
+    finally:
+        for tracer in tracers.values():
             tracer.terminate()
             tracer.communicate(timeout=30)
-        return {name: counts_in(Path(folder, name).read_text()) for name in ends}
+    for name in tracers:
+        counts[name] = Counter(counts_in((folder / f"{name}.strace").read_text()))
 
 
 def counts_in(table: str) -> dict[str, int]:
@@ -84,49 +154,135 @@ def counts_in(table: str) -> dict[str, int]:
     return {name: int(count) for count, name in rows if name != "total"}
 
 
-def port_of(near: subprocess.Popen[str]) -> int:
-    """Return the port of -L once the link is up."""
-    assert near.stderr is not None
-    port = 0
-    for line in near.stderr:
-        event = json.loads(line)
-        if event["event"] == "listening":
-            port = int(event["place"].rpartition(":")[2])
-        if event["event"] == "link_up":
-            break
-    threading.Thread(target=near.stderr.read, daemon=True).start()
-    return port
-
-
-def transfer(port: int, size: int) -> None:
-    """Send `size` bytes and wait until the sink has counted them."""
-    chunk = bytes(MIB)
-    with socket.create_connection(("127.0.0.1", port), 60) as sock:
-        for _ in range(size // MIB):
-            sock.sendall(chunk)
-        sock.shutdown(socket.SHUT_WR)
-        assert int.from_bytes(sock.recv(8), "big") == size
-
-
 @contextlib.contextmanager
-def sink() -> Iterator[int]:
-    """Swallow what connections send, and answer each EOF with the count."""
+def asked(listener: socket.socket, forwarder: Forwarder) -> Iterator[Callable[[], Counts]]:
+    """Accept both hops that profiled.py runs; return what asks them for their calls so far."""
+    names = {hop.pid: name for name, hop in hops_of(forwarder).items()}
+    with contextlib.ExitStack() as stack:
+        lines = {}
+        for _ in names:
+            sock = stack.enter_context(listener.accept()[0])
+            stream = stack.enter_context(sock.makefile("rw"))
+            lines[names[int(stream.readline())]] = stream
 
-    def swallow(sock: socket.socket) -> None:
-        with sock:
-            buffer, count = bytearray(MIB), 0
-            while received := sock.recv_into(buffer):
-                count += received
-            sock.sendall(count.to_bytes(8, "big"))
+        def ask() -> Counts:
+            counts = {}
+            for name, stream in lines.items():
+                stream.write(".")
+                stream.flush()
+                counts[name] = Counter(json.loads(stream.readline()))
+            return counts
 
-    def serve(server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=swallow, args=(server.accept()[0],), daemon=True).start()
+        yield ask
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=serve, args=(server,), daemon=True).start()
-        yield server.getsockname()[1]
+
+def woken(pid: int) -> int:
+    """Return how often the threads of a process have slept and been woken, so far."""
+    status = (task / "status" for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(
+        int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", one.read_text(), re.MULTILINE)[0]) for one in status
+    )
+
+
+def costs(sealed: bool, work: Work, kind: str) -> dict[str, Cost]:
+    """Return what one of `work` costs each hop."""
+    found = {"-L": Cost(), "--to": Cost()}
+    with running(PYTHON, sealed, kind) as (stage, forwarder):
+        hops = {name: hop.pid for name, hop in hops_of(forwarder).items()}
+        work(forwarder, WARM)
+        before = {name: (woken(pid), exact_cpu_seconds(pid)) for name, pid in hops.items()}
+        work(forwarder, COUNT)
+        time.sleep(SETTLE)
+        for name, pid in hops.items():
+            found[name].wakeups = (woken(pid) - before[name][0]) / COUNT
+            found[name].cpu_us = (exact_cpu_seconds(pid) - before[name][1]) * 1e6 / COUNT
+        with traced(forwarder, stage.folder) as counts:
+            work(forwarder, COUNT)
+            time.sleep(SETTLE)
+        for name, calls in counts.items():
+            found[name].system = each(calls)
+    for name, calls in profiled(sealed, work, kind).items():
+        found[name].functions = each(calls)
+    return found
+
+
+def profiled(sealed: bool, work: Work, kind: str) -> Counts:
+    """Return the function calls of COUNT times `work` by hop."""
+    with (
+        tempfile.TemporaryDirectory(prefix="punchtunnel-profile-") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        place = f"{folder}/hops"
+        listener.bind(place)
+        listener.listen()
+        program = (sys.executable, str(ROOT / "bench" / "profiled.py"), place)
+        with running(program, sealed, kind) as (_, forwarder), asked(listener, forwarder) as ask:
+            work(forwarder, WARM)
+            time.sleep(SETTLE)
+            before = ask()
+            work(forwarder, COUNT)
+            time.sleep(SETTLE)
+            return {name: calls - before[name] for name, calls in ask().items()}
+
+
+def each(calls: Counter[str]) -> dict[str, float]:
+    """Return the counts for one, most first; what came less often than once in twenty is left out."""
+    return {name: count / COUNT for name, count in calls.most_common() if count > COUNT / 20}
+
+
+# ---- tables
+
+
+def bulk_lines() -> Iterator[str]:
+    """Yield the table of a MiB: system calls by kind, sender and receiver."""
+    yield f"{'system calls for a MiB':34}" + "".join(f"{name:>12}" for name in (*BULK_SHOWN, "all"))
+    for mode, sealed, program in (
+        ("plain, spliced", False, PYTHON), ("plain, copied", False, COPIED), ("sealed", True, PYTHON),
+    ):  # fmt: skip
+        with running(program, sealed, "work") as (stage, forwarder):
+            stage.load("bulk", forwarder.host, forwarder.port, seconds=0.5, streams=1)
+            with traced(forwarder, stage.folder) as counts:
+                moved = stage.load("bulk", forwarder.host, forwarder.port, seconds=BULK_SECONDS, streams=1)["bytes"]
+        for name, end in (("--to", "receiver"), ("-L", "sender")):
+            shown = [*(counts[name][call] for call in BULK_SHOWN), sum(counts[name].values())]
+            yield f"{f'{mode}, {end}':34}" + "".join(f"{count * MIB / moved:12.2f}" for count in shown)
+
+
+def message_lines(with_names: bool) -> Iterator[str]:
+    """Yield the table of a connection and of a message, and then the names."""
+    columns = ("function calls", "system calls", "of them epoll", "wake-ups", "CPU, µs")
+    yield f"{'for each, at each hop':44}" + "".join(f"{name:>16}" for name in columns)
+    names: list[str] = []
+    for mode, sealed in (("plain", False), ("sealed", True)):
+        for what, (work, kind) in WORKS.items():
+            for hop, cost in costs(sealed, work, kind).items():
+                epoll = sum(cost.system.get(call, 0.0) for call in EPOLL)
+                calls = sum(cost.functions.values()), sum(cost.system.values()), epoll, cost.wakeups
+                figures = "".join(f"{figure:16.1f}" for figure in calls)
+                yield f"{f'{mode}, {what}, {hop}':44}{figures}{cost.cpu_us:16.0f}"
+                names += ["", f"{mode}, {what}, {hop}"]
+                for counted in (cost.system, cost.functions):
+                    names += ["", *(f"{count:10.2f}  {name}" for name, count in counted.items())]
+    if with_names:
+        yield from names
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.syscalls", description="What the hops do, counted.")
+    parser.add_argument("--only", choices=("bulk", "messages"), help="only the table of a MiB, or of the rest")
+    parser.add_argument("--names", action="store_true", help="also each call of a connection and of a message by name")
+    given = parser.parse_args()
+    if not shutil.which("strace"):
+        sys.exit("strace is missing: apt-get install strace")
+    if given.only != "messages":
+        for line in bulk_lines():
+            print(line, flush=True)
+    if given.only is None:
+        print()
+    if given.only != "bulk":
+        for line in message_lines(given.names):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The bench's congestion control: in its own namespaces it is the one that was asked for, and nowhere else."""
+"""The bench: its congestion control stays in its own namespaces, and its counts are what the hops do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import congestion, machine
+import pytest
+
+from bench import congestion, machine, syscalls
 
 from .natlab.conftest import needs_lab
 
@@ -60,3 +62,25 @@ def test_it_stands_above_the_figures_when_it_is_not_the_usual_one() -> None:
     facts = {"tool": "", "when": "", "kernel": "", "processor": "", "cores": 2, "versions": {}, "load_before": 0.0}
     assert "TCP bbr, not cubic as usual" in "\n".join(machine.lines(facts | {"congestion_control": "bbr"}))
     assert "TCP cubic\n" in "\n".join(machine.lines(facts | {"congestion_control": "cubic"}))
+
+
+@pytest.mark.parametrize("what", syscalls.WORKS)
+def test_function_calls_are_those_of_one_at_each_hop(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls, "COUNT", 32)
+    work, kind = syscalls.WORKS[what]
+    for calls in syscalls.profiled(False, work, kind).values():
+        # There and back, perhaps in one event where many come at a time; a message opens no socket.
+        assert 0.1 < syscalls.each(calls)["system/poller.py Poller._on_events"] < 20
+        assert ("ends/sockets.py SocketEnd.__init__" in syscalls.each(calls)) == (kind == "answer")
+
+
+def test_system_calls_are_those_that_strace_has_counted() -> None:
+    table = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.000120           1       120           sendto
+ 40.00    0.000080           1        80         3 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.000200           1       200         3 total
+"""
+    assert syscalls.counts_in(table) == {"sendto": 120, "recvfrom": 80}
