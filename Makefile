@@ -5,7 +5,8 @@
 # make check     format, lint, types, `make test`
 # make docs      the man page and fish's completions; make pictures: the pictures, from real runs
 # make lab       the network laboratory: every router behaviour, as a table
-# make bench     the tool beside its peers, in half an hour: docs/bench.*
+# make bench     the tool beside its peers, in half an hour: docs/bench.*; PYTHONS='PATH ...' are other interpreters
+# make counts    what a MiB, a connection and a message cost: calls and wake-ups, in two minutes
 # make dist      wheel, sdist and punchtunnel.pyz in dist/, the same bytes each time: docs/PACKAGES.md
 # make lock      requirements-dev.txt anew: versions and hashes of what development and CI install
 # make fuzz      ten minutes of garbage for every decoder
@@ -17,7 +18,7 @@ SOURCES := punchtunnel tests bench docs release
 # Tests wait for sockets more than they compute, so both cores get work.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo dist lock quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench fuzz clean
+.PHONY: demo dist lock quick test test-exhaustive test-all check format lint types docs pictures man completions lab bench counts fuzz clean
 
 # Exactly the files that requirements-dev.txt names by their hashes, also for the build of this package.
 $(VENV)/ready: pyproject.toml requirements-dev.txt
@@ -83,7 +84,11 @@ lab: $(VENV)/ready
 	  --svg docs/natlab.svg --text docs/natlab.txt
 
 bench: $(VENV)/ready
-	$(BIN)/python -m bench --text docs/bench.txt --json docs/bench.json --svg docs/bench.svg
+	$(BIN)/python -m bench $(PYTHONS:%=--python %) \
+	  --text docs/bench.txt --json docs/bench.json --svg docs/bench.svg --document docs/PERFORMANCE.md
+
+counts: $(VENV)/ready
+	$(BIN)/python -m bench.syscalls --document docs/PERFORMANCE.md
 
 dist: $(VENV)/ready
 	$(BIN)/python -m release

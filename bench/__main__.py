@@ -1,6 +1,7 @@
 """The command line of the bench: choose rows, run their subjects in turn, print, write.
 
     python -m bench --tool /other/checkout --only 'sealed.*one' --rounds 3
+    python -m bench --only 'by Python' --python python3.13 --python /opt/3.14/bin/python
 
 As root everything happens in private namespaces (see tests/natlab/sandbox.py):
 nothing can remain, however it ends.  Otherwise rows that need them are left out,
@@ -10,6 +11,7 @@ and connections use the machine's own congestion control (see congestion.py).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -23,14 +25,16 @@ from pathlib import Path
 
 from tests.natlab import sandbox
 
-from . import charts, congestion, hole, machine, report
-from .rows import ROOT_RIGHTS, rows
+from . import charts, congestion, document, hole, machine, report
+from .rows import rows
 from .stage import LOOPBACK, ROOT, Stage, bounded, in_namespaces
+from .subjects import ROOT_RIGHTS
 from .table import Result, Row, Running, Subject
 
 # Of one measurement beside the time it is given: start, hash, end.
 GRACE_SECONDS = 60.0
 QUICK_ROUNDS, QUICK_SHARE = 1, 0.4
+PYTHON_HELP = "another interpreter that runs the tool, for the rows by Python; it needs what the tool needs"
 
 
 def options() -> argparse.Namespace:
@@ -41,29 +45,32 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of every subject (default: 5)")
     parser.add_argument("--quick", action="store_true", help="short measurements, one round: does it work?")
     parser.add_argument("--list", action="store_true", help="show the titles of the rows")
-    parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing: draw --svg from a finished run")
+    parser.add_argument("--python", action="append", default=[], metavar="PATH", help=PYTHON_HELP)
+    parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing: write from a finished run")
     parser.add_argument(
         "--congestion", metavar="NAME", help="TCP's congestion control; needs root (default: cubic, if there is one)"
     )
     for name in ("text", "json", "svg"):
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the result as {name}")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the figures into docs/PERFORMANCE.md")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run what was asked for; 1 if anything failed or came out corrupt."""
     given = options()
-    chosen = [row for row in rows() if re.search(given.only, row.title)]
-    if given.list:
-        print("\n".join(row.title for row in chosen))
-        return 0
     if given.redraw:
-        if not given.svg:
-            sys.exit("--redraw needs --svg")
-        given.svg.write_text(charts.svg(report.from_json(given.redraw.read_text(), rows())))
+        run_before = json.loads(given.redraw.read_text())
+        _write(given, run_before, report.from_json(run_before, rows))
         return 0
     if not (given.tool / "punchtunnel").is_dir():
         sys.exit(f"no punchtunnel in {given.tool}: --tool needs a checkout")
+    pythons = machine.pythons(given.python)
+    chosen = [row for row in rows(pythons) if re.search(given.only, row.title) and row.subjects]
+    if given.list:
+        print("\n".join(row.title for row in chosen))
+        return 0
+    machine.compile_for((sys.executable, *map(str, pythons.values())), given.tool)
     absent = machine.missing(machine.PROGRAMS)
     if absent:
         print(machine.advice(absent), file=sys.stderr)
@@ -120,14 +127,15 @@ def _has_path(row: Row) -> bool:
 
 
 def _write(given: argparse.Namespace, facts: dict[str, object], results: list[Result]) -> None:
-    written = {
-        given.text: report.text(machine.lines(facts), results),
-        given.json: report.as_json(facts, results),
-        given.svg: charts.svg(results),
-    }
-    for file, content in written.items():
+    contents: tuple[tuple[Path | None, Callable[[], str]], ...] = (
+        (given.text, lambda: report.text(machine.lines(facts), results)),
+        (given.json, lambda: report.as_json(facts, results)),
+        (given.svg, lambda: charts.svg(results)),
+        (given.document, lambda: document.replaced(given.document.read_text(), document.parts(results))),
+    )
+    for file, content in contents:
         if file:
-            file.write_text(content)
+            file.write_text(content())
 
 
 def run(row: Row, given: argparse.Namespace, folder: Path, absent: set[str]) -> Result:

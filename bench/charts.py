@@ -17,21 +17,8 @@ from tests.natlab.drawing import LETTER, WIDTH, Colours, box, document, text
 
 from .measures import CPU, RATE
 from .report import pooled
-from .rows import (
-    BUSY_PATH,
-    DIRECT,
-    HAPROXY,
-    HAPROXY_SPLICE,
-    HAPROXY_TUNED,
-    PLAIN,
-    RECORDS,
-    SEALED,
-    SOCAT,
-    SOCAT_LARGE,
-    SSH,
-    STREAMS,
-    STUNNEL,
-)
+from .rows import BUSY_PATH, RECORDS, STREAMS
+from .subjects import DIRECT, HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED, PLAIN, SEALED, SOCAT, SOCAT_LARGE, SSH, STUNNEL
 from .table import Result
 
 # A class for each subject, with its colour in the light and the dark mode: the same everywhere.

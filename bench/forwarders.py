@@ -174,7 +174,7 @@ def bare(stage: Stage, target: int) -> Forwarder:
 
 def ssh(stage: Stage, target: int) -> Forwarder:
     """Start an OpenSSH server at the right, and a client with -L at the left."""
-    server, client = start_sshd(stage)
+    server, _port, client = start_sshd(stage)
     port = free_port()
     forward = f"127.0.0.1:{port}:{stage.place.right}:{target}"
     # With -N instead of a session on a terminal the server leaves Nagle's
@@ -183,8 +183,8 @@ def ssh(stage: Stage, target: int) -> Forwarder:
     return _ready(stage, port, server, stage.left(*client, *session))
 
 
-def start_sshd(stage: Stage) -> tuple[Process, list[str]]:
-    """Start a server of our own, and return it with the beginning of a client's command, up to the host."""
+def start_sshd(stage: Stage) -> tuple[Process, int, list[str]]:
+    """Start a server of our own; return it, its port, and the beginning of a client's command, up to the host."""
     folder, port = _ssh_folder(stage), free_port()
     config = folder / f"sshd-{port}"
     config.write_text(
@@ -201,7 +201,7 @@ def start_sshd(stage: Stage) -> tuple[Process, list[str]]:
         "ExitOnForwardFailure": "yes", "User": getpass.getuser(), "Port": str(port),
     }  # fmt: skip
     # No configuration file: the user's own must not matter.
-    return server, ["ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
+    return server, port, ["ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
 
 
 def _ssh_folder(stage: Stage) -> Path:

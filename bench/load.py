@@ -5,6 +5,7 @@
     python -m bench.load check HOST PORT ...   whether what arrives is what was sent
     python -m bench.load echo HOST PORT ...    how long 64 bytes take there and back
     python -m bench.load answers HOST PORT ... how many new connections a second
+    python -m bench.load first HOST PORT ...   how long a new connection takes to its first byte
 
 No client may be slower than a forwarder: bulk sends large blocks that stay in
 the cache (sendfile from a file in memory was tried: it moves single pages and
@@ -32,6 +33,8 @@ from .target import ANSWER, BLOCK, LENGTH, MIRROR, PROBE, SINK, exactly
 PING = 64
 # A probe that has not succeeded after this long never will.
 PROBE_SECONDS = 30
+# Between two new connections: the end of one has passed the path before the next begins.
+FIRST_PAUSE = 0.1
 # Write sizes of a checked stream: below, at and above what forwarders have as
 # buffers, and odd ones.
 CHECKED_WRITES = (1, 100, 4096, 16384, 65537, 300_000)
@@ -213,15 +216,31 @@ def answers(host: str, port: int, seconds: float, at_a_time: int) -> dict[str, f
 
     def one(number: int) -> None:
         while time.monotonic() < began + seconds:
-            with socket.socket() as sock:
-                sock.connect((host, port))
-                sock.send(PROBE)
-                if sock.recv(1) != ANSWER:
-                    raise ConnectionError("closed without an answer")
+            answered(host, port)
             counts[number] += 1
 
     together(one, at_a_time)
     return {"count": sum(counts), "seconds": time.monotonic() - began}
+
+
+def answered(host: str, port: int) -> None:
+    """Connect, send a byte, receive one, close."""
+    with socket.socket() as sock:
+        sock.connect((host, port))
+        sock.send(PROBE)
+        if sock.recv(1) != ANSWER:
+            raise ConnectionError("closed without an answer")
+
+
+def first(host: str, port: int, seconds: float) -> dict[str, object]:
+    """Return how long new connections take until a byte of theirs is answered, in µs, as percentiles."""
+    times, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.perf_counter_ns()
+        answered(host, port)
+        times.append(time.perf_counter_ns() - began)
+        time.sleep(FIRST_PAUSE)
+    return {"percentiles": percentiles(times), "count": len(times)}
 
 
 def main() -> None:
@@ -243,6 +262,7 @@ def main() -> None:
         "check": lambda: check(*place, given.streams, given.size),
         "echo": lambda: echo(*place, given.seconds, given.rate),
         "answers": lambda: answers(*place, given.seconds, given.at_a_time),
+        "first": lambda: first(*place, given.seconds),
     }
     print(json.dumps(clients[given.what]()), flush=True)
 

@@ -7,8 +7,9 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import congestion
@@ -36,6 +37,36 @@ def advice(programs: Iterable[str]) -> str:
     """Return the line that says how to get what is missing."""
     packages = sorted({PROGRAMS[name][1] for name in programs})
     return f"not installed, left out: {', '.join(programs)}; apt install {' '.join(packages)}"
+
+
+def pythons(others: Sequence[str]) -> dict[str, Path]:
+    """Return interpreters by label, that of the bench first; none if there is no other.
+
+    Raises:
+        SystemExit: One cannot run, or lacks what the tool needs.
+    """
+    found = {}
+    for python in (sys.executable, *others) if others else ():
+        command = [
+            python,
+            "-c",
+            "import cryptography, spake2, typer, uvloop, platform; print(platform.python_version())",
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            sys.exit(f"--python {python}: {error.strerror}")
+        if done.returncode:
+            sys.exit(f"--python {python}: {done.stderr.strip().rpartition(chr(10))[2]}")
+        label = f"Python {done.stdout.strip()}"
+        found[f"{label}, {python}" if label in found else label] = Path(shutil.which(python) or python)
+    return found
+
+
+def compile_for(interpreters: Iterable[str], tool: Path) -> None:
+    """Have the tool compiled for each, as it is where it is installed: starts are not about that."""
+    for python in interpreters:
+        subprocess.run([python, "-m", "compileall", "-q", str(tool / "punchtunnel")], check=False)
 
 
 def about(tool: Path) -> dict[str, object]:

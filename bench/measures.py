@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import subprocess
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.e2e.cuts import cut
+from tests.natlab import sandbox
 
 from .forwarders import Forwarder, Start
 from .load import connected, ping
-from .stage import Stage, cpu_seconds, peak_memory_mb, result
+from .stage import LEFT, Stage, cpu_seconds, peak_memory_mb, result
 from .table import Metric, Running, Sample
 from .target import BLOCK, MIRROR
 
@@ -21,6 +23,9 @@ RATE = Metric("rate", "MiB/s", 0, more_is_better=True)
 CPU = Metric("CPU", "s/GiB", 3)
 MEMORY = Metric("memory", "MB", 0)
 CONNECTIONS = Metric("connections", "/s", 0, more_is_better=True)
+CPU_EACH = Metric("CPU", "µs each", 0)
+FIRST50 = Metric("first byte p50", "ms", 0)
+FIRST_MOST = Metric("first byte, at most", "ms", 0)
 P50 = Metric("p50", "µs", 0)
 P99 = Metric("p99", "µs", 0)
 IDLE99 = Metric("idle p99", "ms", 1)
@@ -77,16 +82,18 @@ def bulk(
         moved, took = found["bytes"], found["seconds"]
     used = cpu_seconds(hops) - before
     rate = moved / MIB / took
-    sample: Sample = {RATE.name: rate}
-    if hops:
-        sample |= {CPU.name: used / (moved / GIB), MEMORY.name: max(map(peak_memory_mb, hops))}
-    return sample
+    return {RATE.name: rate, **({CPU.name: used / (moved / GIB)} if hops else {}), **_memory(forwarder)}
+
+
+def _memory(forwarder: Forwarder) -> Sample:
+    hops = [hop.pid for hop in forwarder.hops]
+    return {MEMORY.name: max(map(peak_memory_mb, hops))} if hops else {}
 
 
 def mbits(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
-    """Measure throughput of one stream as providers count it."""
+    """Measure throughput of one stream as providers count it, and memory of the larger hop."""
     found = stage.load("bulk", forwarder.host, forwarder.port, seconds=seconds, streams=1)
-    return {MBITS.name: found["bytes"] * 8e-6 / found["seconds"]}
+    return {MBITS.name: found["bytes"] * 8e-6 / found["seconds"], **_memory(forwarder)}
 
 
 def _iperf3(stage: Stage, forwarder: Forwarder, seconds: float, streams: int) -> tuple[float, float]:
@@ -98,9 +105,19 @@ def _iperf3(stage: Stage, forwarder: Forwarder, seconds: float, streams: int) ->
 
 
 def connections(stage: Stage, forwarder: Forwarder, seconds: float, at_a_time: int) -> Sample:
-    """Measure how many connections a second open, carry a byte and close."""
+    """Measure how many connections a second open, carry a byte and close, and processor time of both hops."""
+    hops = [hop.pid for hop in forwarder.hops]
+    before = cpu_seconds(hops)
     found = stage.load("answers", forwarder.host, forwarder.port, seconds=seconds, at_a_time=at_a_time)
-    return {CONNECTIONS.name: found["count"] / found["seconds"]}
+    used = cpu_seconds(hops) - before
+    rate = found["count"] / found["seconds"]
+    return {CONNECTIONS.name: rate, **({CPU_EACH.name: used * 1e6 / found["count"]} if hops else {})}
+
+
+def first_byte(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
+    """Measure how long a new connection takes until its first byte is answered."""
+    found = stage.load("first", forwarder.host, forwarder.port, seconds=seconds)["percentiles"]
+    return {FIRST50.name: found[100] / 1000, FIRST_MOST.name: found[-1] / 1000}
 
 
 def echo(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
@@ -113,7 +130,10 @@ def comeback(stage: Stage, forwarder: Forwarder, seconds: float) -> Sample:
     """Cut the hole again and again, and measure until the next 64 bytes are there and back."""
     pauses: list[float] = []
     end = time.perf_counter() + seconds
-    with connected(forwarder.host, forwarder.port, MIRROR) as sock:
+    # A socket stays where it was made.
+    with sandbox.inside(LEFT) if stage.place.at_left else contextlib.nullcontext():
+        sock = connected(forwarder.host, forwarder.port, MIRROR)
+    with sock:
         while time.perf_counter() < end or not pauses:
             ping(sock, 2 * len(pauses))
             began = time.perf_counter()

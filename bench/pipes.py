@@ -106,7 +106,7 @@ def ncat(stage: Stage, source: int, drain_command: list[str]) -> tuple[Process, 
 
 def ssh(stage: Stage, source: int, drain_command: list[str]) -> tuple[Process, list[Process]]:
     """Run the drain by ssh."""
-    _server, client = start_sshd(stage)
+    _server, _port, client = start_sshd(stage)
     remote = f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(drain_command)}"
     near = stage.left(*client, stage.place.right, remote, stdin=source, stdout=PIPE)
     return near, [near]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from .table import Metric, Result, Row, Target
+from .table import BY_PYTHON, Comparison, Metric, Result, Row, Verdict
 
 LABEL_WIDTH = 44
 CELL_WIDTH = 24
@@ -16,13 +17,13 @@ WHY_WIDTH = 200
 
 
 def text(about: Sequence[str], results: Sequence[Result]) -> str:
-    """Return the whole report: the machine, each row, and the targets that were missed."""
+    """Return the whole report: the machine, each row, and where ours stand beside each peer."""
     parts = ["\n".join(about), *("\n".join(row_lines(result)) for result in results), "\n".join(summary(results))]
     return "\n\n".join(parts) + "\n"
 
 
 def row_lines(result: Result) -> Iterator[str]:
-    """Yield the lines of one row: its subjects, its targets and its failures."""
+    """Yield the lines of one row: its subjects, who is ahead, and its failures."""
     metrics = result.row.metrics
     yield result.row.title
     yield " " * LABEL_WIDTH + "".join(f"{_title(metric):>{CELL_WIDTH}}" for metric in metrics)
@@ -30,8 +31,8 @@ def row_lines(result: Result) -> Iterator[str]:
         if subject.label in result.values:
             cells = (_cell(result.figures(subject.label, metric), metric) for metric in metrics)
             yield f"  {subject.label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
-    for target in result.row.targets:
-        yield f"    {_verdict(result, target):8}{sentence(target)}: {_reached(result, target)}"
+    for compared in result.row.comparisons:
+        yield f"    {result.verdict(compared).value:8}{compared.label}: {_sentence(result, compared)}"
     for why in result.failures:
         yield f"    FAILED  {why[:WHY_WIDTH]}"
 
@@ -48,55 +49,62 @@ def _cell(figures: list[float], metric: Metric) -> str:
     return f"{middle:.{metric.digits}f} ({low:.{metric.digits}f}–{high:.{metric.digits}f})"
 
 
-def sentence(target: Target) -> str:
-    """Return what a target asks for."""
-    least = "at least" if target.metric.more_is_better else "at most"
-    bound = f"{target.bound:g} × {target.versus}" if target.versus else f"{target.bound:g} {target.metric.unit}"
-    return f"{target.label}: {target.metric.name} {least} {bound}"
+def _sentence(result: Result, compared: Comparison) -> str:
+    """Return a metric, the median of the ratios and their range: "rate 1.52 × ssh (1.45–1.61)"."""
+    return (
+        f"{compared.metric.name} {ratio(result, compared)} {compared.versus} {_range(result.ratios(compared))}".strip()
+    )
 
 
-def _reached(result: Result, target: Target) -> str:
-    outcome = result.outcome(target)
-    if not outcome:
-        return "could not be compared"
-    unit = "×" if target.versus else target.metric.unit
-    return f"{statistics.median(outcome):.3g} {unit} ({min(outcome):.3g}–{max(outcome):.3g})"
+def ratio(result: Result, compared: Comparison) -> str:
+    """Return the median of the ratios: "1.52 ×"; "?" without one."""
+    ratios = result.ratios(compared)
+    return f"{statistics.median(ratios):.3g} ×" if ratios else "? ×"
 
 
-def _verdict(result: Result, target: Target) -> str:
-    return {True: "met", False: "MISSED", None: "?"}[result.met(target)]
+def _range(ratios: Sequence[float]) -> str:
+    return f"({min(ratios):.3g}–{max(ratios):.3g})" if ratios else ""
 
 
 def summary(results: Sequence[Result]) -> Iterator[str]:
-    """Yield how many targets were met, and each that was not."""
-    judged = [(result, target) for result in results for target in result.row.targets]
-    verdicts = [_verdict(result, target) for result, target in judged]
-    yield f"{len(judged)} targets: {verdicts.count('met')} met, {verdicts.count('MISSED')} missed, " + (
-        f"{verdicts.count('?')} not compared; {sum(len(result.failures) for result in results)} failures"
-    )
-    for (result, target), verdict in zip(judged, verdicts, strict=True):
-        if verdict != "met":
-            yield f"  {verdict:8}{result.row.title}: {sentence(target)}: {_reached(result, target)}"
+    """Yield who is ahead of whom, one peer after another, and how many measurements failed."""
+    by_peer: dict[str, dict[Verdict, list[str]]] = {}
+    for result in results:
+        # Interpreters are no peers.
+        for compared in () if result.row.title.startswith(BY_PYTHON) else result.row.comparisons:
+            if (verdict := result.verdict(compared)) != Verdict.ALONE:
+                words = f"{ratio(result, compared):9}{compared.metric.name} of {compared.label}: {result.row.title}"
+                by_peer.setdefault(compared.versus, {one: [] for one in Verdict})[verdict].append(words)
+    for peer, found in by_peer.items():
+        yield f"beside {peer}: " + ", ".join(f"{len(lines)} {one.value}" for one, lines in found.items() if lines)
+        yield from (f"  {one.value:8}{line}" for one, lines in found.items() for line in lines)
+    yield f"failures: {sum(len(result.failures) for result in results)}"
 
 
 def as_json(about: dict[str, object], results: Iterable[Result]) -> str:
-    """Return everything that was measured, with each target's outcome."""
+    """Return everything that was measured, and who is ahead."""
     rows = [
         {
             "title": result.row.title, "seconds": result.row.seconds, "values": result.values,
             "units": {metric.name: metric.unit for metric in result.row.metrics},
-            "targets": [_target(result, target) for target in result.row.targets],
+            "comparisons": [_compared(result, compared) for compared in result.row.comparisons],
             "percentiles_us": {label: pooled(lists) for label, lists in result.percentiles.items()},
             "failures": result.failures,
         }
         for result in results
     ]  # fmt: skip
-    return json.dumps({"version": 1, **about, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"version": 2, **about, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
 
 
-def from_json(text: str, rows: Iterable[Row]) -> list[Result]:
-    """Return the results that `as_json` wrote, of the rows that still have these titles."""
-    by_title = {row.title: row for row in rows}
+def from_json(run: Mapping[str, Any], rows: Callable[[Mapping[str, Path]], Iterable[Row]]) -> list[Result]:
+    """Return the results that `as_json` wrote, of the rows that still have these titles.
+
+    Args:
+        run: What was read from JSON.
+        rows: See rows.py; it is asked for those of the interpreters that the run had.
+    """
+    by_python = [one["values"] for one in run["rows"] if one["title"].startswith(BY_PYTHON)]
+    by_title = {row.title: row for row in rows({label: Path() for values in by_python for label in values})}
     return [
         Result(
             by_title[one["title"]],
@@ -104,15 +112,17 @@ def from_json(text: str, rows: Iterable[Row]) -> list[Result]:
             {label: [pooled] for label, pooled in one["percentiles_us"].items()},
             one["failures"],
         )
-        for one in json.loads(text)["rows"]
+        for one in run["rows"]
         if one["title"] in by_title
     ]
 
 
-def _target(result: Result, target: Target) -> dict[str, object]:
-    outcome = result.outcome(target)
-    reached = statistics.median(outcome) if outcome else None
-    return {**asdict(target), "metric": target.metric.name, "reached": reached, "met": result.met(target)}
+def _compared(result: Result, compared: Comparison) -> dict[str, object]:
+    ratios = result.ratios(compared)
+    return {
+        "label": compared.label, "versus": compared.versus, "metric": compared.metric.name,
+        "ratio": statistics.median(ratios) if ratios else None, "verdict": result.verdict(compared).value,
+    }  # fmt: skip
 
 
 def pooled(lists: Sequence[Sequence[float]]) -> list[float]:

@@ -1,16 +1,17 @@
-"""The rows: what is measured, beside whom, and what must come out.
+"""The rows: what is measured, and beside whom.
 
-Targets are ratios to a peer that does the same job in the same minute: the
-machine cancels out.  A row of a chart has no target of its own.
+Ours is compared with each peer that does the same job in the same minute: the
+machine cancels out.  Those without a forwarder, and the bare loop, are no peers
+but what can be reached at most.  A row of a chart compares nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path as File
 
-from . import forwarders, measures, pipes, startup
-from .forwarders import SOCAT_BUFFER, Start
+from . import measures, startup, whys
 from .hole import Path
 from .measures import (
     BACK50,
@@ -19,7 +20,10 @@ from .measures import (
     BUSY99,
     CONNECTIONS,
     CPU,
+    CPU_EACH,
     CPU_TIME,
+    FIRST50,
+    FIRST_MOST,
     IDLE99,
     MBITS,
     MEMORY,
@@ -31,44 +35,34 @@ from .measures import (
     Load,
     through,
 )
-from .table import Row, Subject, Target
+from .stage import Stage
+from .subjects import (
+    BARE,
+    DIRECT,
+    HAPROXY,
+    HAPROXY_SPLICE,
+    HAPROXY_TUNED,
+    IPERF,
+    NCAT,
+    PLAIN,
+    ROOT_RIGHTS,
+    SEALED,
+    SOCAT,
+    SOCAT_LARGE,
+    SSH,
+    STARTS,
+    STUNNEL,
+    UNRESUMED,
+    forward,
+    piped,
+    slow,
+)
+from .table import BY_PYTHON, Comparison, Metric, Row, Running, Subject
 
-PLAIN, SEALED = "punchtunnel --plain", "punchtunnel, sealed"
-UNRESUMED = "punchtunnel, sealed, --resume 0"
-SOCAT, SOCAT_LARGE = "socat", f"socat {SOCAT_BUFFER}"
-HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED = "haproxy", "haproxy, splice", "haproxy, splice, 1 MiB pipes"
-SSH, STUNNEL, NCAT = "ssh, aes128-gcm", "stunnel, aes128-gcm", "ncat"
-IPERF, DIRECT = "iperf3, no forwarder", "the load, no forwarder"
-# What Python can at most; see bare.py.
-BARE = "a bare loop in Python"
+SetUp = Callable[[Stage], Running]
 
-# How each is started for -L, and what must be installed.
-STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
-    PLAIN: (partial(forwarders.punchtunnel, sealed=False), ()),
-    SEALED: (partial(forwarders.punchtunnel, sealed=True), ()),
-    UNRESUMED: (partial(forwarders.punchtunnel, sealed=True, options=("--resume", "0")), ()),
-    SOCAT: (forwarders.socat, ("socat",)),
-    SOCAT_LARGE: (lambda stage, target: forwarders.socat(stage, target, SOCAT_BUFFER), ("socat",)),
-    HAPROXY: (partial(forwarders.haproxy, splice=False), ("haproxy",)),
-    HAPROXY_SPLICE: (partial(forwarders.haproxy, splice=True), ("haproxy",)),
-    HAPROXY_TUNED: (partial(forwarders.haproxy, splice=True, pipe=forwarders.BUFFER), ("haproxy",)),
-    SSH: (forwarders.ssh, ("ssh", "sshd")),
-    STUNNEL: (forwarders.stunnel, ("stunnel",)),
-    IPERF: (forwarders.iperf3, ("iperf3",)),
-    BARE: (forwarders.bare, ()),
-    DIRECT: (forwarders.nothing, ()),
-}
-PIPES: dict[str, tuple[pipes.Start, tuple[str, ...]]] = {
-    PLAIN: (partial(pipes.punchtunnel, sealed=False), ()),
-    SEALED: (partial(pipes.punchtunnel, sealed=True), ()),
-    SOCAT: (pipes.socat, ("socat",)),
-    SOCAT_LARGE: (lambda stage, source, drain: pipes.socat(stage, source, drain, SOCAT_BUFFER), ("socat",)),
-    NCAT: (pipes.ncat, ("ncat",)),
-    SSH: (pipes.ssh, ("ssh", "sshd")),
-}
-# Needed like a program: to see packets.
-ROOT_RIGHTS = "root"
-
+# Where new connections and starts are felt.
+ROUND_TRIP_PATH = Path(rate_mbit_s=200, delay_s=0.05, queue_s=0.1)
 STREAMS, RECORDS = "streams", "records"
 CHARTED = (PLAIN, SEALED, SOCAT_LARGE, HAPROXY_SPLICE, SSH, STUNNEL)
 CHART_SECONDS, CHART_ROUNDS = 1.0, 2
@@ -86,13 +80,16 @@ FAR_LOSSY_PATH = Path(rate_mbit_s=200, delay_s=0.15, queue_s=0.3, loss=0.001, co
 SLOW_ROUNDS = 3
 
 
-def _forward(label: str, load: Load, kind: str = "work", streams: int = 1) -> Subject:
-    start, needs = STARTS[label]
-    return Subject(label, through(start, load, kind, streams), needs)
-
-
-def _piped(*labels: str) -> tuple[Subject, ...]:
-    return tuple(Subject(label, pipes.piped(PIPES[label][0]), PIPES[label][1]) for label in labels)
+def _beside(
+    ours: Sequence[str], peers: Sequence[str], metrics: Sequence[Metric], why: Mapping[str, str] | str = ""
+) -> tuple[Comparison, ...]:
+    """Return each of ours beside each peer by each metric, peer by peer; `why` may differ by peer."""
+    return tuple(
+        Comparison(label, metric, peer, why if isinstance(why, str) else why.get(peer, ""))
+        for peer in peers
+        for label in ours
+        for metric in metrics
+    )
 
 
 def _throughput() -> Iterator[Row]:
@@ -101,81 +98,73 @@ def _throughput() -> Iterator[Row]:
         load = partial(measures.bulk, streams=streams)
 
         def subjects(*labels: str, load: Load = load, streams: int = streams) -> tuple[Subject, ...]:
-            return tuple(_forward(label, load, streams=streams) for label in labels)
+            return tuple(forward(label, load, streams=streams) for label in labels)
 
         yield Row(
             f"plain, -L/--to, {words}",
             subjects(PLAIN, SOCAT_LARGE, HAPROXY_SPLICE, HAPROXY_TUNED, IPERF, DIRECT),
             (RATE, CPU),
-            (
-                Target(PLAIN, RATE, 1.1, SOCAT_LARGE),
-                Target(PLAIN, RATE, 1.1, HAPROXY_SPLICE),
-                Target(PLAIN, RATE, 1.1, HAPROXY_TUNED),
-                Target(PLAIN, RATE, 0.70, IPERF),
-                Target(PLAIN, CPU, 1.0, SOCAT_LARGE),
-            ),
+            _beside((PLAIN,), (SOCAT_LARGE, HAPROXY_SPLICE, HAPROXY_TUNED), (RATE, CPU), whys.SPLICED),
             chart=(STREAMS, streams),
         )
         yield Row(
             f"sealed, -L/--to, {words}",
             subjects(SEALED, SSH, STUNNEL, SOCAT, HAPROXY, BARE),
             (RATE, CPU),
-            (
-                Target(SEALED, RATE, 2.0, SSH),
-                Target(SEALED, RATE, 3.0, STUNNEL),
-                Target(SEALED, RATE, 3.5, SOCAT),
-                Target(SEALED, RATE, 1.5, HAPROXY),
-                Target(SEALED, CPU, 1.0, SSH),
-            ),
+            _beside((SEALED,), (SSH, STUNNEL, SOCAT, HAPROXY), (RATE, CPU), whys.SEALED),
             chart=(STREAMS, streams),
         )
 
 
 def _pipes() -> Iterator[Row]:
+    peers = (SOCAT_LARGE, SOCAT, NCAT)
     yield Row(
-        "plain, --stdio, pipe to pipe",
-        _piped(PLAIN, SOCAT_LARGE, SOCAT, NCAT),
-        (RATE,),
-        (Target(PLAIN, RATE, 1.5, SOCAT_LARGE), Target(PLAIN, RATE, 3.0, SOCAT)),
-        fresh=True,
+        "plain, --stdio, pipe to pipe", piped(PLAIN, *peers), (RATE,), _beside((PLAIN,), peers, (RATE,)), fresh=True
     )
     yield Row(
-        "sealed, --stdio, pipe to pipe", _piped(SEALED, SSH), (RATE,), (Target(SEALED, RATE, 1.5, SSH),), fresh=True
+        "sealed, --stdio, pipe to pipe", piped(SEALED, SSH), (RATE,), _beside((SEALED,), (SSH,), (RATE,)), fresh=True
     )
 
 
 def _connections() -> Iterator[Row]:
-    for at_a_time, words, ssh, socat in ((1, "one", 1.1, 3.0), (16, "16", 1.4, 5.0)):
+    peers = (SSH, SOCAT, HAPROXY)
+    for at_a_time, words in ((1, "one"), (16, "16")):
         load = partial(measures.connections, at_a_time=at_a_time)
-        labels = (PLAIN, SEALED, SSH, SOCAT, HAPROXY, DIRECT)
-        targets = tuple(
-            Target(ours, CONNECTIONS, factor, peer)
-            for ours in (PLAIN, SEALED)
-            for peer, factor in ((SSH, ssh), (SOCAT, socat))
+        yield Row(
+            f"new connections through -L, {words} at a time",
+            tuple(forward(label, load, "answer") for label in (PLAIN, SEALED, *peers, DIRECT)),
+            (CONNECTIONS, CPU_EACH),
+            _beside((PLAIN, SEALED), peers, (CONNECTIONS,), whys.CONNECTIONS),
+            seconds=1.0,
         )
-        subjects = tuple(_forward(label, load, "answer") for label in labels)
-        yield Row(f"new connections through -L, {words} at a time", subjects, (CONNECTIONS,), targets, seconds=1.0)
+    yield Row(
+        "first byte of a new connection over RTT 100 ms",
+        tuple(slow(label, measures.first_byte, "answer") for label in (PLAIN, SEALED, SSH, DIRECT)),
+        (FIRST50, FIRST_MOST),
+        _beside((PLAIN, SEALED), (SSH, DIRECT), (FIRST50,)),
+        path=ROUND_TRIP_PATH,
+    )
 
 
 def _echo() -> Iterator[Row]:
-    labels = (PLAIN, SEALED, SSH, SOCAT, HAPROXY, DIRECT)
-    targets = tuple(Target(ours, metric, 1.0, SSH) for ours in (PLAIN, SEALED) for metric in (P50, P99))
-    subjects = tuple(_forward(label, measures.echo) for label in labels)
-    yield Row("64 bytes there and back, idle link", subjects, (P50, P99), targets, seconds=1.0)
-    more = 1.5 * 2 * BUSY_PATH.delay_s * 1000
-    targets = tuple(Target(ours, MORE99, more) for ours in (PLAIN, SEALED))
-    yield _beside_bulk("100 Mbit/s, 20 ms one way", BUSY_PATH, targets)
-    # Of most of the time: to empty such a queue takes two to three seconds.
-    targets = tuple(Target(ours, BUSY50, 0.25, SSH) for ours in (PLAIN, SEALED))
-    yield _beside_bulk("20 Mbit/s with half a second of queue", HOME_PATH, targets)
+    peers = (SSH, SOCAT, HAPROXY)
+    yield Row(
+        "64 bytes there and back, idle link",
+        tuple(forward(label, measures.echo) for label in (PLAIN, SEALED, *peers, DIRECT)),
+        (P50, P99),
+        _beside((PLAIN, SEALED), peers, (P50, P99), whys.MESSAGES),
+        seconds=1.0,
+    )
+    yield _beside_bulk("100 Mbit/s, 20 ms one way", BUSY_PATH)
+    yield _beside_bulk("20 Mbit/s with half a second of queue", HOME_PATH)
 
 
-def _beside_bulk(words: str, path: Path, targets: tuple[Target, ...]) -> Row:
+def _beside_bulk(words: str, path: Path) -> Row:
     return Row(
         f"64 bytes there and back, beside a stream that fills {words}",
-        tuple(_slow(label, measures.echo_beside_bulk) for label in (PLAIN, SEALED, SSH)),
+        tuple(slow(label, measures.echo_beside_bulk) for label in (PLAIN, SEALED, SSH)),
         (BUSY50, BUSY99, IDLE99, MORE99, MBITS),
-        (*targets, *(Target(ours, BUSY99, 1.0, SSH) for ours in (PLAIN, SEALED))),
+        _beside((PLAIN, SEALED), (SSH,), (BUSY50, BUSY99, MBITS)),
         seconds=8 * path.queue_s + 4,
         path=path,
         fresh=True,
@@ -183,56 +172,59 @@ def _beside_bulk(words: str, path: Path, targets: tuple[Target, ...]) -> Row:
     )
 
 
-def _slow(label: str, load: Load) -> Subject:
-    start, needs = STARTS[label]
-    return Subject(label, through(start, load, slow=True), needs)
-
-
 def _many_streams() -> Row:
-    subjects, targets = [], []
-    for ours in (PLAIN, SEALED):
-        start, needs = STARTS[ours]
-        few, many = f"{ours}, 16 open and active", f"{ours}, 1000 open, 100 active"
+    subjects: list[Subject] = []
+    compared: list[Comparison] = []
+    # Without a forwarder as well: so much is lost by the load itself.
+    for label in (PLAIN, SEALED, DIRECT):
+        start, needs = STARTS[label]
+        few, many = f"{label}, 16 open and active", f"{label}, 1000 open, 100 active"
         subjects += [
             Subject(few, through(start, partial(measures.bulk, streams=16), streams=16), needs),
             Subject(many, through(start, partial(measures.bulk, streams=100, idle=900), streams=100), needs),
         ]
-        targets += [Target(many, RATE, 0.8, few), Target(many, MEMORY, 150)]
-    return Row("1000 streams", tuple(subjects), (RATE, MEMORY, CPU), tuple(targets))
+        if label != DIRECT:
+            compared += _beside((many,), (few,), (RATE,), whys.MANY_STREAMS)
+    return Row("1000 streams", tuple(subjects), (RATE, MEMORY, CPU), tuple(compared))
 
 
 def _losses() -> Iterator[Row]:
     """What it costs that a session outlives its hole, and how soon it does."""
+    both = (SEALED, UNRESUMED)
     one = partial(measures.bulk, streams=1)
     yield Row(
         "cost of being able to resume, one stream",
-        (_forward(SEALED, one), _forward(UNRESUMED, one)),
-        (RATE, CPU),
-        (Target(SEALED, RATE, 0.97, UNRESUMED),),
+        tuple(forward(label, one) for label in both),
+        (RATE, CPU, MEMORY),
+        _beside((SEALED,), (UNRESUMED,), (RATE, CPU, MEMORY), whys.RESUMING),
     )
     yield Row(
         "cost of being able to resume, 64 bytes there and back",
-        (_forward(SEALED, measures.echo), _forward(UNRESUMED, measures.echo)),
+        tuple(forward(label, measures.echo) for label in both),
         (P50, P99),
-        (Target(SEALED, P50, 1.03, UNRESUMED),),
+        _beside((SEALED,), (UNRESUMED,), (P50, P99), whys.RESUMING),
         seconds=1.0,
     )
     start, _ = STARTS[SEALED]
-    yield Row(
-        "hole lost until bytes flow again",
-        (Subject(SEALED, through(start, measures.comeback), (ROOT_RIGHTS,)),),
-        (BACK50, BACK_MOST),
-        (),
-    )
+    for path, words in ((None, ""), (ROUND_TRIP_PATH, ", RTT 100 ms")):
+        yield Row(
+            f"hole lost until bytes flow again{words}",
+            (Subject(SEALED, through(start, measures.comeback, slow=bool(path)), (ROOT_RIGHTS,)),),
+            (BACK50, BACK_MOST),
+            path=path,
+        )
 
 
 def _far() -> Iterator[Row]:
     for path, words in ((FAR_PATH, "no loss"), (FAR_LOSSY_PATH, "0.1 % loss, bbr")):
+        ours = (PLAIN, SEALED)
+        # Where bytes stay on the way for long, most has to be kept.
+        compared = () if path.loss else _beside((SEALED,), (UNRESUMED,), (MBITS, MEMORY), whys.RESUMING)
         yield Row(
             f"one stream over RTT 300 ms, 200 Mbit/s, {words}",
-            tuple(_slow(label, measures.mbits) for label in (PLAIN, SEALED, DIRECT)),
-            (MBITS,),
-            tuple(Target(ours, MBITS, 0.95, DIRECT) for ours in (PLAIN, SEALED)),
+            tuple(slow(label, measures.mbits) for label in (*ours, *(() if path.loss else (UNRESUMED,)), DIRECT)),
+            (MBITS, MEMORY),
+            (*_beside(ours, (DIRECT,), (MBITS,), whys.LOSSES), *compared),
             seconds=FAR_SECONDS,
             path=path,
             fresh=True,
@@ -240,22 +232,69 @@ def _far() -> Iterator[Row]:
         )
 
 
-def _start_up() -> Row:
-    shown, syn = "punchtunnel --help", "punchtunnel, to the first SYN"
-    return Row(
+def _start_up() -> Iterator[Row]:
+    yield Row(
         "start-up",
         (
-            Subject(shown, startup.helped),
-            Subject(syn, startup.first_syn, (ROOT_RIGHTS,)),
+            Subject("punchtunnel --help", startup.helped),
+            Subject("punchtunnel, to the first SYN", startup.first_syn, (ROOT_RIGHTS,)),
             Subject("punchtunnel, a hole over loopback from the later start", startup.hole),
         ),
         (CPU_TIME, WALL_TIME),
-        (Target(shown, CPU_TIME, 0.15), Target(syn, CPU_TIME, 0.20)),
     )
+    for path, words in ((None, "loopback"), (ROUND_TRIP_PATH, "RTT 100 ms")):
+        direct = Subject(SSH, startup.ssh(), STARTS[SSH][1])
+        yield Row(
+            f"from the later start to the first byte, over {words}",
+            (*(Subject(ours, startup.tool(ours == SEALED)) for ours in (PLAIN, SEALED)), direct),
+            (FIRST50, FIRST_MOST),
+            _beside((PLAIN, SEALED), (SSH,), (FIRST50,), whys.STARTS),
+            path=path,
+        )
+        proxied = {f"ssh, ProxyCommand {ours}": ours == SEALED for ours in (PLAIN, SEALED)}
+        yield Row(
+            f"ssh with --stdio as ProxyCommand, from its start to the first byte, over {words}",
+            (
+                *(Subject(label, startup.ssh_through_tool(sealed), direct.needs) for label, sealed in proxied.items()),
+                direct,
+            ),
+            (FIRST50, FIRST_MOST),
+            _beside(tuple(proxied), (SSH,), (FIRST50,), whys.STARTS),
+            path=path,
+        )
+
+
+def _pythons(pythons: Mapping[str, File]) -> Iterator[Row]:
+    """The same with the tool run by several interpreters; the first one is what the others are beside."""
+
+    def subjects(set_up: SetUp) -> tuple[Subject, ...]:
+        return tuple(Subject(label, _run_by(python, set_up)) for label, python in pythons.items())
+
+    def row(what: str, set_up: SetUp, metrics: tuple[Metric, ...], seconds: float) -> Row:
+        first, *others = (*pythons, "")
+        compared = tuple(
+            Comparison(label, metric, first, whys.PYTHONS) for label in others if label for metric in metrics
+        )
+        return Row(f"{BY_PYTHON}{what}", subjects(set_up), metrics, compared, seconds=seconds)
+
+    start, _ = STARTS[SEALED]
+    at_a_time = partial(measures.connections, at_a_time=16)
+    yield row("sealed, one stream", through(start, partial(measures.bulk, streams=1)), (RATE, CPU), 2.0)
+    yield row("new connections, 16 at a time", through(start, at_a_time, "answer"), (CONNECTIONS, CPU_EACH), 1.0)
+    yield row("64 bytes there and back", through(start, measures.echo), (P50, P99), 1.0)
+    yield row("start-up, --help", startup.helped, (CPU_TIME, WALL_TIME), 1.0)
+
+
+def _run_by(python: File, set_up: SetUp) -> SetUp:
+    def other(stage: Stage) -> Running:
+        stage.program = (str(python), "-m", "punchtunnel")
+        return set_up(stage)
+
+    return other
 
 
 def _charts() -> Iterator[Row]:
-    """Points between those that have targets."""
+    """Points between those that are compared."""
     for streams in (4, 64):
         load = partial(measures.bulk, streams=streams)
         yield _point(f"{streams} streams", load, (STREAMS, streams))
@@ -267,13 +306,13 @@ def _charts() -> Iterator[Row]:
 def _point(title: str, load: Load, chart: tuple[str, int]) -> Row:
     # Beside the load alone: small writes cost the client more than any hop.
     labels = (*CHARTED, DIRECT) if chart[0] == RECORDS else CHARTED
-    subjects = tuple(_forward(label, load) for label in labels)
+    subjects = tuple(forward(label, load) for label in labels)
     return Row(title, subjects, (RATE, CPU), chart=chart, seconds=CHART_SECONDS, rounds=CHART_ROUNDS)
 
 
-def rows() -> list[Row]:
-    """Return all rows, in the order in which they run."""
+def rows(pythons: Mapping[str, File] | None = None) -> list[Row]:
+    """Return all rows, in the order in which they run; `pythons` are interpreters by label."""
     return [
-        *_throughput(), *_pipes(), *_connections(), *_echo(), _many_streams(), *_losses(), *_far(), _start_up(),
-        *_charts(),
+        *_throughput(), *_pipes(), *_connections(), *_echo(), _many_streams(), *_losses(), *_far(), *_start_up(),
+        *_pythons(pythons or {}), *_charts(),
     ]  # fmt: skip

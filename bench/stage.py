@@ -43,11 +43,13 @@ class Place:
 
 
 LOOPBACK = Place("127.0.0.1", "127.0.0.2")
+# The network namespaces of hole.py.
+LEFT, RIGHT = "left", "right"
 
 
 def in_namespaces(left: str, right: str) -> Place:
     """Return the place of hole.py."""
-    enter = [("nsenter", f"--net={sandbox.NAMESPACES / name}", "--") for name in ("left", "right")]
+    enter = [("nsenter", f"--net={sandbox.NAMESPACES / name}", "--") for name in (LEFT, RIGHT)]
     return Place(left, right, *enter)
 
 

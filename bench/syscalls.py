@@ -32,11 +32,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from . import forwarders
+from . import document, forwarders
 from .forwarders import Forwarder, Process
-from .load import connected, ping, together
+from .load import answered, connected, ping, together
 from .stage import LOOPBACK, ROOT, Stage, exact_cpu_seconds
-from .target import ANSWER, MIRROR, PROBE
+from .target import MIRROR
 
 PYTHON = (sys.executable, "-m", "punchtunnel")
 COPIED = ("env", "PUNCHTUNNEL_NO_SPLICE=1", *PYTHON)
@@ -51,6 +51,9 @@ SETTLE = 0.3
 # What moves bytes or waits; the rest comes once.
 BULK_SHOWN = ("splice", "sendto", "recvfrom", "epoll_wait", "epoll_pwait")
 EPOLL = ("epoll_wait", "epoll_pwait")
+
+# Of docs/PERFORMANCE.md; see document.py.
+BULK_PART, MESSAGES_PART = "calls for a MiB", "calls for one"
 
 # By hop: "-L", the near one, and "--to".
 Counts = dict[str, Counter[str]]
@@ -80,10 +83,7 @@ def connections(forwarder: Forwarder, count: int, at_a_time: int = 1) -> None:
 
     def some(_number: int) -> None:
         for _ in range(count // at_a_time):
-            with socket.create_connection((forwarder.host, forwarder.port)) as sock:
-                sock.sendall(PROBE)
-                if sock.recv(1) != ANSWER:
-                    raise ConnectionError("closed without an answer")
+            answered(forwarder.host, forwarder.port)
             if at_a_time == 1:
                 time.sleep(PAUSE)
 
@@ -272,17 +272,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.syscalls", description="What the hops do, counted.")
     parser.add_argument("--only", choices=("bulk", "messages"), help="only the table of a MiB, or of the rest")
     parser.add_argument("--names", action="store_true", help="also each call of a connection and of a message by name")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the tables into docs/PERFORMANCE.md")
     given = parser.parse_args()
     if not shutil.which("strace"):
         sys.exit("strace is missing: apt-get install strace")
+    tables: dict[str, Iterator[str]] = {}
     if given.only != "messages":
-        for line in bulk_lines():
-            print(line, flush=True)
-    if given.only is None:
-        print()
+        tables[BULK_PART] = bulk_lines()
     if given.only != "bulk":
-        for line in message_lines(given.names):
+        tables[MESSAGES_PART] = message_lines(given.names)
+    for part, lines in tables.items():
+        shown = []
+        for line in lines:
             print(line, flush=True)
+            shown.append(line)
+        print()
+        if given.document:
+            fenced = ["```", *shown, "```"]
+            given.document.write_text(document.replaced(given.document.read_text(), {part: fenced}))
 
 
 if __name__ == "__main__":

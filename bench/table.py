@@ -1,7 +1,8 @@
-"""What a row is: subjects that run in turn, what is measured of them, and what must come out."""
+"""What a row is: subjects that run in turn, what is measured of them, and who is compared."""
 
 from __future__ import annotations
 
+import enum
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,14 +46,38 @@ class Subject:
     needs: tuple[str, ...] = ()
 
 
+# How the titles of rows begin that several interpreters run.
+BY_PYTHON = "by Python: "
+# A ratio that is so near to 1 tells nothing: the same row differs by more from one hour to the next.
+LEVEL = 0.03
+# So few rounds all count; of more, the lowest and the highest ratio do not.
+FEW = 3
+
+
+class Verdict(enum.Enum):
+    """Where a subject stands beside another one."""
+
+    AHEAD = "ahead"
+    LEVEL = "level"
+    BEHIND = "behind"
+    # It ran, and has no figure.
+    FAILED = "failed"
+    # There is nobody to compare with.
+    ALONE = "alone"
+
+
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What must come out: at least (or, where less is better, at most) `bound`, or `bound` times another subject."""
+class Comparison:
+    """One subject beside another one, by one metric.
+
+    Attributes:
+        why: What it costs, for people who read that it is behind; "" if nothing is known.
+    """
 
     label: str
     metric: Metric
-    bound: float
-    versus: str = ""
+    versus: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +94,7 @@ class Row:
     title: str
     subjects: tuple[Subject, ...]
     metrics: tuple[Metric, ...]
-    targets: tuple[Target, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     seconds: float = 2.0
     path: Path | None = None
     fresh: bool = False
@@ -116,23 +141,22 @@ class Result:
         figures = self.figures(label, metric)
         return statistics.median(figures) if figures else None
 
-    def outcome(self, target: Target) -> list[float]:
-        """Return what the bound is compared with, for each round: a figure, or the ratio of two."""
-        if not target.versus:
-            return self.figures(target.label, target.metric)
-        ours = self.values.get(target.label, {}).get(target.metric.name, [])
-        theirs = self.values.get(target.versus, {}).get(target.metric.name, [])
+    def ratios(self, compared: Comparison) -> list[float]:
+        """Return its figure divided by the other one's, for each round that has both."""
+        ours = self.values.get(compared.label, {}).get(compared.metric.name, [])
+        theirs = self.values.get(compared.versus, {}).get(compared.metric.name, [])
         return [one / other for one, other in zip(ours, theirs, strict=False) if one is not None and other]
 
-    def met(self, target: Target) -> bool | None:
-        """Tell whether the median of the outcome is within the bound; None if there is nobody to compare with.
-
-        A subject that ran and has no figure has failed, and so has missed.
-        """
-        if target.label in self.values and not self.figures(target.label, target.metric):
-            return False
-        outcome = self.outcome(target)
-        if not outcome:
-            return None
-        middle = statistics.median(outcome)
-        return middle >= target.bound if target.metric.more_is_better else middle <= target.bound
+    def verdict(self, compared: Comparison) -> Verdict:
+        """Tell who is ahead, by the median of the ratios; nobody where it is near 1, or where rounds disagree."""
+        if compared.label in self.values and not self.figures(compared.label, compared.metric):
+            return Verdict.FAILED
+        ratios = self.ratios(compared)
+        if not ratios:
+            return Verdict.ALONE
+        middle = statistics.median(ratios)
+        # One round that something else has disturbed is no disagreement.
+        usual = sorted(ratios)[1:-1] if len(ratios) > FEW else ratios
+        if abs(middle - 1) <= LEVEL or min(usual) <= 1 <= max(usual):
+            return Verdict.LEVEL
+        return Verdict.AHEAD if (middle > 1) == compared.metric.more_is_better else Verdict.BEHIND

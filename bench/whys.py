@@ -1,0 +1,22 @@
+"""What is different where we are behind: phrases for docs/PERFORMANCE.md, by peer where peers differ.
+
+Each is about a cost that the same document counts or measures: calls for a
+MiB, a connection and a message, processor time, the bare loop.
+"""
+
+from __future__ import annotations
+
+from .subjects import HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED, SOCAT, SSH
+
+_IN_C = "C; a hop of ours makes the calls in Python that are counted below"
+_NO_LINK = f"no link to share, and {_IN_C}"
+
+SPLICED = dict.fromkeys((HAPROXY_SPLICE, HAPROXY_TUNED), "a connection for each stream; ours share one, with headers")
+SEALED = dict.fromkeys((SOCAT, HAPROXY), "in clear; what sealing allows at most is the bare loop below")
+CONNECTIONS = {SSH: _IN_C, SOCAT: _NO_LINK, HAPROXY: _NO_LINK}
+MESSAGES = CONNECTIONS
+MANY_STREAMS = "more turns for as many bytes; the load without a forwarder loses too, in the same row"
+RESUMING = "what is sent is kept until the peer has acknowledged it"
+LOSSES = "a slow start where the first estimates of the round trip are too small; see far holes below"
+STARTS = "Python and its modules are loaded first, and then SYNs have to cross"
+PYTHONS = "another interpreter"
