@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import congestion, machine, syscalls
+from bench import congestion, machine, startup, syscalls
+from bench.measures import BACK50, BACK_MOST, FIRST50, FIRST_MOST
+from bench.stage import LOOPBACK, Stage
 
 from .natlab.conftest import needs_lab
 
@@ -84,3 +86,30 @@ def test_system_calls_are_those_that_strace_has_counted() -> None:
 100.00    0.000200           1       200         3 total
 """
     assert syscalls.counts_in(table) == {"sendto": 120, "recvfrom": 80}
+
+
+def test_a_start_is_measured_until_a_byte_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "STARTS", 1)
+    monkeypatch.setattr(startup, "LATER", 0.1)
+    with Stage(LOOPBACK, tmp_path, ROOT) as stage:
+        found = startup.tool(sealed=True)(stage).measure(1.0)
+    # The later side has to load Python first, and the earlier one does not count.
+    took = found[FIRST50.name]
+    assert isinstance(took, float)
+    assert took > 10
+    assert found[FIRST_MOST.name] == took
+
+
+@needs_lab
+def test_a_hole_between_hosts_is_cut_and_comes_back() -> None:
+    """The client connected where the bench is, and nobody listened there."""
+    program = (
+        "import pathlib, tempfile\nfrom bench import measures\nfrom bench.rows import ROUND_TRIP_PATH\n"
+        "from bench.stage import Stage, in_namespaces\nfrom bench.subjects import SEALED, STARTS\n"
+        f"root, place = pathlib.Path({str(ROOT)!r}), in_namespaces(hole.LEFT, hole.RIGHT)\n"
+        "with tempfile.TemporaryDirectory() as folder, hole.hosts(ROUND_TRIP_PATH):\n"
+        "    with Stage(place, pathlib.Path(folder), root) as stage:\n"
+        "        forwarder = STARTS[SEALED][0](stage, stage.target('work'))\n"
+        "        print(*measures.comeback(stage, forwarder, 0.1))\n"
+    )
+    assert in_a_sandbox(program) == f"{BACK50.name} {BACK_MOST.name}\n"
