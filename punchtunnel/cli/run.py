@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.pages import examine, forget, print_page, seen_addresses
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import listens_of, resume_of, service_of, sessions_of, settings_of, targets_of
+from punchtunnel.cli.values import listens_of, resume_of, service_of, sessions_of, settings_of, targets_of, wait_of
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -116,11 +117,26 @@ def _display(options: Options, output: Output | None) -> Display | None:
     shows = Shows(
         states=states,
         streams=not (options.is_stdio or options.check or options.background),
+        sums=states and options.is_stdio and not (options.check or _serves_a_program(options)),
         progress=options.progress,
-        typing=terminal and options.is_stdio and options.reads_stdin and os.isatty(0),
+        talks=terminal and options.is_stdio and options.reads_stdin and os.isatty(0) and os.isatty(1),
+        wait=wait_of(options),
         hint=lambda: _hint(options),
     )
     return Display(output, sys.stderr, shows, lambda: time.time() + options.clock_offset)
+
+
+def _serves_a_program(options: Options) -> bool:
+    """Tell whether another program has both ends of stdio, as ssh has those of its ProxyCommand."""
+    return options.reads_stdin and not options.send_only and all(map(_is_pipe, (0, 1)))
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _clock_of(options: Options) -> Callable[[], float] | None:

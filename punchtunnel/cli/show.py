@@ -18,7 +18,6 @@ from punchtunnel.cli.values import listens_of, service_of, targets_of
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule, secret
 from punchtunnel.punching.rota import MOST
-from punchtunnel.reporting import line
 from punchtunnel.system import clock
 from punchtunnel.system.addresses import Address, is_interface, source_towards
 from punchtunnel.words import show as words
@@ -161,10 +160,10 @@ def page(side: Side, now: float) -> str:
         )
         for bucket in schedule.current_buckets(now)
     ]
-    part = line.clock_check(clock.synchronised(), clock.error_bound_ms())
+    exact = words.clock(clock.synchronised(), clock.error_bound_ms())
     lines = [] if side.secret or side.wants_none else words.fresh_secret(secret.fresh(os.urandom))
     lines += words.other_machine(command(side), side.secret)
-    lines += words.schedule(now, part.text if part else "", ports, schedule.next_change(now))
+    lines += words.schedule(now, exact, ports, schedule.next_change(now))
     return "\n".join(lines)
 
 

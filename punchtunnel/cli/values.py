@@ -56,6 +56,13 @@ def resume_of(options: Options) -> float:
     return DEFAULT_RESUME if options.resume is None else options.resume
 
 
+def wait_of(options: Options) -> float:
+    """Return the seconds for which a hole is waited for; 0: for ever."""
+    if options.wait is not None:
+        return options.wait
+    return 0.0 if options.keep else DEFAULT_WAIT
+
+
 def listens_of(options: Options) -> list[tuple[AnyPlace, str]]:
     """Return the places of -L, each with the service that its clients get, or "".
 
@@ -121,13 +128,10 @@ def settings_of(options: Options) -> Settings:
             raise UsageError(usage.NOT_SECONDS.format(option=name, seconds=seconds))
     if not (options.peers or options.via or options.show or options.meet or options.relay):
         raise UsageError(usage.NO_PEER)
-    wait = options.wait
-    if wait is None:
-        wait = 0.0 if options.keep else DEFAULT_WAIT
     settings = settings_from(
         peers=options.peers or [],
         channel=options.channel,
-        wait=wait,
+        wait=wait_of(options),
         bind=options.bind,
         family=4 if options.ipv4 else 6 if options.ipv6 else 0,
         clock_offset=options.clock_offset,

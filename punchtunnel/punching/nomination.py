@@ -135,6 +135,7 @@ class Nomination:
         self._monotonic = monotonic
         self._counts = counts
         self._report = report
+        self._began = monotonic()
         self.winner: Winner | None = None
         self.rejection: RejectedError | None = None
         # Until when a narrow connection is closed; None before there was one.
@@ -335,12 +336,22 @@ class Nomination:
         # Told once of each address of the peer, and once of everybody else, however often it
         # is tried and whatever number a stranger puts into it.
         told = str(error).partition(":")[0], connection.host if self._callers.is_known(conn) else EVERYBODY_ELSE
-        event = events.RejectedAgain if told in self._told else events.Rejected
-        self._report(event(remote=connection.remote, reason=str(error)))
+        if told in self._told:
+            self._report(events.RejectedAgain(remote=connection.remote, reason=str(error)))
+        else:
+            self._report(events.Rejected(remote=connection.remote, reason=f"{error}{self._how_long()}"))
         self._told.add(told)
         if self._callers.is_invited(conn):
             self.rejection = error
         self._close(conn, Fate.LOST, politely=True)
+
+    def _how_long(self) -> str:
+        wait = self._settings.wait
+        # A session that has lost its hole has told for how long it looks for another one.
+        goes_on = (
+            "" if self._settings.resumed else peer.goes_on(self._began + wait - self._monotonic() if wait else None)
+        )
+        return f"; {goes_on}" if goes_on else ""
 
     def _close(self, conn: int, fate: Fate, *, politely: bool = False) -> None:
         """Close a connection, and let its ports be dialled again; `politely` lets the peer read why."""

@@ -36,6 +36,7 @@ from punchtunnel.punching.hole import Counts, Hole
 from punchtunnel.punching.listeners import Listeners
 from punchtunnel.punching.nextrouter import NextRouter
 from punchtunnel.punching.nomination import Nomination, nonce_after
+from punchtunnel.punching.outlook import Outlook
 from punchtunnel.punching.rations import Rations, Tries
 from punchtunnel.punching.resolver import Answer
 from punchtunnel.punching.settings import Settings
@@ -151,6 +152,9 @@ class Puncher:
         self._gathering = gathering
         self._whereabouts = Whereabouts(settings, report, gathering.recall if gathering else dict)
         self._next_router = NextRouter(settings, selector)
+        self._outlook = Outlook(
+            settings, counts, self._dialler, self._whereabouts, self._next_router, gathering, report
+        )
         self._routers: Routers | None = None
         # A hole that opens at once needs no router, and waits for none.
         self._ask_routers_at = self._started + ROUTERS_DELAY if settings.maps and gathering else float("inf")
@@ -214,7 +218,7 @@ class Puncher:
                 self._ask_routers(now)
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
-                self._report(events.Waiting(waited_s=now - self._started, dials=self._counts.dials))
+                self._outlook.tell(now - self._started, early=now - self._started < CLOCK_CHECK)
             self._nomination.expire(now)
             self._wait(deadline)
         port = winner.listening_port
@@ -276,19 +280,8 @@ class Puncher:
         via = f"; {others}" if others else ""
         if not where.addresses:
             return NoHoleError(("; ".join(where.failed) or words.NAME_UNANSWERED) + via)
-        refusing, evidence = self._dialler.refusing(), self._dialler.evidence()
-        news = self._gathering.heard() if self._gathering is not None else None
-        externals = news.externals if news is not None else ()
-        own_router = next((one.host for one in where.addresses if one.host in externals), "")
-        by_router = bool(refusing) and refusing.keys() <= self._next_router.refusing
-        finding = diagnosis.cause_of(
-            self._counts,
-            diagnosis.evidence_of(evidence),
-            checked=settings.checked,
-            no_nat64=where.no_nat64,
-            router=next(iter(refusing)).host if by_router else "",
-            own_router=own_router,
-        )
+        evidence = self._dialler.evidence()
+        finding = self._outlook.finding(evidence)
         if finding.cause is diagnosis.Cause.STARVED:
             return LocalError(words.no_resources(os.strerror(self._counts.shortage)))
         own = source_towards(where.addresses[0], settings.interface) or ""

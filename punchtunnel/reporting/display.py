@@ -8,8 +8,8 @@ Rule 2: anything else that is printed goes above the line (`above`), and the
         line is ended before this process ends (`close`).
 Rule 3: the line is rewritten only while nothing else uses the terminal.  With
         stdio that is until the hole is up: after that ssh, less or the user's
-        own typing may use it, so the line stays as it is and nothing follows,
-        unless --progress asks for it.
+        own typing may use it, so the line stays as it is and nothing follows
+        but what has been delivered in the end, unless --progress asks for it.
 Rule 4: a terminal that cannot rewrite (TERM=dumb), or a file, gets whole lines
         at changes of state, and with --progress every PERIOD seconds.
 
@@ -30,6 +30,7 @@ from punchtunnel.reporting.line import Part
 from punchtunnel.reporting.output import Output
 from punchtunnel.reporting.state import State
 from punchtunnel.system import clock
+from punchtunnel.words import ending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,15 +53,19 @@ class Shows:
     Attributes:
         states: The state of the run: stderr is a terminal, without -v and -q.
         streams: The state while the hole is up, too (-L, --to).
+        sums: With stdio, what has been delivered in the end.
         progress: --progress.
-        typing: The user types what is sent into the same terminal.
+        talks: What the user types is sent, and what the peer sends is shown, in the same terminal.
+        wait: Seconds for which a hole is waited for; 0: for ever.
         hint: Returns the command for the other machine.
     """
 
     states: bool = False
     streams: bool = False
+    sums: bool = False
     progress: bool = False
-    typing: bool = False
+    talks: bool = False
+    wait: float = 0.0
     hint: Callable[[], str] | None = None
 
 
@@ -101,7 +106,6 @@ class Display:
         self._is_up = False
         # Something else uses the terminal now (rule 3).
         self._muted = False
-        self._clock_part = line.clock_check(clock.synchronised(), clock.error_bound_ms()) if shows.states else None
         self._console: Console | None = None
         terminal = stream.isatty()
         self._rewrites = terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
@@ -118,7 +122,7 @@ class Display:
     def _live(self) -> bool:
         """The line goes on while the hole is up."""
         shows = self._shows
-        return (shows.progress or (shows.states and shows.streams)) and not shows.typing
+        return (shows.progress or (shows.states and shows.streams)) and not shows.talks
 
     def take(self, event: Event) -> None:
         """Take in one event, and draw what it changes.
@@ -128,13 +132,16 @@ class Display:
         """
         self._state.take(event)
         match event:
-            case events.Waiting():
+            case events.Waiting() if not self._is_up:
                 # Not at Punching: the first SYNs leave before the first line is drawn.
                 self._muted = False
                 self._show_punching()
+            case events.Rejected():
+                # The other machine's command is known there.
+                self._hinted = True
             case events.LinkUp() | events.Resumed():
                 self._printed = False
-                self._is_up = True
+                self._is_up = self._hinted = True
                 self._show_link_up()
             case events.Moved() if self._is_up:
                 self._printed = False
@@ -145,21 +152,22 @@ class Display:
             case events.Traffic():
                 self._show_traffic()
             case events.LinkEnded():
-                self._show_end()
+                self._show_end(event)
 
     # ---- what is shown when
 
     def _show_punching(self) -> None:
         if not self._shows.states:
             return
-        parts = line.punching(self._state, self._wall(), self._clock_part)
+        parts = line.punching(self._state, self._shows.wait, self._wall(), clock.synchronised())
         if self._rewrites:
             self._draw(parts)
         elif not self._printed:
             self._printed = True
             self._print(parts)
-        if not self._hinted and self._state.waited_s >= HINT_AFTER and self._shows.hint and self.in_foreground():
+        if not self._hinted and self._state.may_meet and self._state.waited_s >= HINT_AFTER and self.in_foreground():
             self._hinted = True
+            assert self._shows.hint is not None
             self.above(f"punchtunnel: {self._shows.hint()}\n")
 
     def _show_link_up(self) -> None:
@@ -178,7 +186,7 @@ class Display:
         elif self._rewrites:
             self._draw(line.traffic(self._state))
 
-    def _show_end(self) -> None:
+    def _show_end(self, ended: events.LinkEnded) -> None:
         if self._shows.progress:
             parts = line.progress(self._state, over=True)
             if self._muted or not self._rewrites:
@@ -190,6 +198,9 @@ class Display:
         elif self._drawn:
             # The path was only checked.
             self.give_way()
+        elif self._is_up and self._shows.sums and ended.status == 0 and self.in_foreground():
+            moved = ending.delivered(ended.elapsed_s, ended.bytes_in, ended.bytes_out)
+            self._output.write(f"punchtunnel: {moved}\n")
         self._is_up = False
         self.close()
 

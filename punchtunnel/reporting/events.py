@@ -118,10 +118,11 @@ class Punching(
 
 
 class Waiting(Event, name="waiting", progress="waited_s"):
-    """There is no hole yet."""
+    """There is no hole yet; `met` is what the dials meet, "" if that is not known."""
 
     waited_s: float
     dials: int
+    met: str
 
 
 class AddressesLeftOut(

@@ -1,5 +1,8 @@
 """The words of a terminal's line and of --progress, in parts: a narrow terminal gets only the important ones.
 
+While the hole is up, 80 columns have room for the time, the round trip, and bytes and rate of both directions,
+however large they are, and 40 for the bytes.
+
 The README shows the same words.
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from punchtunnel.reporting.state import Flow, State
+from punchtunnel.words import reach
 from punchtunnel.words.quantities import duration, milliseconds, rate, size, utc
 
 
@@ -40,34 +44,34 @@ def pieces(parts: list[Part]) -> list[tuple[str, str]]:
     return found
 
 
-def punching(state: State, now: float, clock: Part | None) -> list[Part]:
+# What the dials meet while a wrong clock may be the reason.
+_MAY_BE_THE_CLOCK = ("", "silent", "refused", reach.PARTLY_REFUSED)
+
+
+def punching(state: State, wait: float, now: float, synchronised: bool | None) -> list[Part]:
     """Return the line until there is a hole.
 
     Args:
         state: The run.
+        wait: Seconds to wait in all; 0: for ever.
         now: Unix time in seconds that chooses the ports.
-        clock: How exact it is, if that is known.
+        synchronised: Whether the kernel takes the clock for right; None where it does not tell.
     """
-    since = f" since {utc(now - state.waited_s)} ({duration(state.waited_s)})"
     if state.peer:
-        where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 3)]
+        where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 5)]
     else:
         where = [Part(f"waiting for the peer {state.via}" if state.via else "looking up the peer's address", 0)]
-    parts = [
-        *where,
-        Part(since, 2),
-        Part(f"it is {utc(now)} UTC here", 1),
-    ]
-    return parts if clock is None else [*parts, clock]
-
-
-def clock_check(synchronised: bool | None, error_ms: float | None) -> Part | None:
-    """Return what the kernel says about the clock, if anything."""
-    if synchronised is None:
-        return None
-    if not synchronised:
-        return Part("clock not synchronised", 1, "bad")
-    return Part(f"clock synchronised to {error_ms or 0.0:.0f} ms", 4, "good")
+    parts = [*where, Part(duration(state.waited_s), 1)]
+    if wait:
+        parts.append(Part(f" of {duration(wait)}", 3))
+    if state.peer and state.met:
+        parts.append(Part(reach.MET.get(state.met, state.met), 2, "" if state.met == "silent" else "bad"))
+    # One that a time daemon keeps is right enough.
+    if state.peer and synchronised is not True and state.met in _MAY_BE_THE_CLOCK:
+        if synchronised is False:
+            parts.append(Part("clock not synchronised", 4, "bad"))
+        parts.append(Part(f"it is {utc(now)} UTC here", 6))
+    return parts
 
 
 def connected(state: State) -> list[Part]:
@@ -95,31 +99,43 @@ def security(sealed: bool, authenticated: bool) -> Part:
 
 def traffic(state: State) -> list[Part]:
     """Return the line while streams come and go."""
-    streams = "1 stream" if state.streams == 1 else f"{state.streams} streams"
-    parts = [*connected(state), Part(streams, 1)]
+    if (lost := state.lost_s) is None:
+        parts = [Part(f"up {duration(state.elapsed_s)}", 1), Part(f"connected to {state.remote}", 7)]
+        if port := _port_of(state.local):
+            parts.append(Part(f" from port {port}", 8))
+        if state.rtt_s is not None:
+            parts.append(Part(milliseconds(state.rtt_s), 2))
+    else:
+        parts = [Part(f"reconnecting, {duration(lost)}", 1, "bad")]
+    parts.append(security(state.sealed, state.authenticated)._replace(rank=6))
+    parts.append(Part("1 stream" if state.streams == 1 else f"{state.streams} streams", 5))
     for name, flow in (("in", state.inward), ("out", state.outward)):
-        parts += [Part(f"{name} {size(flow.size)}", 2), Part(f" at {rate(flow.rate)}", 4)]
+        parts += [Part(f"{name} {size(flow.size)}", 0), Part(f" at {rate(flow.rate)}", 3)]
     return parts
 
 
 def progress(state: State, over: bool) -> list[Part]:
     """Return the line of --progress; `over`: it is the last one."""
-    parts = [Part(duration(state.elapsed_s), 2)]
+    parts = [Part(duration(state.elapsed_s), 1)]
+    if not over and (lost := state.lost_s) is not None:
+        parts.append(Part(f"reconnecting, {duration(lost)}", 1, "bad"))
+    elif not over and state.rtt_s is not None:
+        parts.append(Part(milliseconds(state.rtt_s), 4))
     for name, flow in (("out", state.outward), ("in", state.inward)):
-        if flow.size or flow.expected:
+        if flow.is_used:
             parts += _flow(name, flow, over)
-    return parts if len(parts) > 1 else [*parts, Part(size(0), 0)]
+    return parts if state.moves else [*parts, Part(size(0), 0)]
 
 
 def _flow(name: str, flow: Flow, over: bool) -> list[Part]:
     parts = [Part(f"{name} {size(flow.size)}", 0)]
     if not over:
-        parts.append(Part(f" at {rate(flow.rate)}", 1))
-    parts.append(Part(f"average {rate(flow.average)}", 4))
+        parts.append(Part(f" at {rate(flow.rate)}", 2))
+    parts.append(Part(f"average {rate(flow.average)}", 6))
     if flow.expected:
-        parts.append(Part(f"{min(100 * flow.size // flow.expected, 100)} %", 1))
+        parts.append(Part(f"{min(100 * flow.size // flow.expected, 100)} %", 3))
     if not over and (left := flow.seconds_left) is not None:
-        parts.append(Part(f"{duration(left)} left", 3))
+        parts.append(Part(f"{duration(left)} left", 5))
     return parts
 
 

@@ -109,12 +109,13 @@ class Traffic(Event, name="traffic", progress="elapsed_s"):
 class LinkEnded(
     Event, name="link_ended", level=Level.INFO, sentence="link ended, {bytes_in} bytes received and {bytes_out} sent"
 ):
-    """The session is over; `reason` is "" if it ended well."""
+    """The session is over; `reason` is "" if there is nothing to explain, and `status` 0 if it ended well."""
 
     reason: str
     elapsed_s: float
     bytes_in: int
     bytes_out: int
+    status: int
 
 
 class SessionOver(

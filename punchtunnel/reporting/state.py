@@ -34,6 +34,11 @@ class Flow:
     average: float = 0.0
 
     @property
+    def is_used(self) -> bool:
+        """Tell whether anything has moved in this direction, or is announced."""
+        return bool(self.size or self.expected)
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds until `expected` is reached at the average rate; None if that cannot be known."""
         if self.expected is None or not self.average:
@@ -49,6 +54,7 @@ class State:
     via: str = ""
     ports: int = 0
     waited_s: float = 0.0
+    met: str = ""
     local: str = ""
     remote: str = ""
     rtt_s: float | None = None
@@ -56,10 +62,14 @@ class State:
     authenticated: bool = False
     streams: int = 0
     elapsed_s: float = 0.0
+    # How the last session has ended: its exit status.
+    status: int = 0
     inward: Flow = field(default_factory=Flow)
     outward: Flow = field(default_factory=Flow)
     # What each session that is up has told last, by its number.
     _sessions: dict[int, events.Traffic] = field(default_factory=dict)
+    # Those of them that have lost their hole, and when, in seconds of the session.
+    _lost: dict[int, float] = field(default_factory=dict)
     # (seconds, bytes in, bytes out) of the last RATE_SPAN seconds.
     _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
 
@@ -73,9 +83,12 @@ class State:
             case events.Joining():
                 self.via = f"at the relay {event.relays}"
             case events.Waiting():
-                self.waited_s = event.waited_s
+                self.waited_s, self.met = event.waited_s, event.met
+            case events.Lost():
+                self._lost[event.session] = self.elapsed_s
             case events.Resumed():
                 self.local, self.remote = event.local, event.remote
+                self._lost.pop(event.session, None)
             case events.Moved() | events.Direct():
                 # Shorter than that of the relayed one.
                 self.local, self.remote, self.rtt_s = event.local, event.remote, None
@@ -89,6 +102,7 @@ class State:
                 self.inward, self.outward = Flow(), Flow()
                 self._samples.clear()
                 self._sessions.clear()
+                self._lost.clear()
             case events.Sealed():
                 self.sealed, self.authenticated = True, event.authenticated
             case events.RoundTrip():
@@ -104,6 +118,26 @@ class State:
                 self._sessions[event.session] = over
                 self._sum_up()
                 del self._sessions[event.session]
+                self._lost.pop(event.session, None)
+                self.status = event.status
+
+    @property
+    def may_meet(self) -> bool:
+        """Tell whether anything at the other machine can help: what is dialled is not stopped on this one."""
+        stopped_here = self.met in ("unreachable", "no_nat64", "forbidden", "unusable", "starved")
+        return bool(self.peer or self.via) and not stopped_here
+
+    @property
+    def lost_s(self) -> float | None:
+        """Seconds for which every session has been without a hole; None if one has a hole."""
+        if not self._lost or self._sessions.keys() - self._lost.keys():
+            return None
+        return max(self.elapsed_s - max(self._lost.values()), 0.0)
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether either direction is used."""
+        return self.inward.is_used or self.outward.is_used
 
     def _sum_up(self) -> None:
         """Add up what the sessions have told last."""

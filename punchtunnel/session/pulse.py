@@ -6,13 +6,14 @@ import time
 from typing import Protocol
 
 from punchtunnel import words
-from punchtunnel.errors import LinkError, LostError
+from punchtunnel.errors import Exit, LinkError, LostError
 from punchtunnel.link.carrier import Carrier
 from punchtunnel.reporting import events
 from punchtunnel.session import silence
 from punchtunnel.session.silence import Silence
 from punchtunnel.system.addresses import is_own_literal
 from punchtunnel.system.loop import Timers
+from punchtunnel.words import ending
 
 # Seconds.
 TICK = 2.0
@@ -20,6 +21,8 @@ SHORTEST_TICK = 0.1
 # Seconds for a sign of life that was asked for, by SIGHUP or because this machine's addresses
 # or routes have changed: several round trips of the longest paths, with a loss.
 PROBE_TIMEOUT = 5.0
+# After these a person wants to know how much had arrived.  ssh ends its ProxyCommand by SIGHUP when all is well.
+CUT = frozenset({Exit.LOST, Exit.INTERRUPTED, Exit.TERMINATED})
 
 
 class Link(Protocol):
@@ -100,6 +103,13 @@ class Pulse:
         link = self._link
         self._timers.later("traffic", every, lambda: self.tell_traffic(report, every))
         report(events.Traffic(self.elapsed, link.bytes_in, link.bytes_out, link.stream_count))
+
+    def tell_end(self, report: events.Report, status: Exit, reason: str, *, of_stdio: bool) -> None:
+        """Report that the session is over, and of a pipe that was cut how much had arrived."""
+        link, elapsed = self._link, self.elapsed
+        if of_stdio and status in CUT and (link.bytes_in or link.bytes_out):
+            report(events.Warned(ending.cut(elapsed, link.bytes_in, link.bytes_out)))
+        report(events.LinkEnded(reason, elapsed, link.bytes_in, link.bytes_out, int(status)))
 
     def ask_now(self, *, path_only: bool) -> None:
         """Ask the peer for a sign of life; the hole is dead if none comes soon, or if its address is gone from here."""

@@ -373,7 +373,7 @@ class Session:
         if self.ended.done():
             return
         status, reason = self._verdict.sum_up(self._plan.again, met=self._met)
-        self.report(events.LinkEnded(reason, self._pulse.elapsed, self.link.bytes_in, self.link.bytes_out))
+        self._pulse.tell_end(self.report, status, reason, of_stdio=self._plan.role == Role.STDIO)
         self.ended.set_result(Outcome(status, reason, self._check.found if self._check else None, self._met))
 
     def end_idle(self, error: LinkError) -> None:

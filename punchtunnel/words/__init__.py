@@ -11,6 +11,7 @@ dial, hold, bucket, winner, leader, stream, credit, target, peer.
     words.doctor      --doctor
     words.services    what --to names, and -L and --stdio ask for
     words.reach       why a router maps no port, and a command leads to nobody
+    words.ending      how much a pipe has moved
     words.quantities  bytes, rates and times
 
 These modules import nothing of the package.  The code that chooses a sentence

@@ -69,3 +69,9 @@ BOTH_LISTEN: Final = "both sides listen; one side needs --to HOST:PORT, or no op
 BOTH_LEAD_ON: Final = "both sides wait to dial a target; one side needs -L PORT, or no option for stdio"
 RAW_MEETS_RAW: Final = "punchtunnel.punch() meets only punchtunnel.punch(); use the same on both sides"
 PAIR_ROLES: Final = "pair -L with --to, or give one of the two alone to meet stdio"
+
+
+def goes_on(seconds: float | None) -> str:
+    """Say that a punch goes on after a peer was rejected; None: without an end."""
+    how_long = "without a limit" if seconds is None else f"for another {max(seconds, 0):.0f} s (-w)"
+    return f"still waiting, {how_long}; Ctrl-C ends it"

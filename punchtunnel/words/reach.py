@@ -34,6 +34,38 @@ ONLY_PERMANENT: Final = (
 )
 FAILED: Final = "the router {router} fails to map a port ({by}): {reason}"
 
+# ---- what a punch meets while it waits
+
+NO_ROUTE: Final = (
+    "there is no route to {peer} from here: check the address, and this machine's network; punching goes on meanwhile"
+)
+NO_NETWORK_HERE: Final = (
+    "this machine is in no network: only its loopback has an address; connect it, punching goes on meanwhile"
+)
+PARTLY_REFUSED: Final = "partly_refused"
+# By the causes that punching/diagnosis.py has found, with what docs/EVENTS.md adds.
+MET: Final = {
+    "nobody": "nobody has come",
+    "checked": "the path was checked",
+    "channel": "another channel there",
+    "together": "that is this machine",
+    "own_router": "that is this network's router",
+    "foreign": "another address calls",
+    "rewritten": "ports are rewritten",
+    "mute": "another program answers",
+    "hung_up": "closed by the far end",
+    "next_door": "refused by the own router",
+    "refused": "all refused",
+    PARTLY_REFUSED: "some refused",
+    "starved": "out of descriptors",
+    "forbidden": "forbidden by the firewall here",
+    "unusable": "ports in use here",
+    "absent": "nobody has that address",
+    "unreachable": "no route",
+    "no_nat64": "no route by IPv4",
+    "silent": "no answer",
+}
+
 # ---- why nobody was asked
 
 NO_SOCKET: Final = "no router can be asked for a port: {reason}"

@@ -56,3 +56,10 @@ def schedule(now: float, clock: str, ports: Sequence[tuple[int | None, Sequence[
         name = "always" if bucket is None else f"bucket {bucket}"
         lines.append(f"{name}: ports {' '.join(map(str, numbers))}")
     return [*lines, f"the next bucket begins in {change - now:.0f} s, at {utc(change)} UTC"]
+
+
+def clock(synchronised: bool | None, error_ms: float | None) -> str:
+    """Return what the kernel says about the clock, "" if it says nothing."""
+    if synchronised is None:
+        return ""
+    return f"clock synchronised to {error_ms or 0.0:.0f} ms" if synchronised else "clock not synchronised"

@@ -245,5 +245,6 @@ def test_stderr_has_one_line_and_stdout_nothing_but_the_tunnels_bytes_without_js
     assert trusting.startswith(b"punchtunnel: the link is ")
     # A plain link does not come back.
     told = [] if "--plain" in lab.options else [b"punchtunnel: connection lost"]
+    assert lost.pop().endswith(b" s: 1 B had arrived here")
     assert [line.partition(b" (")[0] for line in lost] == told
     assert over.startswith(b"punchtunnel: link lost: ")

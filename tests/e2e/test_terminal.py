@@ -130,7 +130,7 @@ def test_a_tunnel_shows_its_streams_and_what_flows(lab: Lab) -> None:
     assert person.status() == 130
     # One line of state, ended, and nothing half-written behind it.
     assert person.rows[-1] == ""
-    assert person.rows[-2].startswith("connected to ") or person.rows[-2].startswith("^C")
+    assert person.rows[-2].startswith("up 0:") or person.rows[-2].startswith("^C")
 
 
 def test_a_pipe_leaves_the_terminal_to_whoever_is_behind_it(lab: Lab) -> None:
@@ -159,7 +159,7 @@ def test_no_hole_is_said_below_the_line(lab: Lab) -> None:
     assert person.status() == 3
     rows = person.rows
     # As many ports as the buckets of the moment have between them.
-    assert re.match(rf"punching towards {lab.right} on \d+ ports since ", rows[0])
+    assert re.match(rf"punching towards {lab.right} on \d+ ports, 0:0\d of 0:01", rows[0])
     assert rows[1].startswith(f"punchtunnel: no hole to {lab.right} in 1 s: ")
     assert rows[2:] == [""]
 
@@ -169,7 +169,7 @@ def test_a_person_who_waits_is_told_what_to_run_on_the_other_machine(lab: Lab) -
     hint = f"punchtunnel: on the other machine: punchtunnel {lab.left} -L 2222 --channel {lab.channel}\r\n"
     person.wait_for(hint)
     # A busy machine may leave a second out.
-    person.wait_for(*(f"(0:{seconds:02})" for seconds in range(3, 60)))
+    person.wait_for(*(f", 0:{seconds:02} of 2:00, all refused" for seconds in range(3, 60)))
     os.write(person.fd, b"\x03")
     assert person.status() == 130
     assert person.seen.count(b"other machine") == 1
@@ -208,7 +208,61 @@ def test_codes_are_those_that_the_terminal_takes(lab: Lab, env: dict[str, str], 
     assert any("connected to" in row for row in person.rows)
 
 
+def test_a_pipe_ends_with_what_was_delivered_and_in_how_long(lab: Lab, big: IO[bytes]) -> None:
+    """It ended without a word, as if it had been cut."""
+    sender = Person(lab, lab.towards_right, stdin=big)
+    receiver = Person(lab, [*lab.towards_left, "-n"], stdout=PIPE)
+    assert receiver.process.stdout is not None
+    with receiver.process.stdout as stdout:
+        assert len(stdout.read()) == 2 * MIB
+    assert (sender.status(), receiver.status()) == (0, 0)
+    assert re.fullmatch(r"punchtunnel: 2\.0 MiB delivered in [0-9.]+ s", sender.rows[-2])
+    assert re.fullmatch(r"punchtunnel: 2\.0 MiB received in [0-9.]+ s", receiver.rows[-2])
+
+
+def test_a_pipe_that_is_cut_says_how_much_had_arrived(lab: Lab) -> None:
+    person = Person(lab, [*lab.towards_right, "-n"], stdout=PIPE)
+    right = lab.start_right()
+    right.send(bytes(2048))
+    assert person.process.stdout is not None
+    with person.process.stdout as stdout:
+        assert len(stdout.read(2048)) == 2048
+        os.write(person.fd, b"\x03")
+        assert person.status() == 130
+    assert re.fullmatch(r"(\^C)?punchtunnel: cut after [0-9.]+ s: 2\.0 KiB had arrived here", person.rows[-2])
+    assert right.status() == 1
+    assert any("2.0 KiB had been sent, of which not all may" in str(told["reason"]) for told in right.find("warning"))
+
+
+def test_a_wrong_secret_says_that_it_goes_on_for_how_long_and_how_to_stop(lab: Lab) -> None:
+    """It read as an end, and the run went on for two minutes."""
+    person = Person(lab, lab.towards_right, env={"PUNCHTUNNEL_SECRET": "tiger tiger burning bright"})
+    other = Person(lab, [*lab.towards_left, "-w", "0"], env={"PUNCHTUNNEL_SECRET": "in the forests of the night"})
+    seen = person.wait_for("Ctrl-C ends it").decode()
+    assert re.search(r"give both sides the same; still waiting, for another 1[12]\d s \(-w\); Ctrl-C ends it", seen)
+    assert b"give both sides the same; still waiting, without a limit; " in other.wait_for("Ctrl-C ends it")
+    # What to run there is known there.
+    person.wait_for(*(f", 0:{seconds:02} of 2:00" for seconds in range(3, 60)))
+    for one in (person, other):
+        os.write(one.fd, b"\x03")
+        assert one.status() == 130
+        assert b"on the other machine" not in one.seen
+
+
 # ---- --progress
+
+
+def test_progress_of_a_receiver_is_live_while_its_stdin_is_a_terminal(lab: Lab) -> None:
+    """A stdin that nobody types into kept it silent until the end."""
+    person = Person(lab, [*lab.towards_right, "--progress"], descriptors=(0, 2), stdout=PIPE)
+    right = lab.start_right()
+    right.send(bytes(2048))
+    person.wait_for("in 2.0 KiB at ")
+    right.send_eof()
+    assert person.process.stdout is not None
+    with person.process.stdout as stdout:
+        assert len(stdout.read()) == 2048
+    assert (person.status(), right.status()) == (0, 0)
 
 
 def test_progress_of_a_file_ends_with_its_totals_and_100_percent_on_both_sides(lab: Lab, big: IO[bytes]) -> None:
@@ -247,7 +301,7 @@ def test_progress_in_a_log_has_no_codes(lab: Lab, big: IO[bytes]) -> None:
 def test_progress_gives_way_to_output_on_the_same_terminal(lab: Lab) -> None:
     person = Person(lab, [*lab.towards_right, "--progress", "-n"], descriptors=(1, 2))
     right = lab.start_right()
-    person.wait_for("0:00, 0 B")
+    person.wait_for(" ms, 0 B")
     right.send(b"what the peer has sent\n")
     person.wait_for("what the peer has sent")
     right.send_eof()

@@ -14,7 +14,7 @@ SEALED = Sealed(authenticated=True, verifier="aaaa")
 
 
 def punching(waited: float = 0.0) -> list[Event]:
-    return [PUNCHING, Waiting(waited, dials=3)]
+    return [PUNCHING, Waiting(waited, dials=3, met="silent")]
 
 
 def traffic(elapsed: float, bytes_in: int, bytes_out: int, streams: int = 1) -> Traffic:

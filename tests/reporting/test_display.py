@@ -20,9 +20,11 @@ from punchtunnel.reporting.events import (
     Joining,
     LinkEnded,
     LinkUp,
+    Lost,
     Moved,
     PathMeasured,
     PunchingAgain,
+    Rejected,
     RoundTrip,
     Unauthenticated,
     Unsealed,
@@ -33,15 +35,16 @@ from punchtunnel.reporting.events import (
 from punchtunnel.reporting.line import Part
 from punchtunnel.reporting.output import Output
 from punchtunnel.reporting.status import Status
+from punchtunnel.words import ending
 
-from .runs import HOLE, NOON, SEALED, punching, traffic
+from .runs import HOLE, NOON, PUNCHING, SEALED, punching, traffic
 from .terminal import COLOUR, Terminal
 from .test_events import sample
 
 LINK_UP = LinkUp("uvloop", "leading")
-ENDED = LinkEnded("", elapsed_s=4.0, bytes_in=4096, bytes_out=0)
-STATES = Shows(states=True)
-TUNNEL = Shows(states=True, streams=True)
+ENDED = LinkEnded("", elapsed_s=4.0, bytes_in=4096, bytes_out=0, status=0)
+STATES = Shows(states=True, wait=120.0)
+TUNNEL = Shows(states=True, streams=True, wait=120.0)
 PROGRESS = Shows(progress=True)
 
 
@@ -57,10 +60,11 @@ def test_one_line_follows_the_state_and_is_rewritten_in_place(terminal: Terminal
     display = terminal.display(TUNNEL)
     play(display, *punching(5.0))
     (row,) = terminal.rows
-    assert row.startswith("punching towards 203.0.113.7 on 20 ports since 12:34:51 (0:05), it is 12:34:56 UTC here")
+    assert row.startswith("punching towards 203.0.113.7 on 20 ports, 0:05 of 2:00, no answer")
     play(display, HOLE, SEALED, LINK_UP)
     assert terminal.rows == ["connected to 203.0.113.7:10240 from port 10241, 24.1 ms, sealed, authenticated"]
     play(display, traffic(2.0, 2048, 0))
+    assert terminal.rows[0].startswith("up 0:02, connected to 203.0.113.7:10240 from port 10241, 24.1 ms, ")
     assert terminal.rows[0].endswith(", 1 stream, in 2.0 KiB at 1.0 KiB/s, out 0 B at 0 B/s")
     assert len(terminal.rows) == 1
     display.close()
@@ -82,7 +86,7 @@ def test_with_stdio_one_line_stays_when_the_hole_is_up_and_nothing_follows(termi
 def test_the_next_punch_of_k_gets_its_line_again(terminal: Terminal) -> None:
     display = terminal.display(TUNNEL)
     play(display, *punching(), HOLE, LINK_UP, ENDED, PunchingAgain("x"), *punching(), HOLE, LINK_UP)
-    assert [row.split()[0] for row in terminal.rows] == ["connected", "connected"]
+    assert [row.split()[0] for row in terminal.rows] == ["up", "connected"]
 
 
 def test_a_message_stands_above_the_line(terminal: Terminal) -> None:
@@ -159,21 +163,21 @@ def test_a_peer_that_only_checks_leaves_no_line(shows: Shows, terminal: Terminal
 def test_while_a_name_is_looked_up_no_ports_are_told(terminal: Terminal) -> None:
     """It said "punching towards  on 0 ports"."""
     display = terminal.display(STATES)
-    play(display, Waiting(1.0, dials=0))
-    assert terminal.rows[0].startswith("looking up the peer's address since ")
+    play(display, Waiting(1.0, dials=0, met=""))
+    assert terminal.rows[0].startswith("looking up the peer's address, 0:01")
 
 
 def test_a_command_alone_is_no_look_up(terminal: Terminal) -> None:
     """It said that an address is looked up, where there is none."""
     display = terminal.display(STATES)
-    play(display, ViaStarted(remote="ssh (--via)"), Waiting(1.0, dials=0))
-    assert terminal.rows[0].startswith("waiting for the peer by ssh (--via) since ")
+    play(display, ViaStarted(remote="ssh (--via)"), Waiting(1.0, dials=0, met=""))
+    assert terminal.rows[0].startswith("waiting for the peer by ssh (--via), 0:01")
 
 
 def test_a_relay_alone_is_no_look_up_either(terminal: Terminal) -> None:
     display = terminal.display(STATES)
-    play(display, Joining(relays="relay.example.org:4001"), Waiting(1.0, dials=0))
-    assert terminal.rows[0].startswith("waiting for the peer at the relay relay.example.org:4001 since ")
+    play(display, Joining(relays="relay.example.org:4001"), Waiting(1.0, dials=0, met=""))
+    assert terminal.rows[0].startswith("waiting for the peer at the relay relay.example.org:4001, 0:01")
 
 
 def test_a_session_that_moves_says_where_to_from_then_on(terminal: Terminal) -> None:
@@ -206,7 +210,7 @@ def test_a_line_never_fills_its_row(columns: int, terminal: Terminal) -> None:
 def test_a_narrow_line_keeps_what_matters_most(terminal: Terminal) -> None:
     terminal.resize(60)
     play(terminal.display(TUNNEL), HOLE, SEALED, LINK_UP, traffic(1.0, 2048, 1024))
-    assert terminal.rows == ["connected to 203.0.113.7:10240, 1 stream, in 2.0 KiB"]
+    assert terminal.rows == ["up 0:01, 24.1 ms, in 2.0 KiB at 2.0 KiB/s, out 1.0 KiB"]
 
 
 def test_what_does_not_fit_at_all_is_cut_with_an_ellipsis(terminal: Terminal) -> None:
@@ -298,13 +302,77 @@ def test_the_command_for_the_other_machine_is_shown_once_if_nobody_comes(termina
     assert len(terminal.rows) == 2
 
 
+def test_the_command_for_the_other_machine_is_not_shown_where_it_would_not_help(terminal: Terminal) -> None:
+    """It was shown to a machine without a network, and below the news that the peer has another secret."""
+    hint = Shows(states=True, hint=lambda: "on the other machine: punchtunnel home")
+    play(terminal.display(hint), PUNCHING, Waiting(5.0, dials=0, met="unreachable"))
+    play(terminal.display(hint), Rejected("203.0.113.7:10240", "wrong secret"), *punching(5.0))
+    play(terminal.display(hint), *punching(), HOLE, LINK_UP, ENDED, *punching(5.0))
+    assert "other machine" not in terminal.raw
+
+
+# ---- the end of a pipe
+
+
+@pytest.mark.parametrize(
+    ("bytes_in", "bytes_out", "text"),
+    [
+        (0, 57 * 1024 * 1024, "57.0 MiB delivered in 6 s"),
+        (1024, 0, "1.0 KiB received in 6 s"),
+        (1024, 2048, "2.0 KiB delivered and 1.0 KiB received in 6 s"),
+        (0, 0, "0 B delivered in 6 s"),
+    ],
+)
+def test_a_pipe_ends_with_what_was_delivered(bytes_in: int, bytes_out: int, text: str, terminal: Terminal) -> None:
+    display = terminal.display(Shows(states=True, sums=True))
+    play(display, *punching(), HOLE, SEALED, LINK_UP, LinkEnded("", 6.2, bytes_in, bytes_out, status=0))
+    assert terminal.rows[1:] == [f"punchtunnel: {text}", ""]
+
+
+def test_what_was_cut_is_not_called_delivered(terminal: Terminal) -> None:
+    display = terminal.display(Shows(states=True, sums=True))
+    play(display, *punching(), HOLE, SEALED, LINK_UP, LinkEnded("", 6.2, 1024, 0, status=130))
+    assert terminal.rows[1:] == [""]
+
+
+@pytest.mark.parametrize(
+    ("bytes_in", "bytes_out", "text"),
+    [
+        (1024, 0, "cut after 6 s: 1.0 KiB had arrived here"),
+        (0, 2048, "cut after 6 s: 2.0 KiB had been sent, of which not all may have arrived"),
+        (
+            1024,
+            2048,
+            "cut after 6 s: 1.0 KiB had arrived here, 2.0 KiB had been sent, of which not all may have arrived",
+        ),
+    ],
+)
+def test_how_much_had_arrived_is_told_for_each_direction(bytes_in: int, bytes_out: int, text: str) -> None:
+    assert ending.cut(6.2, bytes_in, bytes_out) == text
+
+
+def test_a_lost_hole_is_looked_for_on_the_same_line_and_with_stdio_on_none(terminal: Terminal) -> None:
+    """A punch for another hole drew its line over whatever used the terminal by then."""
+    lost = Lost(reason="gone", streams=0)
+    display = terminal.display(TUNNEL)
+    play(display, HOLE, LINK_UP, traffic(2.0, 0, 0), lost, *punching(1.0), traffic(4.0, 0, 0))
+    assert len(terminal.rows) == 1
+    assert terminal.rows[0].startswith("reconnecting, 0:02, ")
+    display.give_way()
+    pipe = terminal.display(STATES)
+    play(pipe, HOLE, LINK_UP)
+    before = terminal.raw
+    play(pipe, lost, *punching(1.0))
+    assert terminal.raw == before
+
+
 # ---- --progress
 
 
 def test_progress_rewrites_its_line_and_the_last_one_stays(terminal: Terminal) -> None:
     display = terminal.display(PROGRESS)
     play(display, *punching(), HOLE, LINK_UP, traffic(1.0, 1024, 0), traffic(2.0, 2048, 0))
-    assert terminal.rows == ["0:02, in 2.0 KiB at 1.0 KiB/s, average 1.0 KiB/s"]
+    assert terminal.rows == ["0:02, 24.1 ms, in 2.0 KiB at 1.0 KiB/s, average 1.0 KiB/s"]
     play(display, ENDED)
     assert terminal.rows == ["0:04, in 4.0 KiB, average 1.0 KiB/s", ""]
     assert display.traffic_every == LINE_EVERY
@@ -315,8 +383,8 @@ def test_progress_in_a_log_is_a_line_now_and_then() -> None:
     display = Display(Output(log), log, PROGRESS, wall=lambda: NOON)
     play(display, *punching(), HOLE, LINK_UP, traffic(10.0, 10240, 0), traffic(20.0, 10240, 0), ENDED)
     assert log.getvalue().splitlines() == [
-        "punchtunnel: 0:10, in 10.0 KiB at 1.0 KiB/s, average 1.0 KiB/s",
-        "punchtunnel: 0:20, in 10.0 KiB at 0 B/s, average 512 B/s",
+        "punchtunnel: 0:10, 24.1 ms, in 10.0 KiB at 1.0 KiB/s, average 1.0 KiB/s",
+        "punchtunnel: 0:20, 24.1 ms, in 10.0 KiB at 0 B/s, average 512 B/s",
         "punchtunnel: 0:04, in 4.0 KiB, average 1.0 KiB/s",
     ]
     assert display.traffic_every == PERIOD
@@ -335,7 +403,7 @@ def test_progress_gives_way_to_what_comes_out_of_the_tunnel(terminal: Terminal) 
 
 
 def test_progress_leaves_a_person_who_types_alone_until_the_end(terminal: Terminal) -> None:
-    display = terminal.display(Shows(states=True, progress=True, typing=True))
+    display = terminal.display(Shows(states=True, progress=True, talks=True))
     play(display, *punching(), HOLE, SEALED, LINK_UP)
     before = terminal.raw
     assert before.endswith("\n")
@@ -392,7 +460,7 @@ def test_a_job_in_the_background_writes_only_why_it_failed(terminal: Terminal) -
 def test_a_job_in_the_foreground_shows_its_line(terminal: Terminal) -> None:
     run_job(terminal, "front")
     assert terminal.rows[0] == "punchtunnel: a hint"
-    assert terminal.rows[1].startswith("connected to 203.0.113.7:10240")
+    assert terminal.rows[1].startswith("up 0:04, connected to 203.0.113.7:10240")
     assert terminal.rows[2:] == ["punchtunnel: why", ""]
 
 

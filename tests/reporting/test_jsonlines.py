@@ -78,7 +78,7 @@ def test_a_clock_that_is_set_back_silences_nothing() -> None:
     output, times = io.StringIO(), iter([1000.0, 5.0, 6.0])
     programs = JsonLines(Output(output), clock=lambda: next(times))
     for number in range(3):
-        programs(Waiting(0.0, dials=number))
+        programs(Waiting(0.0, dials=number, met="silent"))
     assert [json.loads(line)["dials"] for line in output.getvalue().splitlines()] == [0, 1]
 
 

@@ -108,7 +108,7 @@ def test_vvv_leaves_out_repetitions_that_tell_nothing_new() -> None:
     lines = []
     for tenth in range(int(PERIOD * 100)):
         now = tenth / 10
-        lines.append(sentences(Waiting(now, int(now))))
+        lines.append(sentences(Waiting(now, int(now), "silent")))
         lines.append(sentences(Traffic(now, 0, 0, 0)))
     waiting = [line for line in lines if "waiting" in line]
     assert 10 <= len(waiting) <= 11
