@@ -6,6 +6,8 @@
     --to [HOST:]PORT    22   ssh   nas:445   [::1]:22   unix:/run/app.sock
     --stun HOST[:PORT]  stun.example   192.0.2.1:3478   [2001:db8::1]:3478
 
+A port may be a service, as in /etc/services.
+
 Nothing is resolved here: a name stays a name until an edge looks it up.
 """
 
@@ -143,6 +145,21 @@ def parse_peer(text: str) -> Peer:
     return Peer(_parse_host(host), int(port))
 
 
+def with_number(text: str, services: Services) -> str:
+    """Return HOST[:PORT] with the number of a port that is given as a service; what is neither stays as it is.
+
+    Raises:
+        UsageError: There is no such service.
+    """
+    host, _, name = text.rpartition(":")
+    is_host = bool(host) and not host.isdigit() and (":" not in host or host.endswith("]"))
+    if not is_host or "@" in text or is_literal(text) or not _SERVICE.fullmatch(name):
+        return text
+    if (port := services(name)) is None:
+        raise UsageError(usage.NO_SERVICE.format(text=text, name=name))
+    return f"{host}:{port}"
+
+
 def _check_habits(text: str) -> None:
     """Check that a PEER is no URL and names no user, as a browser's and ssh's do."""
     scheme, is_url, _ = text.partition("://")
@@ -268,7 +285,10 @@ def _parse_place(
         example = port_text if port_text.isdigit() else "22"
         raise UsageError(usage.NO_BRACKETS.format(option=option, text=text, port=example))
     is_number = port_text.isascii() and port_text.isdigit() and len(port_text) <= 5
-    port = int(port_text) if is_number else services(port_text) if _SERVICE.fullmatch(port_text) else None
+    is_service = _SERVICE.fullmatch(port_text) is not None
+    port = int(port_text) if is_number else services(port_text) if is_service else None
+    if port is None and is_service and colon and services is not no_services:
+        raise UsageError(usage.NO_SERVICE.format(text=text, name=port_text))
     if port is None:
         raise UsageError(usage.NO_PORT.format(option=option, text=text))
     if not lowest_port <= port <= HIGHEST_PORT:

@@ -21,6 +21,7 @@ from punchtunnel.address import (
     parse_listen,
     parse_peer,
     parse_target,
+    with_number,
 )
 from punchtunnel.errors import UsageError
 
@@ -200,6 +201,37 @@ def test_a_peer_may_have_a_port_that_leads_to_it(text: str, host: str, port: int
 def test_the_port_of_ssh_belongs_to_the_program() -> None:
     with pytest.raises(UsageError, match="--to 22 there and -L 2222 here"):
         parse_peer("203.0.113.9:22")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("home.example:http-alt", "home.example:8080"),
+        ("203.0.113.9:http-alt", "203.0.113.9:8080"),
+        ("[2001:db8::7]:http-alt", "[2001:db8::7]:8080"),
+        ("home.example", "home.example"),
+        ("home.example:5000", "home.example:5000"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("2001:db8::beef", "2001:db8::beef"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        # Their own sentences follow.
+        ("http://home.example", "http://home.example"),
+        ("me@home.example:http-alt", "me@home.example:http-alt"),
+        (":http-alt", ":http-alt"),
+        ("2222:http-alt", "2222:http-alt"),
+        ("2001:db8::7:http-alt", "2001:db8::7:http-alt"),
+        ("unix:/run/x", "unix:/run/x"),
+        ("", ""),
+    ],
+)
+def test_a_service_becomes_a_number_and_what_is_none_stays(text: str, number: str) -> None:
+    assert with_number(text, {"http-alt": 8080}.get) == number
+
+
+@pytest.mark.parametrize("text", ["home.example:nothing", "home.example:22x"])
+def test_a_service_that_is_unknown_is_told_of(text: str) -> None:
+    with pytest.raises(UsageError, match=r"this machine knows no service '(nothing|22x)'"):
+        with_number(text, {"http-alt": 8080}.get)
 
 
 @pytest.mark.parametrize(("text", "place"), GOOD_LISTENS.items())

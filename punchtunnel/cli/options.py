@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from punchtunnel.cli import durations
+from punchtunnel.cli import durations, ports
 
 # Holds the secret, unless an option says where it is.
 SECRET_VARIABLE = "PUNCHTUNNEL_SECRET"  # noqa: S105 -- the name of a variable
@@ -63,7 +63,8 @@ class Options:
     """Punch a TCP hole to PEER and send any TCP program through it.
 
     Run one command on each of the two machines, within two minutes (-w).
-    Both must know the other's public address.
+    Both must know the other's public address.  A PORT is a number, or a
+    service's name as in /etc/services.
 
     Both need the same secret, in PUNCHTUNNEL_SECRET or by --secret-file or
     --ask-secret: by it the two machines prove to each other who they are, and
@@ -173,6 +174,7 @@ class Options:
         typer.Option(
             "--port",
             metavar="PORT",
+            parser=ports.of_option,
             help="Listen on PORT too, which leads here from outside; the other side gives it after PEER.",
             show_default=False,
         ),

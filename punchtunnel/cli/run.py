@@ -20,7 +20,16 @@ from punchtunnel.cli import descriptors
 from punchtunnel.cli.options import SECRET_VARIABLE, Options
 from punchtunnel.cli.pages import examine, forget, print_page, seen_addresses
 from punchtunnel.cli.secret import check_secret, find_secret
-from punchtunnel.cli.values import listens_of, resume_of, service_of, sessions_of, settings_of, targets_of, wait_of
+from punchtunnel.cli.values import (
+    listens_of,
+    resume_of,
+    service_of,
+    sessions_of,
+    settings_of,
+    targets_of,
+    wait_of,
+    with_numbers,
+)
 from punchtunnel.errors import Exit, LocalError, PunchtunnelError, SignalError, UsageError
 from punchtunnel.protocol.hello import Role
 from punchtunnel.punching.hole import Hole
@@ -63,6 +72,7 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
     daemon: Daemon | None = None
     try:
         options, secret = with_saved(options)
+        options = with_numbers(options)
         daemon = _to_background(options)
         programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
         display = _display(options, output)

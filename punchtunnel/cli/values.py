@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from punchtunnel import words
-from punchtunnel.address import AnyPlace, parse_listen, parse_server, parse_target
+from punchtunnel.address import AnyPlace, parse_listen, parse_server, parse_target, with_number
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import LocalError, UsageError
 from punchtunnel.protocol.hello import NO_TRAITS, Role, Trait
@@ -108,6 +108,20 @@ def service_of(options: Options) -> str:
     if options.service and not is_service(options.service):
         raise UsageError(services.NOT_OF_STDIO.format(name=options.service))
     return options.service
+
+
+def with_numbers(options: Options) -> Options:
+    """Return the options with the numbers of those ports after a host that are given as services.
+
+    Raises:
+        UsageError: This machine knows no such service.
+    """
+    peers, stun, meet, relay = (
+        None if given is None else [with_number(text, port_of) for text in given]
+        for given in (options.peers, options.stun, options.meet, options.relay)
+    )
+    ntp = None if options.ntp is None else with_number(options.ntp, port_of)
+    return replace(options, peers=peers, stun=stun, meet=meet, relay=relay, ntp=ntp)
 
 
 def settings_of(options: Options) -> Settings:
