@@ -1,10 +1,16 @@
-"""The log of --log: what -v prints, with times, at the end of a file."""
+"""The log of --log: what -v prints, with times, at the end of a file.
+
+What rotates logs needs to tell this process nothing: a file that was cut to nothing (logrotate's `copytruncate`)
+goes on from there, because every line is appended, and one that was renamed or deleted (`create`) is opened anew
+before the next line.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import stat
 import time
 from collections.abc import Mapping
 
@@ -20,11 +26,22 @@ JOURNAL = "JOURNAL_STREAM"
 
 
 class Log:
-    """Appends lines; a log that cannot be written ends no transfer, and one that stands still holds none up."""
+    """Appends lines; a log that cannot be written ends no transfer, and one that stands still holds none up.
 
-    def __init__(self, output: Output, sentences: Sentences) -> None:
-        self._output = output
+    Args:
+        path: Of the file.
+        fd: Of the same, opened by `_append_to`; owned by the log, and open until the process ends.
+        sentences: Make the lines.
+    """
+
+    def __init__(self, path: str, fd: int, sentences: Sentences) -> None:
+        # -f and a program may leave the folder that it was named in.
+        self._path = os.path.abspath(path)
+        self._fd = fd
         self._sentences = sentences
+        raw = io.FileIO(fd, "a", closefd=False)
+        # Both in the thread that writes: storage that stands still holds nobody up, and no line is cut in two.
+        self._output = Output(io.TextIOWrapper(raw, encoding="utf-8", write_through=True), before=self._follow)
 
     @property
     def traces(self) -> bool:
@@ -40,6 +57,26 @@ class Log:
             elif is_last:
                 self._output.finish()
 
+    def _follow(self) -> None:
+        """Open the file anew if another one, or none, has its name now; if that fails, go on with the old one."""
+        with contextlib.suppress(OSError):
+            if self._is_there():
+                return
+            fd = _append_to(self._path)
+            # What writes keeps the number of its descriptor.
+            os.dup2(fd, self._fd, inheritable=False)
+            os.close(fd)
+
+    def _is_there(self) -> bool:
+        """Tell whether the name of the file still leads to it, or to what nobody rotates."""
+        before = os.fstat(self._fd)
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        # /dev/stderr may have been a file, and lead elsewhere since -f.
+        return os.path.samestat(now, before) or not (stat.S_ISREG(before.st_mode) and stat.S_ISREG(now.st_mode))
+
 
 def open_log(path: str, verbosity: int) -> Log:
     """Open --log for appending, and make it if it is not there: for its owner, because it tells who was met.
@@ -52,14 +89,15 @@ def open_log(path: str, verbosity: int) -> Log:
         LocalError: It cannot be opened.
     """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o600)
+        fd = _append_to(path)
     except (OSError, ValueError) as error:
         why = error if isinstance(error, OSError) else OSError(str(error))
         raise LocalError(words.cannot(local.write_log(path), why)) from error
-    # Open until the process ends: a thread may still write to it.
-    raw = io.FileIO(fd, "a", closefd=False)
-    output = Output(io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
-    return Log(output, Sentences(max(verbosity, Level.INFO), clock=time.time))
+    return Log(path, fd, Sentences(max(verbosity, Level.INFO), clock=time.time))
+
+
+def _append_to(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o600)
 
 
 def needs_times(environment: Mapping[str, str], fd: int) -> bool:

@@ -21,6 +21,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from punchtunnel.errors import UsageError
@@ -52,12 +53,17 @@ class Output:
     A terminal that is stopped (Ctrl-S) or not read, a full pipe and a disk
     that does not answer would block a write, and the tunnel with it.
 
+    Args:
+        stream: Where the lines go.
+        before: Called in the thread that writes to a file, before each write.
+
     Attributes:
         lost: Writes that were dropped since the last successful one.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, before: Callable[[], None] | None = None) -> None:
         self._stream = stream
+        self._before = before
         self._way: _Way | None = None
         self.lost = 0
         self.look_again()
@@ -65,7 +71,7 @@ class Output:
     def look_again(self) -> None:
         """Find out how to write to what the stream's descriptor leads to now; what waited to be written is lost."""
         with contextlib.suppress(OSError, ValueError):
-            self._way = _way_to(self._stream.fileno())
+            self._way = _way_to(self._stream.fileno(), self._before)
 
     def write(self, text: str, patience: float = PATIENCE) -> None:
         """Write whole lines, or drop them if there is no room within `patience` seconds.
@@ -96,14 +102,14 @@ class Output:
         self.write("", LAST_PATIENCE)
 
 
-def _way_to(fd: int) -> _Way:
+def _way_to(fd: int, before: Callable[[], None] | None) -> _Way:
     info = os.fstat(fd)
     private = reopened(fd, os.O_WRONLY)
     if private is not None or info.st_rdev == os.makedev(1, 3):
         return _Unblocking(fd if private is None else private, owned=private is not None)
     if stat.S_ISSOCK(info.st_mode):
         return _Unblocking(os.dup(fd), owned=True, is_socket=True)
-    return _Threaded(fd)
+    return _Threaded(fd, before)
 
 
 class _Unblocking:
@@ -159,8 +165,9 @@ class _Unblocking:
 class _Threaded:
     """A descriptor that cannot be polled."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, before: Callable[[], None] | None) -> None:
         self._fd = fd
+        self._before = before
         self._writer: Writer | None = None
 
     def write(self, data: bytes, patience: float) -> bool:
@@ -171,7 +178,7 @@ class _Threaded:
             # Imported late: most runs write to a terminal or a pipe, or nothing.
             from punchtunnel.system.writer import Writer
 
-            self._writer = Writer(self._fd, ROOM)
+            self._writer = Writer(self._fd, ROOM, before=self._before)
         if len(data) > ROOM or not self._writer.wait(patience, ROOM - len(data)):
             return False
         self._writer.put(memoryview(data))

@@ -25,7 +25,7 @@ LOOK_EVERY = 0.001
 
 
 def _nobody() -> None:
-    """Stand in for a caller that need not be told."""
+    """Stand in for a caller that need not be told, or asked."""
 
 
 class Writer:
@@ -36,12 +36,16 @@ class Writer:
         size: Bytes of the ring.
         told: Called in the thread when there is room again after `put` took less than all, after an error, and
             when `finish` is done.
+        before: Called in the thread before each write.
     """
 
-    def __init__(self, fd: int, size: int, told: Callable[[], None] = _nobody) -> None:
+    def __init__(
+        self, fd: int, size: int, told: Callable[[], None] = _nobody, before: Callable[[], None] | None = None
+    ) -> None:
         self._fd = fd
         self._size = size
         self._told = told
+        self._before = before or _nobody
         self._ring = memoryview(b"")
         self._put = self._written = 0
         self._wants_room = False
@@ -176,6 +180,7 @@ class Writer:
         begin = self._written % self._size
         end = min(begin + min(self.held, PIECE), self._size)
         try:
+            self._before()
             self._written += os.write(self._fd, self._ring[begin:end])
         except OSError as error:
             self._error = error

@@ -14,7 +14,7 @@ import pytest
 from punchtunnel.errors import LocalError
 from punchtunnel.reporting.events import Exited, Listening, RoundTrip
 from punchtunnel.reporting.limit import PERIOD
-from punchtunnel.reporting.log import needs_times, open_log
+from punchtunnel.reporting.log import Log, needs_times, open_log
 from punchtunnel.reporting.output import Output
 from punchtunnel.reporting.status import Status
 
@@ -58,6 +58,80 @@ def test_a_log_that_cannot_be_opened_is_a_local_error(make: object, tmp_path: Pa
         open_log(str(path), 0)
     with pytest.raises(LocalError, match="cannot write the log"):
         open_log("a\0b", 0)
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line.partition("punchtunnel: ")[2] for line in path.read_text().splitlines()]
+
+
+def write(log: Log, place: str) -> None:
+    """Write a line, and wait until it is in the file."""
+    log(Listening(place))
+    log(Exited(0, ""))
+
+
+def test_a_log_that_was_renamed_is_opened_anew(tmp_path: Path) -> None:
+    """After logrotate it went on in the old file, which is deleted in the end."""
+    path, old, older = (tmp_path / name for name in ("log", "log.1", "log.2"))
+    log = open_log(str(path), 0)
+    write(log, "before")
+    path.rename(older)
+    # As `nocreate` leaves it.
+    write(log, "after")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.rename(old)
+    # As `create` does.
+    path.touch()
+    write(log, "again")
+    write(log, "and again")
+    assert lines_of(older) == ["listening on before"]
+    assert lines_of(old) == ["listening on after"]
+    assert lines_of(path) == ["listening on again", "listening on and again"]
+
+
+def test_a_log_that_was_cut_to_nothing_goes_on_at_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = open_log(str(path), 0)
+    write(log, "before")
+    os.truncate(path, 0)
+    write(log, "after")
+    assert lines_of(path) == ["listening on after"]
+
+
+@pytest.mark.parametrize("in_its_place", ["folder", "no folder"])
+def test_a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file(in_its_place: str, tmp_path: Path) -> None:
+    path, old = tmp_path / "logs" / "log", tmp_path / "old"
+    path.parent.mkdir()
+    log = open_log(str(path), 0)
+    write(log, "before")
+    path.rename(old)
+    if in_its_place == "folder":
+        path.mkdir()
+    else:
+        path.parent.rmdir()
+    write(log, "after")
+    assert lines_of(old) == ["listening on before", "listening on after"]
+
+
+def test_what_is_no_file_is_not_opened_anew(tmp_path: Path) -> None:
+    """/dev/stderr leads to /dev/null after -f."""
+    path, old = tmp_path / "log", tmp_path / "old"
+    log = open_log(str(path), 0)
+    path.rename(old)
+    path.symlink_to("/dev/null")
+    write(log, "here")
+    assert lines_of(old) == ["listening on here"]
+
+
+def test_a_log_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(tmp_path)
+    log = open_log("log", 0)
+    monkeypatch.chdir(other)
+    write(log, "here")
+    assert lines_of(tmp_path / "log") == ["listening on here"]
+    assert not list(other.iterdir())
 
 
 def test_a_full_disk_ends_nothing() -> None:
