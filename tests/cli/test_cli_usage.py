@@ -153,7 +153,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([PEER, "-L", "unix:/" + "a" * 108], "at most 107 bytes"),
     (["--forget", "-k"], "only --doctor"),
     (["--peers", "-k"], "no other option but --json"),
-    (["--pair", "nas", PEER], "takes no PEER"),
+    (["--pair", "nas", "--to", "22"], "--pair takes PEERs"),
     (["--pair", "no name"], "is no name for a peer"),
     ([PEER, "--stun", "192.0.2.1"], "for --doctor"),
     ([PEER, "--ntp", "192.0.2.1"], "for --doctor"),
