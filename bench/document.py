@@ -16,7 +16,7 @@ import statistics
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from .measures import BACK50, BUSY50, CPU, FIRST50, FIRST_MOST, MEMORY, RATE
+from .measures import BACK50, BUSY50, CPU, FIRST50, MEMORY, RATE
 from .subjects import BARE, DIRECT, HAPROXY, PLAIN, SEALED, SOCAT, SOCAT_LARGE, SSH, STUNNEL, UNRESUMED
 from .table import BY_PYTHON, Comparison, Metric, Result, Verdict
 
@@ -75,10 +75,9 @@ class Figures:
 def _new_connection(figures: Figures) -> str:
     title = "first byte of a new connection over RTT 100 ms"
     ours, direct, ssh = (figures.of(title, label, FIRST50) for label in (SEALED, DIRECT, SSH))
-    most = figures.of(title, SSH, FIRST_MOST)
     return (
         f"**A new connection costs one round trip.** Over 100 ms its first answer is there after {ours:.0f} ms; "
-        f"plain TCP takes {direct:.0f} ms, and `ssh -L` {ssh:.0f} ms, at most {most:.0f} ms."
+        f"plain TCP takes {direct:.0f} ms, and `ssh -L` {ssh:.0f} ms."
     )
 
 
@@ -123,8 +122,8 @@ def _loss(figures: Figures) -> str:
     rate, memory = (figures.ratio(title, SEALED, metric, UNRESUMED) for metric in (RATE, MEMORY))
     return (
         f"**After a reset of the hole, bytes flow again** within {near:.0f} ms on one machine, and within {far:.0f} ms "
-        f"over 100 ms. Being able to costs one stream {_percent(1 - rate)} of its rate and {_percent(memory - 1)} more "
-        "memory."
+        f"over 100 ms. Being able to resume costs one stream {_percent(1 - rate)} of its rate, and "
+        f"{_percent(memory - 1)} more memory."
     )
 
 

@@ -250,6 +250,7 @@ def _start_up() -> Iterator[Row]:
             (FIRST50, FIRST_MOST),
             _beside((PLAIN, SEALED), (SSH,), (FIRST50,), whys.STARTS),
             path=path,
+            rounds=SLOW_ROUNDS,
         )
         proxied = {f"ssh, ProxyCommand {ours}": ours == SEALED for ours in (PLAIN, SEALED)}
         yield Row(
@@ -261,6 +262,7 @@ def _start_up() -> Iterator[Row]:
             (FIRST50, FIRST_MOST),
             _beside(tuple(proxied), (SSH,), (FIRST50,), whys.STARTS),
             path=path,
+            rounds=SLOW_ROUNDS,
         )
 
 
