@@ -67,15 +67,16 @@ class Outlook:
             own_router=next((one.host for one in self._whereabouts.addresses if one.host in externals), ""),
         )
 
-    def tell(self, waited: float, *, early: bool) -> None:
+    def tell(self, waited: float, *, early: bool, rejected: bool) -> None:
         """Report that there is no hole yet, and what the dials meet.
 
         Args:
             waited: Seconds.
             early: No answer says nothing yet.
+            rejected: The peer was met, and does not fit: what dials meet is no news.
         """
         # The first dials of a punch that succeeds at once have met nothing, and wait for nobody who looks.
-        met = "" if early and not self._counts.failed else self._met()
+        met = reach.REJECTED if rejected else "" if early and not self._counts.failed else self._met()
         self._report(events.Waiting(waited_s=waited, dials=self._counts.dials, met=met))
 
     def _met(self) -> str:

@@ -218,7 +218,8 @@ class Puncher:
                 self._ask_routers(now)
             if now - self._told >= CLOCK_CHECK:
                 self._told = now
-                self._outlook.tell(now - self._started, early=now - self._started < CLOCK_CHECK)
+                early, rejected = now - self._started < CLOCK_CHECK, self._nomination.rejection is not None
+                self._outlook.tell(now - self._started, early=early, rejected=rejected)
             self._nomination.expire(now)
             self._wait(deadline)
         port = winner.listening_port

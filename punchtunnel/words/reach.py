@@ -43,8 +43,10 @@ NO_NETWORK_HERE: Final = (
     "this machine is in no network: only its loopback has an address; connect it, punching goes on meanwhile"
 )
 PARTLY_REFUSED: Final = "partly_refused"
+REJECTED: Final = "rejected"
 # By the causes that punching/diagnosis.py has found, with what docs/EVENTS.md adds.
 MET: Final = {
+    REJECTED: "the peer was rejected",
     "nobody": "nobody has come",
     "checked": "the path was checked",
     "channel": "another channel there",

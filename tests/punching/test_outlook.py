@@ -46,9 +46,9 @@ class Punch:
     def refusing(self) -> dict[Address, int]:
         return {}
 
-    def tell(self, waited: float = 5.0) -> str:
+    def tell(self, waited: float = 5.0, *, rejected: bool = False) -> str:
         """Return what is met after so many seconds."""
-        self.outlook.tell(waited, early=waited < 1)
+        self.outlook.tell(waited, early=waited < 1, rejected=rejected)
         last = self.told[-1]
         assert isinstance(last, Waiting)
         return last.met
@@ -87,6 +87,11 @@ def test_the_first_dials_wait_for_no_look_at_them() -> None:
     assert punch.tell(0.0) == ""
     assert not punch.evidences
     assert Punch(Fate.REFUSED).tell(0.0) == "refused"
+
+
+def test_a_peer_that_was_met_and_rejected_is_what_is_met() -> None:
+    """It read "all refused" below the news that the peer has another secret."""
+    assert Punch(Fate.REFUSED).tell(rejected=True) == "rejected"
 
 
 def test_no_route_is_said_in_the_first_second_and_once() -> None:

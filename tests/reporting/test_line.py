@@ -36,7 +36,7 @@ def test_while_punching_it_says_where_to_for_how_long_and_what_the_dials_meet() 
 
 
 def test_there_are_words_for_everything_that_dials_can_meet() -> None:
-    assert {*Cause, reach.PARTLY_REFUSED} == reach.MET.keys()
+    assert {*Cause, reach.PARTLY_REFUSED, reach.REJECTED} == reach.MET.keys()
     assert all(waiting(met).endswith(f", {text}") for met, text in reach.MET.items())
 
 
