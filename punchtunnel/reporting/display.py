@@ -149,7 +149,7 @@ class Display:
             case events.PathMeasured():
                 self.give_way()
                 self.close()
-            case events.Traffic():
+            case events.Traffic() | events.Lost():
                 self._show_traffic()
             case events.LinkEnded():
                 self._show_end(event)

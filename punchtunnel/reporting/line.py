@@ -40,7 +40,8 @@ def pieces(parts: list[Part]) -> list[tuple[str, str]]:
     for part in parts:
         if found and not part.text.startswith(" "):
             found.append((", ", ""))
-        found.append((part.text, part.tone))
+        # What it follows may have been left out.
+        found.append((part.text if found else part.text.lstrip(), part.tone))
     return found
 
 
@@ -58,19 +59,19 @@ def punching(state: State, wait: float, now: float, synchronised: bool | None) -
         synchronised: Whether the kernel takes the clock for right; None where it does not tell.
     """
     if state.peer:
-        where = [Part(f"punching towards {state.peer}", 0), Part(f" on {state.ports} ports", 5)]
+        where = [Part("punching towards", 3), Part(f" {state.peer}", 0), Part(f" on {state.ports} ports", 6)]
     else:
         where = [Part(f"waiting for the peer {state.via}" if state.via else "looking up the peer's address", 0)]
     parts = [*where, Part(duration(state.waited_s), 1)]
     if wait:
-        parts.append(Part(f" of {duration(wait)}", 3))
+        parts.append(Part(f" of {duration(wait)}", 4))
     if state.peer and state.met:
         parts.append(Part(reach.MET.get(state.met, state.met), 2, "" if state.met == "silent" else "bad"))
     # One that a time daemon keeps is right enough.
     if state.peer and synchronised is not True and state.met in _MAY_BE_THE_CLOCK:
         if synchronised is False:
-            parts.append(Part("clock not synchronised", 4, "bad"))
-        parts.append(Part(f"it is {utc(now)} UTC here", 6))
+            parts.append(Part("clock not synchronised", 5, "bad"))
+        parts.append(Part(f"it is {utc(now)} UTC here", 7))
     return parts
 
 

@@ -62,8 +62,6 @@ class State:
     authenticated: bool = False
     streams: int = 0
     elapsed_s: float = 0.0
-    # How the last session has ended: its exit status.
-    status: int = 0
     inward: Flow = field(default_factory=Flow)
     outward: Flow = field(default_factory=Flow)
     # What each session that is up has told last, by its number.
@@ -118,8 +116,8 @@ class State:
                 self._sessions[event.session] = over
                 self._sum_up()
                 del self._sessions[event.session]
-                self._lost.pop(event.session, None)
-                self.status = event.status
+                if self._sessions:
+                    self._lost.pop(event.session, None)
 
     @property
     def may_meet(self) -> bool:

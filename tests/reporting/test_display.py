@@ -355,10 +355,13 @@ def test_a_lost_hole_is_looked_for_on_the_same_line_and_with_stdio_on_none(termi
     """A punch for another hole drew its line over whatever used the terminal by then."""
     lost = Lost(reason="gone", streams=0)
     display = terminal.display(TUNNEL)
-    play(display, HOLE, LINK_UP, traffic(2.0, 0, 0), lost, *punching(1.0), traffic(4.0, 0, 0))
+    play(display, HOLE, LINK_UP, traffic(2.0, 0, 0), lost)
+    assert terminal.rows[0].startswith("reconnecting, 0:00, ")
+    play(display, *punching(1.0), traffic(4.0, 0, 0))
     assert len(terminal.rows) == 1
     assert terminal.rows[0].startswith("reconnecting, 0:02, ")
-    display.give_way()
+    play(display, LinkEnded("link lost", 5.0, 0, 0, status=1))
+    assert terminal.rows[0].startswith("reconnecting, 0:03, ")
     pipe = terminal.display(STATES)
     play(pipe, HOLE, LINK_UP)
     before = terminal.raw

@@ -55,10 +55,11 @@ def test_the_clock_is_shown_only_where_it_may_be_the_reason(met: str, synchronis
     assert waiting(met, synchronised=synchronised).endswith(f" of 2:00, {end}")
 
 
-def test_80_columns_say_what_is_met_before_what_the_clock_says() -> None:
+def test_a_narrow_line_says_what_is_met_before_what_the_clock_says() -> None:
     state = told(PUNCHING, Waiting(62.0, dials=3, met="refused"))
-    kept = fit(line.punching(state, 120.0, NOON, False), 79)
-    assert text_of(kept) == "punching towards 203.0.113.7, 1:02 of 2:00, all refused, clock not synchronised"
+    parts = line.punching(state, 120.0, NOON, False)
+    assert text_of(fit(parts, 79)) == "punching towards 203.0.113.7, 1:02 of 2:00, all refused, clock not synchronised"
+    assert text_of(fit(parts, 39)) == "203.0.113.7, 1:02, all refused"
 
 
 def test_a_tunnel_says_where_to_how_far_how_safe_and_how_much() -> None:
