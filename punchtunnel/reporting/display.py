@@ -43,6 +43,8 @@ PERIOD = 10.0
 HINT_AFTER = 2.0
 # Columns of a terminal that does not tell its width.
 DEFAULT_WIDTH = 80
+# Of a line that is not rewritten, among those of others.
+_PREFIX = "punchtunnel: "
 _COLOURS = {"good": "green", "bad": "yellow", "": ""}
 
 
@@ -245,8 +247,10 @@ class Display:
         self._drawn = True
 
     def _print(self, parts: list[Part]) -> None:
+        if self._fd is not None:
+            parts = fit(parts, max(self._columns() - len(_PREFIX), 1))
         if self.in_foreground():
-            self._output.write(f"punchtunnel: {line.joined(parts)}\n")
+            self._output.write(f"{_PREFIX}{line.joined(parts)}\n")
 
     def _rendered(self, parts: list[Part]) -> str:
         """Return parts as one row of the terminal, cut and coloured."""

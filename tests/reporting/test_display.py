@@ -289,6 +289,17 @@ def test_a_dumb_terminal_gets_whole_lines_at_changes_of_state(
     ]
 
 
+def test_a_dumb_terminal_wraps_no_line(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    terminal.resize(66)
+    play(terminal.display(TUNNEL), *punching(), HOLE, SEALED, LINK_UP)
+    assert terminal.rows == [
+        "punchtunnel: punching towards 203.0.113.7, 0:00 of 2:00, no answer",
+        "punchtunnel: connected to 203.0.113.7:10240, 24.1 ms",
+        "",
+    ]
+
+
 # ---- the command for the other machine
 
 
