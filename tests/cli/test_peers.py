@@ -107,6 +107,13 @@ def test_a_name_stands_for_addresses_a_secret_and_options(path: Path, monkeypatc
     assert secret == normal(SECRET)
 
 
+@pytest.mark.parametrize("port", ["443", '"443"', '"https"'])
+def test_a_saved_port_is_a_number_or_a_service(path: Path, port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, f'[home]\npeers = ["home.example:https"]\nrelay = ["relay.example:https"]\nport = {port}\n')
+    options, _ = given(monkeypatch, "home")
+    assert (options.peers, options.relay, options.port) == (["home.example:443"], ["relay.example:443"], 443)
+
+
 def test_the_command_line_goes_before_what_is_saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, LAPTOP)
     options, _ = given(monkeypatch, "laptop", "-w", "5", "--channel", "another", "-L", "3333")

@@ -47,6 +47,11 @@ def test_a_pipe_meets_the_command_that_it_shows(lab: Lab, options: Sequence[str]
     assert (left.status(), right.status()) == (0, 0)
 
 
+def test_the_port_of_a_service_is_shown_as_its_number() -> None:
+    """`--port` took numbers only, and PEER:https was neither an address nor a host name."""
+    assert shown("203.0.113.9:https", "--port", "https", "--no-map")[1].endswith("<address of this machine>:443")
+
+
 def test_a_target_meets_the_command_that_it_shows(lab: Lab) -> None:
     port = str(lab.serve(echo))
     words = shlex.split(shown(*lab.towards_right, "--to", port)[1])[1:]

@@ -249,6 +249,18 @@ def test_a_wrong_secret_says_that_it_goes_on_for_how_long_and_how_to_stop(lab: L
         assert b"on the other machine" not in one.seen
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+def test_without_a_network_that_is_the_first_thing_said(lab: Lab) -> None:
+    """It was punched for two minutes, and only then said that there is no route."""
+    arguments = ["203.0.113.9", "-w", "1", "-n"]
+    done = lab.program("unshare", "--net", *COMMAND, *arguments, stdin=DEVNULL, stderr=PIPE, env=environment())
+    said = done.communicate(timeout=WAIT)[1].decode().splitlines()
+    assert done.returncode == 3
+    assert said[0].startswith("punchtunnel: this machine is in no network: ")
+    assert "there is no route to that address from here" in said[1]
+    assert len(said) == 2
+
+
 # ---- --progress
 
 
