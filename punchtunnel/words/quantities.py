@@ -35,6 +35,8 @@ def duration(seconds: float) -> str:
 
 def span(seconds: float) -> str:
     """Return how long something took, for a sentence."""
+    if seconds < 0.095:
+        return f"{max(seconds, 0.01):.2f} s"
     if seconds < 0.95:
         return f"{seconds:.1f} s"
     # 59.5 would read 60.

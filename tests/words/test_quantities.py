@@ -33,7 +33,8 @@ def test_durations_are_those_of_a_stopwatch(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (0.3, "0.3 s"), (6.2, "6 s"), (59.6, "1:00"), (3661.0, "1:01:01")]
+    ("seconds", "text"),
+    [(0.0, "0.01 s"), (0.04, "0.04 s"), (0.3, "0.3 s"), (6.2, "6 s"), (59.6, "1:00"), (3661.0, "1:01:01")],
 )
 def test_a_span_is_told_in_a_sentence(seconds: float, text: str) -> None:
     assert quantities.span(seconds) == text
