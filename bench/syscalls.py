@@ -1,7 +1,9 @@
 """Count what a MiB, a connection and a small message cost each hop: system calls, wake-ups, function calls.
 
-    python -m bench.syscalls            all tables; as root, or where ptrace of one's own children is allowed
-    python -m bench.syscalls --names    and each system call and function of a connection and of a message
+    python -m bench.syscalls                    all tables, also of peers; as root, or where ptrace of one's own
+                                                children is allowed
+    python -m bench.syscalls --names            and each system call and function of a connection and of a message
+    python -m bench.syscalls --ours --only messages     half a minute: while working on it
 
 Three runs, so that none disturbs another:
 
@@ -27,15 +29,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from . import document, forwarders
-from .forwarders import Forwarder, Process
+from . import document, machine
+from .forwarders import Forwarder
 from .load import answered, connected, ping, together
-from .stage import LOOPBACK, ROOT, Stage, exact_cpu_seconds
+from .stage import LOOPBACK, ROOT, Stage, exact_cpu_seconds, tree
+from .subjects import HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED, PLAIN, SEALED, SSH, STARTS
 from .target import MIRROR
 
 PYTHON = (sys.executable, "-m", "punchtunnel")
@@ -55,13 +58,19 @@ EPOLL = ("epoll_wait", "epoll_pwait")
 # Of docs/PERFORMANCE.md; see document.py.
 BULK_PART, MESSAGES_PART = "calls for a MiB", "calls for one"
 
-# By hop: "-L", the near one, and "--to".
+OURS = (PLAIN, SEALED)
+# Peers that stay as they are while they work: socat forks for each connection.
+BULK_LABELS = (*OURS, HAPROXY_SPLICE, HAPROXY_TUNED, SSH)
+MESSAGE_LABELS = (*OURS, SSH, HAPROXY)
+
+NEAR, FAR = "near", "far"
+# By hop: NEAR, that of -L, and FAR, that of --to.
 Counts = dict[str, Counter[str]]
 
 
 @dataclass(slots=True)
 class Cost:
-    """What one hop did for one connection or message: numbers of each kind, for one.
+    """What a hop did for one connection or message.
 
     Attributes:
         system, functions: By name.
@@ -90,7 +99,7 @@ def connections(forwarder: Forwarder, count: int, at_a_time: int = 1) -> None:
     together(some, at_a_time)
 
 
-def messages(forwarder: Forwarder, count: int) -> None:
+def exchanges(forwarder: Forwarder, count: int) -> None:
     """Send 64 bytes and wait until they are back, so many times on one connection."""
     with connected(forwarder.host, forwarder.port, MIRROR) as sock:
         for number in range(count):
@@ -103,7 +112,7 @@ Work = Callable[[Forwarder, int], None]
 WORKS: dict[str, tuple[Work, str]] = {
     "a connection": (connections, "answer"),
     "a connection, 16 at a time": (partial(connections, at_a_time=AT_A_TIME), "answer"),
-    "64 bytes there and back": (messages, "work"),
+    "64 bytes there and back": (exchanges, "work"),
 }
 
 
@@ -111,19 +120,19 @@ WORKS: dict[str, tuple[Work, str]] = {
 
 
 @contextlib.contextmanager
-def running(program: tuple[str, ...], sealed: bool, kind: str) -> Iterator[tuple[Stage, Forwarder]]:
-    """Run both hops."""
+def running(label: str, kind: str, program: tuple[str, ...] = PYTHON) -> Iterator[tuple[Stage, Forwarder]]:
+    """Run both hops of a subject."""
     with (
         tempfile.TemporaryDirectory(prefix="punchtunnel-counts-") as folder,
         Stage(LOOPBACK, Path(folder), ROOT, program) as stage,
     ):
-        yield stage, forwarders.punchtunnel(stage, stage.target(kind), sealed)
+        yield stage, STARTS[label][0](stage, stage.target(kind))
 
 
-def hops_of(forwarder: Forwarder) -> dict[str, Process]:
-    """Return the processes by their options."""
+def hops_of(forwarder: Forwarder) -> dict[str, int]:
+    """Return the processes at the left and at the right; sshd has children."""
     far, near = forwarder.hops
-    return {"-L": near, "--to": far}
+    return {NEAR: near.pid, FAR: far.pid}
 
 
 @contextlib.contextmanager
@@ -132,7 +141,8 @@ def traced(forwarder: Forwarder, folder: Path) -> Iterator[Counts]:
     counts: Counts = {}
     tracers = {}
     for name, hop in hops_of(forwarder).items():
-        command = ["strace", "-c", "-f", "-p", str(hop.pid), "-o", str(folder / f"{name}.strace")]
+        pids = [f"--attach={pid}" for pid in tree(hop)]
+        command = ["strace", "-c", "-f", *pids, "-o", str(folder / f"{name}.strace")]
         tracers[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         for tracer in tracers.values():
@@ -157,7 +167,7 @@ def counts_in(table: str) -> dict[str, int]:
 @contextlib.contextmanager
 def asked(listener: socket.socket, forwarder: Forwarder) -> Iterator[Callable[[], Counts]]:
     """Accept both hops that profiled.py runs; return what asks them for their calls so far."""
-    names = {hop.pid: name for name, hop in hops_of(forwarder).items()}
+    names = {pid: name for name, pid in hops_of(forwarder).items()}
     with contextlib.ExitStack() as stack:
         lines = {}
         for _ in names:
@@ -176,37 +186,42 @@ def asked(listener: socket.socket, forwarder: Forwarder) -> Iterator[Callable[[]
         yield ask
 
 
-def woken(pid: int) -> int:
-    """Return how often the threads of a process have slept and been woken, so far."""
-    status = (task / "status" for task in Path(f"/proc/{pid}/task").iterdir())
-    return sum(
-        int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", one.read_text(), re.MULTILINE)[0]) for one in status
-    )
+def woken(hop: int) -> int:
+    """Return how often the threads of a hop have slept and been woken, so far."""
+    tasks = (task for pid in tree(hop) for task in Path(f"/proc/{pid}/task").iterdir())
+    switches = (re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.M) for task in tasks)
+    return sum(int(found[1]) for found in switches if found)
 
 
-def costs(sealed: bool, work: Work, kind: str) -> dict[str, Cost]:
-    """Return what one of `work` costs each hop."""
-    found = {"-L": Cost(), "--to": Cost()}
-    with running(PYTHON, sealed, kind) as (stage, forwarder):
-        hops = {name: hop.pid for name, hop in hops_of(forwarder).items()}
+def cpu_us(hop: int) -> float:
+    """Return the processor time of a hop, so far."""
+    return sum(map(exact_cpu_seconds, tree(hop))) * 1e6
+
+
+def costs(label: str, work: Work, kind: str) -> dict[str, Cost]:
+    """Return what one of `work` costs each hop; functions only of the tool."""
+    found = {NEAR: Cost(), FAR: Cost()}
+    with running(label, kind) as (stage, forwarder):
+        hops = hops_of(forwarder)
         work(forwarder, WARM)
-        before = {name: (woken(pid), exact_cpu_seconds(pid)) for name, pid in hops.items()}
+        before = {name: (woken(hop), cpu_us(hop)) for name, hop in hops.items()}
         work(forwarder, COUNT)
         time.sleep(SETTLE)
-        for name, pid in hops.items():
-            found[name].wakeups = (woken(pid) - before[name][0]) / COUNT
-            found[name].cpu_us = (exact_cpu_seconds(pid) - before[name][1]) * 1e6 / COUNT
+        for name, hop in hops.items():
+            found[name].wakeups = (woken(hop) - before[name][0]) / COUNT
+            found[name].cpu_us = (cpu_us(hop) - before[name][1]) / COUNT
         with traced(forwarder, stage.folder) as counts:
             work(forwarder, COUNT)
             time.sleep(SETTLE)
         for name, calls in counts.items():
             found[name].system = each(calls)
-    for name, calls in profiled(sealed, work, kind).items():
-        found[name].functions = each(calls)
+    if label in OURS:
+        for name, calls in profiled(label, work, kind).items():
+            found[name].functions = each(calls)
     return found
 
 
-def profiled(sealed: bool, work: Work, kind: str) -> Counts:
+def profiled(label: str, work: Work, kind: str) -> Counts:
     """Return the function calls of COUNT times `work` by hop."""
     with (
         tempfile.TemporaryDirectory(prefix="punchtunnel-profile-") as folder,
@@ -216,7 +231,7 @@ def profiled(sealed: bool, work: Work, kind: str) -> Counts:
         listener.bind(place)
         listener.listen()
         program = (sys.executable, str(ROOT / "bench" / "profiled.py"), place)
-        with running(program, sealed, kind) as (_, forwarder), asked(listener, forwarder) as ask:
+        with running(label, kind, program) as (_, forwarder), asked(listener, forwarder) as ask:
             work(forwarder, WARM)
             time.sleep(SETTLE)
             before = ask()
@@ -233,54 +248,61 @@ def each(calls: Counter[str]) -> dict[str, float]:
 # ---- tables
 
 
-def bulk_lines() -> Iterator[str]:
-    """Yield the table of a MiB: system calls by kind, sender and receiver."""
-    yield f"{'system calls for a MiB':34}" + "".join(f"{name:>12}" for name in (*BULK_SHOWN, "all"))
-    for mode, sealed, program in (
-        ("plain, spliced", False, PYTHON), ("plain, copied", False, COPIED), ("sealed", True, PYTHON),
-    ):  # fmt: skip
-        with running(program, sealed, "work") as (stage, forwarder):
+def bulk_lines(labels: Sequence[str]) -> Iterator[str]:
+    """Yield the table of a MiB: system calls by kind, receiver and sender."""
+    yield f"{'system calls for a MiB':48}" + "".join(f"{name:>12}" for name in (*BULK_SHOWN, "all"))
+    modes: list[tuple[str, str, tuple[str, ...]]] = [(label, label, PYTHON) for label in labels]
+    modes.insert(1, (f"{PLAIN}, copied", PLAIN, COPIED))
+    for mode, label, program in modes:
+        with running(label, "work", program) as (stage, forwarder):
             stage.load("bulk", forwarder.host, forwarder.port, seconds=0.5, streams=1)
             with traced(forwarder, stage.folder) as counts:
                 moved = stage.load("bulk", forwarder.host, forwarder.port, seconds=BULK_SECONDS, streams=1)["bytes"]
-        for name, end in (("--to", "receiver"), ("-L", "sender")):
-            shown = [*(counts[name][call] for call in BULK_SHOWN), sum(counts[name].values())]
-            yield f"{f'{mode}, {end}':34}" + "".join(f"{count * MIB / moved:12.2f}" for count in shown)
+        for hop, end in ((FAR, "receiver"), (NEAR, "sender")):
+            shown = [*(counts[hop][call] for call in BULK_SHOWN), sum(counts[hop].values())]
+            yield f"{f'{mode}, {end}':48}" + "".join(f"{count * MIB / moved:12.2f}" for count in shown)
 
 
-def message_lines(with_names: bool) -> Iterator[str]:
+def message_lines(labels: Sequence[str], with_names: bool) -> Iterator[str]:
     """Yield the table of a connection and of a message, and then the names."""
     columns = ("function calls", "system calls", "of them epoll", "wake-ups", "CPU, µs")
-    yield f"{'for each, at each hop':44}" + "".join(f"{name:>16}" for name in columns)
+    yield f"{'for each, at each hop':54}" + "".join(f"{name:>16}" for name in columns)
     names: list[str] = []
-    for mode, sealed in (("plain", False), ("sealed", True)):
-        for what, (work, kind) in WORKS.items():
-            for hop, cost in costs(sealed, work, kind).items():
+    for what, (work, kind) in WORKS.items():
+        for label in labels:
+            for hop, cost in costs(label, work, kind).items():
                 epoll = sum(cost.system.get(call, 0.0) for call in EPOLL)
-                calls = sum(cost.functions.values()), sum(cost.system.values()), epoll, cost.wakeups
-                figures = "".join(f"{figure:16.1f}" for figure in calls)
-                yield f"{f'{mode}, {what}, {hop}':44}{figures}{cost.cpu_us:16.0f}"
-                names += ["", f"{mode}, {what}, {hop}"]
+                functions = f"{sum(cost.functions.values()):.1f}" if cost.functions else "-"
+                figures = "".join(f"{figure:16.1f}" for figure in (sum(cost.system.values()), epoll, cost.wakeups))
+                yield f"{f'{what}, {label}, {hop}':54}{functions:>16}{figures}{cost.cpu_us:16.0f}"
+                names += ["", f"{what}, {label}, {hop}"]
                 for counted in (cost.system, cost.functions):
                     names += ["", *(f"{count:10.2f}  {name}" for name, count in counted.items())]
     if with_names:
         yield from names
 
 
+def present(labels: Sequence[str]) -> list[str]:
+    """Return those whose programs are installed."""
+    return [label for label in labels if not machine.missing(STARTS[label][1])]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.syscalls", description="What the hops do, counted.")
     parser.add_argument("--only", choices=("bulk", "messages"), help="only the table of a MiB, or of the rest")
+    parser.add_argument("--ours", action="store_true", help="no peers")
     parser.add_argument("--names", action="store_true", help="also each call of a connection and of a message by name")
     parser.add_argument("--document", type=Path, metavar="FILE", help="write the tables into docs/PERFORMANCE.md")
     given = parser.parse_args()
     if not shutil.which("strace"):
         sys.exit("strace is missing: apt-get install strace")
+    bulk, messages = (OURS, OURS) if given.ours else (present(BULK_LABELS), present(MESSAGE_LABELS))
     tables: dict[str, Iterator[str]] = {}
     if given.only != "messages":
-        tables[BULK_PART] = bulk_lines()
+        tables[BULK_PART] = bulk_lines(bulk)
     if given.only != "bulk":
-        tables[MESSAGES_PART] = message_lines(given.names)
+        tables[MESSAGES_PART] = message_lines(messages, given.names)
     for part, lines in tables.items():
         shown = []
         for line in lines:

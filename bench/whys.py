@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from .subjects import HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED, SOCAT, SSH
 
-_IN_C = "written in C; a hop of ours makes the calls in Python that are counted below"
+_IN_C = "written in C: more system calls, and less processor time; both are counted below"
 _NO_LINK = f"no link to share, and {_IN_C}"
 
-_NO_FRAMES = "bytes without frames; ours share one connection, with a header before each frame"
-SPLICED = dict.fromkeys((HAPROXY_SPLICE, HAPROXY_TUNED), _NO_FRAMES)
+SPLICED = {
+    HAPROXY_SPLICE: "no frames, and a connection for each stream; ours share one",
+    HAPROXY_TUNED: "no headers of frames, so fewer system calls for a MiB; counted below",
+}
 SEALED = dict.fromkeys((SOCAT, HAPROXY), "in clear; what sealing allows at most is the bare loop below")
 CONNECTIONS = {SSH: _IN_C, SOCAT: _NO_LINK, HAPROXY: _NO_LINK}
 MESSAGES = CONNECTIONS

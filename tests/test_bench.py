@@ -11,6 +11,7 @@ import pytest
 from bench import congestion, machine, startup, syscalls
 from bench.measures import BACK50, BACK_MOST, FIRST50, FIRST_MOST
 from bench.stage import LOOPBACK, Stage
+from bench.subjects import PLAIN
 
 from .natlab.conftest import needs_lab
 
@@ -70,7 +71,7 @@ def test_it_stands_above_the_figures_when_it_is_not_the_usual_one() -> None:
 def test_function_calls_are_those_of_one_at_each_hop(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "COUNT", 32)
     work, kind = syscalls.WORKS[what]
-    for calls in syscalls.profiled(False, work, kind).values():
+    for calls in syscalls.profiled(PLAIN, work, kind).values():
         # There and back, perhaps in one event where many come at a time; a message opens no socket.
         assert 0.1 < syscalls.each(calls)["system/poller.py Poller._on_events"] < 20
         assert ("ends/sockets.py SocketEnd.__init__" in syscalls.each(calls)) == (kind == "answer")
