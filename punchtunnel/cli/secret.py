@@ -93,6 +93,9 @@ def find(
         is_credential = os.path.dirname(path) == environment.get(CREDENTIALS)
         return normal(_read(path, None if is_credential else warn))
     given = environment.get(SECRET_VARIABLE)
+    if given is not None and not given.strip():
+        # As a command leaves it that was to print the secret, and failed.
+        raise UsageError(usage.EMPTY_VARIABLE.format(variable=SECRET_VARIABLE))
     return b"" if given is None else normal(given)
 
 

@@ -96,6 +96,7 @@ NO_SECRET: Final = "--require-secret, but there is none: give --secret-file, --a
 NOTHING_TYPED: Final = "no secret was typed"
 NOBODY_TO_ASK: Final = "--ask-secret needs a terminal: give --secret-file FILE"
 SECRET_NOT_TEXT: Final = "what was typed is not text in this terminal's encoding: give --secret-file FILE"
+EMPTY_VARIABLE: Final = "{variable} is set and empty: `punchtunnel --new-secret` prints a secret; or unset it"
 EMPTY_SECRET: Final = "the secret is empty: `punchtunnel --new-secret` prints one"
 LONG_SECRET: Final = "the secret must be one line of at most {limit} bytes"
 FILE_AND_ASK: Final = "--secret-file and --ask-secret contradict each other"

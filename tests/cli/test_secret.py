@@ -56,7 +56,7 @@ def test_a_weak_secret_is_warned_of_without_a_letter_of_it(
 
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_variable_that_is_set_and_empty_is_a_mistake_and_not_no_secret(value: str) -> None:
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(UsageError, match="PUNCHTUNNEL_SECRET is set and empty"):
         find({SECRET_VARIABLE: value}, None, None, no_warning)
 
 
