@@ -144,7 +144,7 @@ def page() -> str:
         ".SH OPTIONS",
     ]
     for parameter in command.get_params(command.make_context("punchtunnel", [], resilient_parsing=True)):
-        lines += option(parameter)
+        lines += [] if getattr(parameter, "hidden", False) else option(parameter)
     lines += [".SH EXIT STATUS", *statuses(blocks["Exit status"])]
     for title, text in AFTER_OPTIONS.items():
         lines += [f".SH {title}", *paragraphs(text)]

@@ -24,3 +24,12 @@ def test_until_the_signals_are_set_nothing_else_is_loaded() -> None:
 def test_until_the_command_has_its_own_handlers_ctrl_c_ends_it_as_any_program() -> None:
     program = "import punchtunnel.__main__, signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL)"
     assert printed_by(program) == {"True"}
+
+
+def test_what_sessions_leave_is_not_kept_for_ever() -> None:
+    """Each punch of a service declared all garbage of its sessions to be of use: 1.1 MB each."""
+    program = (
+        "import gc; from punchtunnel.cli import run; run._load_session(); before = gc.get_freeze_count();"
+        "cycle = []; cycle.append(cycle); del cycle; run._load_session(); print(before, gc.get_freeze_count())"
+    )
+    assert len(printed_by(program)) == 1

@@ -39,6 +39,8 @@ Exit status:
   With --doctor: 0  nothing speaks against punching from here;  1  something does
 """
 
+# Parameters that say what a side joins the hole to.
+ROLES = {"stdio", "service", "listen", "to"}
 # Before the name of a service.
 STDIO_OF = "--stdio="
 # Parsing makes Options of a command line; `main` runs them.
@@ -130,7 +132,11 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     command = typer.main.get_command(app)
     names = {opt.lstrip("-"): one.name or "" for one in command.params for opt in one.opts if opt.startswith("-")}
     repeated = [one.name or "" for one in command.params if getattr(one, "multiple", False)]
-    again = _parse(peers.defaults_of(saved, names, repeated, path))
+    defaults = peers.defaults_of(saved, names, repeated, path)
+    if not options.is_stdio or options.stdio or options.service is not None:
+        # A role on the command line takes the place of the saved one.
+        defaults = {name: value for name, value in defaults.items() if name not in ROLES}
+    again = _parse(defaults)
     assert isinstance(again, Options)
     return replace(again, peers=list(saved.peers)), saved.secret
 

@@ -87,7 +87,7 @@ class Options:
         ),
     ] = False
     # What --stdio=NAME becomes (command.py): a flag takes no value.
-    service: Annotated[str, typer.Option("--stdio-service", hidden=True)] = ""
+    service: Annotated[str | None, typer.Option("--stdio-service", hidden=True)] = None
     listen: Annotated[
         list[str] | None,
         typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import os
 import stat
@@ -160,10 +161,11 @@ def _hint(options: Options) -> str:
     return show.hint(show.side_of(options))
 
 
-def _page(options: Options, seen: Sequence[str]) -> str:
+def _page(options: Options, seen: Sequence[str], *, has_secret: bool) -> str:
     from punchtunnel.cli import show
 
-    return show.page(show.side_of(options, seen), time.time() + options.clock_offset)
+    side = show.side_of(options, seen)
+    return show.page(replace(side, secret=side.secret or has_secret), time.time() + options.clock_offset)
 
 
 def begin(status: Status) -> None:
@@ -232,7 +234,7 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
     service_of(options)
     if options.show:
         check_secret(options)
-        print_page(_page(options, seen_addresses(options, status)))
+        print_page(_page(options, seen_addresses(options, status), has_secret=bool(saved)))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status, saved), keep=options.keep)
@@ -295,8 +297,12 @@ def _print_path(hole: Hole, settings: Settings, found: RoundTrips) -> None:
     print_page(line.path(hole.local, hole.remote, protection, found.least, found.median, found.most))
 
 
+@functools.cache
 def _load_session() -> None:
-    """Load asyncio, uvloop and the session, which takes 45 ms, while the punch waits for the peer."""
+    """Load asyncio, uvloop and the session, which takes 45 ms, while the punch waits for the peer.
+
+    Once: what is left of a session would be kept for ever by a later call.
+    """
     from punchtunnel.session import running
 
     running.loop_factory()

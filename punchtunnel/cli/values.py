@@ -66,14 +66,18 @@ def wait_of(options: Options) -> float:
 def listens_of(options: Options) -> list[tuple[AnyPlace, str]]:
     """Return the places of -L, each with the service that its clients get, or "".
 
+    The name follows the last "="; after unix: a path that has one itself may end in another one, for no name.
+
     Raises:
         UsageError: One has another form.
     """
     found = []
     for text in options.listen or ():
         place, is_named, service = text.rpartition("=")
-        if not is_named or (text.startswith("unix:") and not is_service(service)):
+        if not is_named or (text.startswith("unix:") and "/" in service):
             place, service = text, ""
+        elif text.startswith("unix:") and not service:
+            pass
         elif not is_service(service):
             raise UsageError(services.NOT_A_LISTEN.format(text=text, name=service))
         found.append((parse_listen(place, port_of), service))
@@ -105,9 +109,9 @@ def service_of(options: Options) -> str:
     Raises:
         UsageError: No service can be called that.
     """
-    if options.service and not is_service(options.service):
+    if options.service is not None and not is_service(options.service):
         raise UsageError(services.NOT_OF_STDIO.format(name=options.service))
-    return options.service
+    return options.service or ""
 
 
 def with_numbers(options: Options) -> Options:
@@ -251,7 +255,7 @@ def _check_contradictions(options: Options) -> None:
         raise UsageError(usage.SESSIONS_OF_A_SERVICE)
     if options.sessions is not None and options.sessions < 1:
         raise UsageError(usage.NO_SESSIONS)
-    if ports and (options.stdio or options.service):
+    if ports and (options.stdio or options.service is not None):
         raise UsageError(usage.STDIO_AND_PORTS)
     if ports and (options.send_only or sends_nothing):
         raise UsageError(usage.STDIO_OPTIONS)

@@ -332,7 +332,8 @@ class Carrier:
             if self._again:
                 outgoing.send_again(self._again.popleft())
                 return None
-            is_crowded = len(mux.control) > PREFIX - HEADER.size
+            # Beside it have room: what acknowledges, and the header of the payload.
+            is_crowded = len(mux.control) > PREFIX - 2 * HEADER.size
             if not is_crowded and self._has_turn(turns):
                 stream, count, ending = turn = turns.load(outgoing, self.splicing)
                 is_last = ending is not None and ending.failure is None

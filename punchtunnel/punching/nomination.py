@@ -339,7 +339,7 @@ class Nomination:
         if told in self._told:
             self._report(events.RejectedAgain(remote=connection.remote, reason=str(error)))
         else:
-            self._report(events.Rejected(remote=connection.remote, reason=f"{error}{self._how_long()}"))
+            self._report(events.Rejected(remote=connection.remote, reason=str(error), goes_on=self._how_long()))
         self._told.add(told)
         if self._callers.is_invited(conn):
             self.rejection = error
@@ -347,11 +347,10 @@ class Nomination:
 
     def _how_long(self) -> str:
         wait = self._settings.wait
-        # A session that has lost its hole has told for how long it looks for another one.
-        goes_on = (
-            "" if self._settings.resumed else peer.goes_on(self._began + wait - self._monotonic() if wait else None)
-        )
-        return f"; {goes_on}" if goes_on else ""
+        # A session has told for how long it looks for another hole, or a better one.
+        if self._settings.resumed or self._settings.appointment:
+            return ""
+        return f"; {peer.goes_on(self._began + wait - self._monotonic() if wait else None)}"
 
     def _close(self, conn: int, fate: Fate, *, politely: bool = False) -> None:
         """Close a connection, and let its ports be dialled again; `politely` lets the peer read why."""

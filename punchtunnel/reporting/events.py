@@ -211,11 +211,15 @@ class Dropped(
     reason: str
 
 
-class Rejected(Event, name="rejected", level=Level.NOTE, sentence="{remote}: {reason}", repeats=True, strange=True):
+class Rejected(
+    Event, name="rejected", level=Level.NOTE, sentence="{remote}: {reason}{goes_on}", repeats=True, strange=True
+):
     """The peer's role, version or secret does not fit; it may also be a stranger's."""
 
     remote: str
     reason: str
+    # What follows it for people: how long another peer is waited for.
+    goes_on: str = ""
 
 
 class RejectedAgain(Event, name="rejected_again", sentence="{remote}: {reason}", strange=True):

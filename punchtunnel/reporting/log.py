@@ -40,7 +40,7 @@ class Log:
         self._fd = fd
         self._sentences = sentences
         raw = io.FileIO(fd, "a", closefd=False)
-        # Both in the thread that writes: storage that stands still holds nobody up, and no line is cut in two.
+        # Both in the thread that writes: storage that stands still holds nobody up.
         self._output = Output(io.TextIOWrapper(raw, encoding="utf-8", write_through=True), before=self._follow)
 
     @property
@@ -70,12 +70,14 @@ class Log:
     def _is_there(self) -> bool:
         """Tell whether the name of the file still leads to it, or to what nobody rotates."""
         before = os.fstat(self._fd)
+        if not stat.S_ISREG(before.st_mode):
+            return True
         try:
             now = os.stat(self._path)
         except FileNotFoundError:
             return False
         # /dev/stderr may have been a file, and lead elsewhere since -f.
-        return os.path.samestat(now, before) or not (stat.S_ISREG(before.st_mode) and stat.S_ISREG(now.st_mode))
+        return os.path.samestat(now, before) or not stat.S_ISREG(now.st_mode)
 
 
 def open_log(path: str, verbosity: int) -> Log:

@@ -66,7 +66,7 @@ class State:
     outward: Flow = field(default_factory=Flow)
     # What each session that is up has told last, by its number.
     _sessions: dict[int, events.Traffic] = field(default_factory=dict)
-    # Those of them that have lost their hole, and when, in seconds of the session.
+    # Those of them that have lost their hole, and when, in their own seconds.
     _lost: dict[int, float] = field(default_factory=dict)
     # (seconds, bytes in, bytes out) of the last RATE_SPAN seconds.
     _samples: deque[tuple[float, int, int]] = field(default_factory=deque)
@@ -83,7 +83,7 @@ class State:
             case events.Waiting():
                 self.waited_s, self.met = event.waited_s, event.met
             case events.Lost():
-                self._lost[event.session] = self.elapsed_s
+                self._lost[event.session] = self._elapsed(event.session)
             case events.Resumed():
                 self.local, self.remote = event.local, event.remote
                 self._lost.pop(event.session, None)
@@ -130,7 +130,12 @@ class State:
         """Seconds for which every session has been without a hole; None if one has a hole."""
         if not self._lost or self._sessions.keys() - self._lost.keys():
             return None
-        return max(self.elapsed_s - max(self._lost.values()), 0.0)
+        return min(max(self._elapsed(session) - since, 0.0) for session, since in self._lost.items())
+
+    def _elapsed(self, session: int) -> float:
+        last = self._sessions.get(session)
+        # Of the last one, what it has told at its end.
+        return last.elapsed_s if last is not None else self.elapsed_s
 
     @property
     def moves(self) -> bool:

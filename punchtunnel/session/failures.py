@@ -48,7 +48,7 @@ class Failures:
 
     def _on_reset(self, number: int, reset: Reset, is_only: bool) -> None:
         reason = words.reset_reason(reset.reason)
-        if reset.reason == Reason.NO_SUCH_SERVICE:
+        if reset.reason == Reason.NO_SUCH_SERVICE and reset.service:
             reason = services.no_such_there(reset.service)
         ours = (number % 2 == 1) == self._leads
         refused = ours and not reset.accepted and reset.reason != Reason.CLOSING

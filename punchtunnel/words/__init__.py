@@ -229,7 +229,7 @@ RESET_REASONS = {
     10: "the program at the far side has ended, or takes no more",
     11: "the far side could not write what came: its own message says why",
     12: "the far side could not read what it was to send: its own message says why",
-    13: "the far side has no such service: correct its --to, or the name here",
+    13: "all services of the far side have names: ask for one, as in -L PORT=NAME or --stdio=NAME",
 }
 
 

@@ -73,5 +73,6 @@ PAIR_ROLES: Final = "pair -L with --to, or give one of the two alone to meet std
 
 def goes_on(seconds: float | None) -> str:
     """Say that a punch goes on after a peer was rejected; None: without an end."""
-    how_long = "without a limit" if seconds is None else f"for another {max(seconds, 0):.0f} s (-w)"
-    return f"still waiting, {how_long}; Ctrl-C ends it"
+    if seconds is None:
+        return "still waiting, without a limit"
+    return f"still waiting, for another {max(seconds, 0):.0f} s (-w); Ctrl-C ends it"

@@ -21,10 +21,8 @@ PEER_HAS_NONE: Final = (
 
 
 def no_such_there(service: str) -> str:
-    """Say on the side that has asked why the far side has refused; `service` may be ""."""
-    if service:
-        return f"the far side has no service {service}: give it --to {service}=PORT, or correct the name here"
-    return "all services of the far side have names: ask for one, as in -L PORT=NAME or --stdio=NAME"
+    """Say on the side that has asked for a service why the far side has refused."""
+    return f"the far side has no service {service}: give it --to {service}=PORT, or correct the name here"
 
 
 def no_such_here(service: str) -> str:

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from punchtunnel.cli import command
 from punchtunnel.errors import Exit
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,14 @@ def needs(program: str, package: str) -> None:
 
 def test_page_is_what_the_options_and_the_words_make_of_it() -> None:
     assert run(sys.executable, str(ROOT / "docs" / "man.py")).stdout == PAGE.read_text(), "run `make docs`"
+
+
+def test_what_the_help_hides_the_page_does_not_have() -> None:
+    """--stdio-service, which --stdio=NAME becomes, stood there without a word."""
+    hidden = [one.opts[0] for one in typer.main.get_command(command.app).params if getattr(one, "hidden", False)]
+    assert hidden
+    page = PAGE.read_text().replace("\\-", "-")
+    assert [name for name in hidden if name in page] == []
 
 
 def test_mandoc_finds_nothing_to_complain_about() -> None:

@@ -84,9 +84,21 @@ def test_one_text_or_number_is_a_list_of_one(
     assert (options.to, options.relay) == (to, ["relay.example"])
 
 
-@pytest.mark.parametrize(("saved", "stdio", "service"), [("true", True, ""), ('"ssh"', False, "ssh")])
+@pytest.mark.parametrize("role", [["-L", "2222"], ["--to", "80"], ["--stdio"], ["--stdio=web"]])
+@pytest.mark.parametrize("saved", ['stdio = "ssh"', "to = 22", 'listen = ["2222=ssh", "8080"]'])
+def test_a_role_on_the_command_line_takes_the_place_of_the_saved_one(
+    role: list[str], saved: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved `stdio` could not be overridden: -L beside it was a contradiction."""
+    write(path, f'[home]\npeers = ["203.0.113.9"]\nwait = 30\n{saved}\n')
+    options, _ = given(monkeypatch, "home", *role)
+    alone, _ = given(monkeypatch, "203.0.113.9", "-w", "30", *role)
+    assert options == alone
+
+
+@pytest.mark.parametrize(("saved", "stdio", "service"), [("true", True, None), ('"ssh"', False, "ssh")])
 def test_stdio_is_saved_as_a_flag_or_with_the_name_of_a_service(
-    saved: str, stdio: bool, service: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: str, stdio: bool, service: str | None, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(path, f'[home]\npeers = ["203.0.113.9"]\nstdio = {saved}\n')
     options, _ = given(monkeypatch, "home")

@@ -18,6 +18,7 @@ from punchtunnel.errors import UsageError
         ("127.0.0.1:2222=ssh", Place("127.0.0.1", 2222), "ssh"),
         (":8080=web", Place("*", 8080), "web"),
         ("unix:/run/a.sock=db", UnixPlace("/run/a.sock"), "db"),
+        ("unix:/run/pg=15.sock=", UnixPlace("/run/pg=15.sock"), ""),
         # A path may have a sign of its own.
         ("unix:/run/a=b/sock", UnixPlace("/run/a=b/sock"), ""),
     ],
@@ -63,8 +64,12 @@ def test_a_port_of_the_far_side_cannot_be_chosen_here(text: str) -> None:
         listens_of(Options(listen=[text]))
 
 
+@pytest.mark.parametrize("name", ["22", ""])
+def test_stdio_of_nothing_is_a_mistake_as_a_variable_that_is_not_set_makes_it(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--stdio={name}: that is no name of a service"):
+        service_of(Options(service=name))
+
+
 def test_stdio_has_a_name_or_none() -> None:
     assert service_of(Options(stdio=True)) == ""
     assert service_of(Options(service="ssh")) == "ssh"
-    with pytest.raises(UsageError, match="--stdio=22: that is no name of a service"):
-        service_of(Options(service="22"))

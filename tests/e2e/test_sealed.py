@@ -321,7 +321,7 @@ def run_alone(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["--plain", "--require-secret"], {}, 2, "--plain contradicts a secret"),
         (["--plain", "--secret-file", "x"], {}, 2, "--plain contradicts a secret"),
         (["--secret-file", "/nowhere/at all"], {}, 5, "cannot read the secret from /nowhere/at all"),
-        ([], {"PUNCHTUNNEL_SECRET": ""}, 2, "the secret is empty"),
+        ([], {"PUNCHTUNNEL_SECRET": ""}, 2, "PUNCHTUNNEL_SECRET is set and empty"),
         (["--secret-file", "x", "--ask-secret"], {}, 2, "contradict each other"),
     ],
 )

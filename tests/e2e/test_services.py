@@ -6,7 +6,9 @@ import socket
 
 import pytest
 
+from punchtunnel import words
 from punchtunnel.errors import Exit
+from punchtunnel.protocol.frames import Reason
 from punchtunnel.words import services
 
 from .ends import Lab
@@ -50,7 +52,7 @@ def test_what_has_no_name_leads_to_the_target_without_one_beside_others(lab: Lab
     ("asked", "named", "there", "here"),
     [
         ("0=web", "ssh=", services.no_such_there("web"), services.no_such_here("web")),
-        ("0", "ssh=", services.no_such_there(""), services.no_such_here("")),
+        ("0", "ssh=", words.reset_reason(Reason.NO_SUCH_SERVICE), services.no_such_here("")),
         ("0=ssh", "", services.no_such_there("ssh"), services.no_such_here("ssh")),
     ],
 )

@@ -226,6 +226,7 @@ PLAYS: dict[str, Callable[[Lab], End]] = {
     "port-taken": port_taken, "secret-readable": secret_readable, "ended-early": ended_early,
     "bind-elsewhere": lambda lab: lab.start(lab.right, "--bind", "192.0.2.1"), "disk-full": disk_full,
     "service-there": service("--stdio=web", "ssh=", tells=0), "service-here": service("--stdio=web", "ssh=", tells=1),
+    "nameless-here": service("--stdio", "ssh=", tells=1),
     "service-nameless": service("--stdio", "ssh=", tells=0), "service-of-stdio": service("--stdio=ssh", "", tells=0),
     "idle": lambda lab: lab.pair(["-i", "1"])[0], "open-stdin": open_stdin,
 }  # fmt: skip

@@ -14,10 +14,13 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.link.stream import Broken
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.outgoing import PREFIX
+from punchtunnel.link.stream import Broken, Stream
 from punchtunnel.protocol.credit import INITIAL_WINDOW
 from punchtunnel.protocol.events import Reset
-from punchtunnel.protocol.frames import Flag, Goodbye, Header, Kind, Reason
+from punchtunnel.protocol.frames import HEADER, Flag, Goodbye, Header, Kind, Reason
+from punchtunnel.protocol.mux import LAST_STREAM, Mux
 
 from .links import LONG, Case, connect, make_side, receive_all, received, send, two_sides
 
@@ -248,6 +251,31 @@ def test_protocol_error_is_told_to_the_peer(run: Callable[[Case], None]) -> None
             await asyncio.wait_for(side.lost.get(), LONG)
             assert peer.recv(100) == Header(Kind.GO_AWAY, Flag(0), 0, Goodbye.PROTOCOL_ERROR).encode()
         side.poller.close()
+
+    run(case)
+
+
+def test_frames_that_wait_leave_room_for_an_acknowledgment_before_a_payload(
+    run: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 84 pings that were to be answered, and an acknowledgment, a payload had no room: a traceback."""
+
+    def acknowledge(_self: Carrier, mux: Mux[Stream], _worth: int) -> None:
+        """Say as much; what it acknowledges, only sessions that can resume understand."""
+        mux.control += Header(Kind.WINDOW, Flag(0), LAST_STREAM, 0).encode()
+
+    monkeypatch.setattr(Carrier, "acknowledge", acknowledge)
+
+    async def case() -> None:
+        async with two_sides() as (left, right):
+            near, far = await connect(left, right)
+            with near, far:
+                for count in range(PREFIX // HEADER.size - 4, PREFIX // HEADER.size + 2):
+                    near.sendall(b"x")
+                    for _ in range(count):
+                        left.link.ping()
+                    got = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(far, 10), LONG)
+                    assert got == b"x"
 
     run(case)
 

@@ -9,7 +9,7 @@ import pytest
 from punchtunnel.punching.diagnosis import Cause
 from punchtunnel.reporting import line
 from punchtunnel.reporting.display import fit
-from punchtunnel.reporting.events import Announced, Event, Lost, Resumed, RoundTrip, Waiting
+from punchtunnel.reporting.events import Announced, Event, LinkEnded, Lost, Resumed, RoundTrip, Waiting
 from punchtunnel.reporting.line import Part
 from punchtunnel.reporting.state import State
 from punchtunnel.words import reach
@@ -110,6 +110,17 @@ def test_a_service_is_up_as_long_as_one_session_has_a_hole() -> None:
     lost = Lost(reason="", streams=0)
     lost.belong(1)
     assert text_of(line.traffic(told(HOLE, *events, lost))).startswith("reconnecting, 0:00")
+
+
+def test_a_lost_hole_is_counted_by_the_clock_of_its_own_session() -> None:
+    """A session of an hour that ended gave another one's loss its own time: "0:00" after 40 s."""
+    old, young = traffic(3600.0, MIB, 0), traffic(60.0, MIB, 0)
+    lost = Lost(reason="", streams=0), Lost(reason="", streams=0)
+    later, over = traffic(100.0, MIB, 0), LinkEnded(reason="", elapsed_s=3640.0, bytes_in=0, bytes_out=0, status=0)
+    for number, event in ((1, old), (2, young), (1, lost[0]), (2, lost[1]), (2, later), (1, over)):
+        event.belong(number)
+    state = told(HOLE, old, young, *lost, later, over)
+    assert text_of(line.traffic(state)).startswith("reconnecting, 0:40")
 
 
 def test_an_ipv6_hole_is_shown_with_its_ports() -> None:
