@@ -386,5 +386,5 @@ class Carrier:
             self.incoming.hung_up = bool(events & HANG_UP)
         if events & WRITE:
             self.outgoing.writable = True
-        assert self._work is not None
-        self._work()
+        if self._poller is not None:
+            self._poller.is_due = True

@@ -67,6 +67,8 @@ class Link:
         self.carrier: Carrier | None = None
         self._error: LinkError | None = None
         self._later = Later(loop, self._mux, self._work)
+        self._is_working = False
+        poller.after = self._work
         self.payload_at = time.monotonic()
         self.bytes_in = self.bytes_out = 0
         self.cut = False
@@ -174,36 +176,46 @@ class Link:
     # ---- turns
 
     def _schedule(self) -> None:
-        if self.carrier is not None:
+        """Work after the events that are being told, or in the next turn of the loop; now if that is under way."""
+        if self.carrier is not None and not self._is_working:
             self._poller.may_spin = False
-            self._later.soon()
+            if self._poller.is_telling:
+                self._poller.is_due = True
+            else:
+                self._later.soon()
 
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
-        carrier = self.carrier
-        if carrier is None:
-            return
+        if self.carrier is not None:
+            self._is_working = True
+            is_over = self._take_turn(self.carrier)
+            self._is_working = False
+            if not is_over:
+                self._schedule()
+
+    def _take_turn(self, carrier: Carrier) -> bool:
+        """See `_work`; False: there is more to do."""
         incoming, outgoing, mux, turns = carrier.incoming, carrier.outgoing, self._mux, self._turns
         began = 0.0
         for _ in range(STEPS_PER_TURN):
             if receives := incoming.readable:
                 self._receive(carrier)
                 if self.carrier is not carrier:
-                    return
+                    return True
                 self._later.acknowledge(carrier)
             if carrier.may_send(mux, turns):
                 self._send(carrier)
                 if self.carrier is not carrier:
-                    return
+                    return True
             elif not receives:
                 if outgoing.writable:
                     self._later.look()
-                return
+                return True
             now = time.monotonic()
             began = began or now
             if now - began > LONGEST_TURN or carrier.rest is not None:
                 break
-        self._schedule()
+        return False
 
     # ---- hole -> ends
 
@@ -333,17 +345,17 @@ class Link:
             if events & READ:
                 source.tell(events)
                 self._turns.add(stream, first=source.sparse)
-                self._work()
+                self._poller.is_due = True
         elif events & ERROR and stream.end is not None and (error := stream.end.failure()) is not None:
             # After EOF, where nothing would read any more.
             self._fail(stream, Broken(error, reading=True))
-            self._work()
+            self._poller.is_due = True
 
     def _on_sink(self, stream: Stream) -> None:
         stream.sink.ready = True
         if stream.sink.waits or stream.kept:
             self._drain(stream)
-            self._work()
+            self._poller.is_due = True
 
     def _fail(self, stream: Stream, broken: Broken) -> None:
         """A stream's own end broke: the peer sees RST, and why."""

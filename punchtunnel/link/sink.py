@@ -75,10 +75,12 @@ class Sink:
         self.ready = True
         self.ends = False
         self.is_over = False
+        # Called when the end takes no more for the first time.
+        self._on_full: Callable[[], None] | None = None
 
-    def join(self, end: End) -> None:
-        """Say where everything goes; until then it waits."""
-        self._end = end
+    def join(self, end: End, on_full: Callable[[], None] | None = None) -> None:
+        """Say where everything goes; until then it waits.  `on_full` is called when that takes no more, once."""
+        self._end, self._on_full = end, on_full
         self._spliced_fd = end.spliced_sink
 
     @property
@@ -114,7 +116,7 @@ class Sink:
             taken = spliced.drain()
             if spliced.is_refused and spliced.held:
                 self._backlog.prepend(spliced.read())
-            self.ready = not spliced.held
+            self._is_ready(not spliced.held)
         if end is not None:
             if end.finishes_late:
                 # It may have failed since it took the last byte.
@@ -142,7 +144,15 @@ class Sink:
     def _write(self, end: End, data: memoryview) -> int:
         taken = 0
         while self.ready and taken < len(data):
-            count = end.write(data[taken:])
-            self.ready = count > 0
+            count = end.write(data[taken:] if taken else data)
             taken += count
+            if not count:
+                self._is_ready(False)
         return taken
+
+    def _is_ready(self, ready: bool) -> None:
+        """The end may take something, or takes no more."""
+        self.ready = ready
+        if not ready and self._on_full is not None:
+            on_full, self._on_full = self._on_full, None
+            on_full()

@@ -42,6 +42,7 @@ class Source:
     Attributes:
         is_open: Its end has not been found yet.
         ready: It may have something.
+        is_new: It has sent nothing.
         sparse: It sent little the last time.
         talks: It sent little twice in a row.  The short rest of what was long is no message.
     """
@@ -61,7 +62,7 @@ class Source:
         self._failure: OSError | None = None
         self.is_open = True
         self.ready = False
-        self.sparse = True
+        self.is_new = self.sparse = True
         self.talks = False
 
     def join(self, end: End, *, ready: bool = True) -> None:
@@ -107,6 +108,7 @@ class Source:
             self._bulk = count >= BULK
             self.talks = self.sparse and count <= SPARSE
             self.sparse = count <= SPARSE
+            self.is_new = False
         if ending is not None:
             self.is_open = False
         return count, ending

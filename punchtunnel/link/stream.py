@@ -59,10 +59,10 @@ class Stream(StreamState):
             ready: The source may have something now; otherwise the poller will tell.
         """
         self.end, self.poller, self.kept = end, poller, end.finishes_late
-        self.sink.join(end)
-        self.source.join(end, ready=ready)
         source_fd, sink_fd = end.source_fd, end.sink_fd
         is_both = source_fd == sink_fd
+        self.sink.join(end, self._watch_writing if is_both else None)
+        self.source.join(end, ready=ready)
 
         def on_events(events: int) -> None:
             if events & (READ | ERROR):
@@ -73,12 +73,17 @@ class Stream(StreamState):
 
         try:
             if source_fd is not None:
-                poller.register(source_fd, on_events if is_both else lambda events: on_source(self, events))
+                callback = on_events if is_both else lambda events: on_source(self, events)
+                poller.register(source_fd, callback, writing=not is_both)
             if sink_fd is not None and not is_both:
                 poller.register(sink_fd, lambda events: on_sink(self) if events & WRITE else None)
         except OSError as error:
             # It costs this stream alone, at its next turn.
             self.source.fail(error)
+
+    def _watch_writing(self) -> None:
+        if self.end is not None and self.end.sink_fd is not None and self.poller is not None:
+            self.poller.watch_writing(self.end.sink_fd)
 
     def break_sink(self, error: OSError) -> bool:
         """Write no more; False if nothing can be read either.

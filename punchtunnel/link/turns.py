@@ -16,7 +16,7 @@ import time
 from collections import deque
 
 from punchtunnel.link.outgoing import Outgoing
-from punchtunnel.link.source import Ending
+from punchtunnel.link.source import Ending, Source
 from punchtunnel.link.splicing import Splicing
 from punchtunnel.link.stream import Stream
 
@@ -64,12 +64,18 @@ class Turns:
         if not source.is_worth(stream.credit, tempo.frame_limit):
             # Its next credit brings it back.
             return stream, 0, None
+        is_new = source.is_new
         count, ending = source.load(outgoing, splicing, stream.credit)
-        if count and source.talks and self.ring:
+        if count and source.talks and self.ring and self._has_more(self.ring[-1].source, is_new=is_new):
             tempo.interactive_at = time.monotonic()
         if source.ready:
             self.add(stream)
         return stream, count, ending
+
+    @staticmethod
+    def _has_more(last: Source, *, is_new: bool) -> bool:
+        """Tell whether the last stream in the ring sends more than messages; of two new ones nobody knows."""
+        return not last.sparse or (last.is_new and not is_new)
 
     def remove(self, stream: Stream) -> None:
         """Take a stream out, if it is in."""

@@ -150,10 +150,14 @@ class Mux(ControlFrames, Generic[S]):
             self._say(Header(SIZE, 0, stream.number, size))
 
     def finish(self, stream: S) -> None:
-        """Half-close: nothing more will be sent on this stream."""
+        """Half-close: nothing more will be sent on this stream.
+
+        It is not urgent where the peer has ended its direction: nothing of it waits for an answer.
+        """
         if not (stream.finished_here or stream.gone):
             stream.finished_here = True
-            self._send(WINDOW, FIN, stream.number, 0, answer=stream.number % 2 == self._their_parity)
+            is_answer, is_urgent = stream.number % 2 == self._their_parity, not stream.finished_there
+            self._send(WINDOW, FIN, stream.number, 0, answer=is_answer, urgent=is_urgent)
             self._forget_if_done(stream)
 
     def reset(self, stream: S, reason: Reason = Reason.RESET) -> None:

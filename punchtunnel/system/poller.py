@@ -71,6 +71,8 @@ class Poller:
     Attributes:
         may_spin: What passes now are small messages, and the loop has nothing else to do for us. Bulk is not kept
             waiting by a wake-up, and is not spun for.
+        after: Called once after all events that have come together, if one of them has set `is_due`.
+        is_telling: Events are being told now.
     """
 
     def __init__(self, loop: Loop, *, spins: bool = False, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -82,13 +84,21 @@ class Poller:
         self._short_waits = 0
         self._left_at = float("-inf")
         self._callbacks: dict[int, Callback] = {}
+        self.is_telling = self.is_due = False
+        self.after: Callable[[], None] = _nothing
         self._kernel = _Kernel()
         loop.add_reader(self._kernel.fileno(), self._on_events)
 
-    def register(self, fd: int, callback: Callback) -> None:
+    def register(self, fd: int, callback: Callback, *, writing: bool = True) -> None:
         """Watch a descriptor that can be waited for.
 
         The first event comes at once if it is ready now.
+
+        Args:
+            fd: The descriptor.
+            callback: Called with what is possible.
+            writing: False: WRITE is told only after `watch_writing`. Most sockets take all they get, and an event
+                that only says so costs a turn of the loop.
 
         Raises:
             OSError: The system watches no more descriptors for this user.
@@ -98,6 +108,13 @@ class Poller:
         except OSError as error:
             raise OSError(error.errno, words.cannot(words.WATCH, error)) from error
         self._callbacks[fd] = callback
+        if writing:
+            self._kernel.watch_writing(fd)
+
+    def watch_writing(self, fd: int) -> None:
+        """Tell WRITE from now on, at once if it is possible now."""
+        if fd in self._callbacks:
+            self._kernel.watch_writing(fd)
 
     def unregister(self, fd: int) -> None:
         """Stop watching; call it before the descriptor is closed."""
@@ -155,17 +172,26 @@ class Poller:
 
     def _tell(self, batch: list[tuple[int, int]]) -> None:
         callbacks = self._callbacks
+        self.is_telling = True
         if len(batch) == 1:
             # As it mostly is.
             fd, events = batch[0]
             if (callback := callbacks.get(fd)) is not None:
                 callback(events)
-            return
-        # Whose events they are, before the first one is told: a callback may close a descriptor, and the next
-        # socket gets its number.
-        for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in batch]:
-            if callback is not None and callbacks.get(fd) is callback:
-                callback(events)
+        else:
+            # Whose events they are, before the first one is told: a callback may close a descriptor, and the next
+            # socket gets its number.
+            for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in batch]:
+                if callback is not None and callbacks.get(fd) is callback:
+                    callback(events)
+        self.is_telling = False
+        if self.is_due:
+            self.is_due = False
+            self.after()
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of a batch."""
 
 
 if sys.platform == "linux":
@@ -179,9 +205,12 @@ if sys.platform == "linux":
             self.poll = partial(self._epoll.poll, 0, MAX_EVENTS)
 
         def register(self, fd: int) -> None:
-            self._epoll.register(fd, _WATCHED)
+            self._epoll.register(fd, _READING)
 
-    _WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
+        def watch_writing(self, fd: int) -> None:
+            self._epoll.modify(fd, _READING | select.EPOLLOUT)
+
+    _READING = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 
 else:
 
@@ -192,8 +221,10 @@ else:
             self.close = self._kqueue.close
 
         def register(self, fd: int) -> None:
-            for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):
-                self._change(fd, kind, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+            self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+
+        def watch_writing(self, fd: int) -> None:
+            self._change(fd, select.KQ_FILTER_WRITE, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
 
         def unregister(self, fd: int) -> None:
             for kind in (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE):

@@ -83,6 +83,53 @@ def test_what_is_possible_is_told_once() -> None:
     asyncio.run(asyncio.wait_for(case(), 30))
 
 
+def test_room_is_told_only_to_whoever_has_asked_for_it() -> None:
+    async def case() -> None:
+        poller = Poller(asyncio.get_running_loop())
+        ours, theirs = socket.socketpair()
+        told: asyncio.Queue[int] = asyncio.Queue()
+        try:
+            poller.register(ours.fileno(), told.put_nowait, writing=False)
+            theirs.send(b"!")
+            assert await told.get() == READABLE
+            poller.watch_writing(ours.fileno())
+            assert await told.get() & WRITABLE
+            poller.unregister(ours.fileno())
+            poller.watch_writing(ours.fileno())
+        finally:
+            poller.close()
+            ours.close()
+            theirs.close()
+
+    asyncio.run(asyncio.wait_for(case(), 30))
+
+
+def test_what_is_due_after_several_events_is_done_once() -> None:
+    loop = ManualLoop()
+    poller, done = Poller(loop), list[str]()
+    pairs = [socket.socketpair() for _ in range(2)]
+
+    def on_event(_: int) -> None:
+        assert poller.is_telling
+        poller.is_due = True
+        done.append("event")
+
+    poller.after = lambda: done.append("after")
+    try:
+        for ours, _ in pairs:
+            poller.register(ours.fileno(), on_event)
+        for _ in range(2):
+            assert loop.callback is not None
+            loop.callback()
+        assert done == ["event", "event", "after"]
+        assert not poller.is_telling
+    finally:
+        poller.close()
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+
+
 class Chat:
     """A spinning poller and a socket to which its other side writes; time passes only where it is asked for."""
 
