@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import sys
@@ -67,9 +66,11 @@ class SocketEnd:
 
     def finish_writing(self) -> bool:
         """See End."""
-        # The program may be gone already; the next read tells.
-        with contextlib.suppress(OSError):
+        try:
             self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            # The program may be gone already; the next read tells.
+            return True
         return True
 
     def failure(self) -> OSError | None:

@@ -358,12 +358,13 @@ def _is_itself(sock: socket.socket, way: _Way) -> bool:
     family, address = way
     if family == socket.AF_UNIX:
         return False
-    with contextlib.suppress(OSError):
+    try:
         own = sock.getsockname()
         # The port alone tells it for most: one system call less.
         return bool(own[1] == address[1] and own == sock.getpeername())
-    # The target has closed again already; reading will tell.
-    return False
+    except OSError:
+        # The target has closed again already; reading will tell.
+        return False
 
 
 def _may_vanish(way: _Way) -> bool:

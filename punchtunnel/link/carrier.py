@@ -1,9 +1,4 @@
-"""What carries a link's streams: one hole at a time, or none.
-
-    WAITING --attach--> CARRIED --end--> ENDED --settle--> CLOSED
-      |  ^                 |               ^
-      |  +-----detach------+               |
-      +--------------------end-------------+       any of them --close--> CLOSED
+"""What carries a link's streams: one hole at a time, or none (states.py).
 
 A carrier is one hole below a link: the socket, its two halves (incoming.py,
 outgoing.py), what seals and opens, what splices, and when each side was heard
@@ -19,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
 from itertools import chain
 
 from punchtunnel import words
@@ -27,10 +21,10 @@ from punchtunnel.errors import LostError, PeerError
 from punchtunnel.link.flight import Flight, stamp
 from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
-from punchtunnel.link.source import Ending
+from punchtunnel.link.source import SPARSE
 from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
 from punchtunnel.link.stream import Stream
-from punchtunnel.link.turns import Turns
+from punchtunnel.link.turns import NOTHING, Sent, Turns
 from punchtunnel.protocol.events import Event, Received
 from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
@@ -52,44 +46,6 @@ USER_TIMEOUT = 40.0
 # Seconds between two tries of Linux to send what is not acknowledged: after an outage of
 # 26 s the next one would come 25 s later.  More than the round trip of any path.
 LONGEST_RETRY = 4.0
-
-
-class State(Enum):
-    """What a link can do."""
-
-    # No hole carries the streams; one may come.
-    WAITING = auto()
-    CARRIED = auto()
-    # The last hole has ended.  What came whole before that is still being written out.
-    ENDED = auto()
-    # Nothing more is done, or told.
-    CLOSED = auto()
-
-
-class Input(Enum):
-    """What changes the state of a link."""
-
-    ATTACH = auto()
-    DETACH = auto()
-    # The last hole has ended, or the peer broke the protocol.
-    END = auto()
-    # Everything is written out.
-    SETTLE = auto()
-    CLOSE = auto()
-
-
-# Any other pair is a bug of the caller, and a KeyError.
-TRANSITIONS = {
-    (State.WAITING, Input.ATTACH): State.CARRIED,
-    (State.CARRIED, Input.DETACH): State.WAITING,
-    (State.CARRIED, Input.END): State.ENDED,
-    (State.WAITING, Input.END): State.ENDED,
-    (State.ENDED, Input.SETTLE): State.CLOSED,
-    (State.WAITING, Input.CLOSE): State.CLOSED,
-    (State.CARRIED, Input.CLOSE): State.CLOSED,
-    (State.ENDED, Input.CLOSE): State.CLOSED,
-    (State.CLOSED, Input.CLOSE): State.CLOSED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +74,7 @@ class Carrier:
 
     Attributes:
         incoming, outgoing: The two halves.
+        again: What is sent before anything else.
         splicing: None where every byte is copied.
         rest: Events of the last read that are not handled yet; see `pause`.
     """
@@ -141,7 +98,7 @@ class Carrier:
         self._poller: Poller | None = None
         self._work: Callable[[], None] | None = None
         self._journal = journal
-        self._again = deque(again)
+        self.again = deque(again)
         self.rest: Iterator[Event[Stream] | Spliced] | None = None
         self.incoming = Incoming(sock, opener)
         self.splicing = Splicing.start(sock, self.incoming) if seals is None else None
@@ -291,7 +248,7 @@ class Carrier:
 
     def _has_turn(self, turns: Turns) -> bool:
         """Tell whether a stream may send its next frame: if so much is kept or under way, the sources must wait."""
-        if not turns.ring or (self._journal is not None and self._journal.held >= self._journal.limit):
+        if self._journal is not None and self._journal.held >= self._journal.limit:
             return False
         return self._flight is None or self._is_admitted(self._flight, sparse=turns.ring[0].source.sparse)
 
@@ -309,44 +266,35 @@ class Carrier:
         assert self._work is not None
         self._work()
 
-    def may_send(self, mux: Mux[Stream], turns: Turns) -> bool:
-        """Tell whether there is something to send, and the hole may take it."""
-        if not self.outgoing.writable:
-            return False
-        if self.outgoing.waits or self._again or mux.is_urgent:
-            return True
-        return self._has_turn(turns)
-
-    def send(self, mux: Mux[Stream], turns: Turns) -> tuple[Stream, int, Ending | None] | None:
-        """Send what is most urgent: what waits, or control frames, with one stream's frame after them.
+    def send(self, mux: Mux[Stream], turns: Turns) -> Sent | None:
+        """Send what is most urgent, if the hole is writable: what waits, or control frames, then frames of streams.
 
         Returns:
-            What that stream has sent, see `Turns.load`; None if none had its turn.
+            What these streams have sent; None: none may send now, and nothing else is to be sent.
             That the hole is broken is told by `receive`: what a source gave is kept first.
         """
-        outgoing, count, is_last, turn = self.outgoing, 0, False, None
+        outgoing, head, size, sent = self.outgoing, b"", 0, NOTHING
         try:
             if outgoing.waits:
                 outgoing.send_on()
-                return None
-            if self._again:
-                outgoing.send_again(self._again.popleft())
+                return sent
+            if self.again:
+                outgoing.send_again(self.again.popleft())
+                return sent
+            has_turn = bool(turns.ring) and self._has_turn(turns)
+            if not (has_turn or mux.is_urgent):
                 return None
             # Beside it have room: what acknowledges, and the header of the payload.
             is_crowded = len(mux.control) > PREFIX - 2 * HEADER.size
-            if not is_crowded and self._has_turn(turns):
-                stream, count, ending = turn = turns.load(outgoing, self.splicing)
-                is_last = ending is not None and ending.failure is None
-                if is_last and not count:
-                    # No payload to go with: FIN goes with the control frames.
-                    mux.finish(stream)
+            if has_turn and not is_crowded:
+                head, size, sent = self._load(mux, turns)
             # What is not urgent goes only where something else does.
             control = b""
-            if mux.control and (count or is_crowded or mux.is_urgent):
+            if mux.control and (size or is_crowded or mux.is_urgent):
                 self.acknowledge(mux, self._worth_a_frame)
                 control = mux.take_control(LONGEST_FRAME)
-            if count:
-                outgoing.send_loaded(control + mux.data_header(stream, count, last=is_last), count)
+            if size:
+                outgoing.send_loaded(control + head, size)
             elif control:
                 outgoing.send(memoryview(control))
             if self._flight is not None:
@@ -354,7 +302,34 @@ class Carrier:
         except OSError as error:
             outgoing.waits = outgoing.writable = False
             self.pause(chain(self.rest or (), _broken(error)))
-        return turn
+        return sent
+
+    def _load(self, mux: Mux[Stream], turns: Turns) -> tuple[bytes, int, Sent]:
+        """Put the first stream's frame together, and as long as all is short, those of others that send little.
+
+        Returns:
+            The first header, the bytes that follow it, and what each of the streams has sent.
+        """
+        outgoing = self.outgoing
+        stream, count, ending = turn = turns.load(outgoing, self.splicing)
+        is_last, sent = ending is not None and ending.failure is None, [turn]
+        if not count:
+            if is_last:
+                # No payload to go with: FIN goes with the control frames.
+                mux.finish(stream)
+            return b"", 0, sent
+        head, size = mux.data_header(stream, count, last=is_last), count
+        if self.splicing is not None and self.splicing.pipe.held:
+            return head, size, sent
+        while size <= SPARSE and turns.ring and turns.ring[0].source.sparse and self._has_turn(turns):
+            stream, count, ending = turn = turns.load(outgoing, None, size + HEADER.size)
+            is_last = ending is not None and ending.failure is None
+            sent.append(turn)
+            if count or is_last:
+                # FIN alone, too: the control frames go before a payload that the same stream may have here.
+                outgoing.room[size : size + HEADER.size] = mux.data_header(stream, count, last=is_last)
+                size += HEADER.size + count
+        return head, size, sent
 
     def _say_at_once(self, mux: Mux[Stream]) -> None:
         """Send the control frames that wait, if the hole takes them now: it is lost either way."""

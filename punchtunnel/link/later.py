@@ -1,6 +1,6 @@
 """When a link works: in the next turn of the loop, or a little later, so that two things go in one segment.
 
-    what is urgent               in the next turn
+    what is urgent               after the events that have come together, or in the next turn
     ACK of a stream              after ACK_DELAY              mux.control, not urgent
     acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
 
@@ -18,6 +18,7 @@ from punchtunnel.link.turns import ACK_DELAY
 from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.resume import ACKNOWLEDGE_DELAY
 from punchtunnel.system.loop import Loop
+from punchtunnel.system.poller import Poller
 
 
 class Later:
@@ -25,27 +26,39 @@ class Later:
 
     Args:
         loop: The running loop.
+        poller: Watches what the link works for; tells of nothing else.
         mux: Of the link.
         work: Sends what is urgent.
     """
 
-    def __init__(self, loop: Loop, mux: Mux[Stream], work: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, poller: Poller, mux: Mux[Stream], work: Callable[[], None]) -> None:
         self._loop = loop
+        self._poller = poller
         self._mux = mux
         self._work = work
+        poller.after = work
         self._is_soon = False
         self._hurrying: asyncio.TimerHandle | None = None
         self._acknowledging: asyncio.TimerHandle | None = None
 
     def soon(self) -> None:
-        """Work in the next turn of the loop."""
+        """Work after the events that are being told, which may be under way, or in the next turn of the loop."""
+        self._poller.may_spin = False
+        if self._poller.is_telling:
+            self._poller.is_due = True
+        else:
+            self.in_next_turn()
+
+    def in_next_turn(self) -> None:
+        """Work in the next turn of the loop: this one is over."""
+        self._poller.may_spin = False
         if not self._is_soon:
             self._is_soon = True
-            self._loop.call_soon(self._work_now)
+            self._loop.call_soon(self._work_soon)
 
     def look(self) -> None:
-        """Let the timer run that sends what is not urgent: nothing else is to be sent now."""
-        if self._mux.control and self._hurrying is None:
+        """Let the timer run that sends control frames that are not urgent: nothing else is to be sent now."""
+        if self._hurrying is None:
             self._hurrying = self._loop.call_later(ACK_DELAY, self._hurry)
 
     def acknowledge(self, carrier: Carrier) -> None:
@@ -53,7 +66,7 @@ class Later:
         if self._acknowledging is None and carrier.owes:
             self._acknowledging = self._loop.call_later(ACKNOWLEDGE_DELAY, self._acknowledge, carrier)
 
-    def _work_now(self) -> None:
+    def _work_soon(self) -> None:
         self._is_soon = False
         self._work()
 

@@ -18,9 +18,8 @@ Rule 5: streams belong to the link, the hole to the carrier: a link that waits
         for another carrier keeps its streams and what they have to send.
 
 There is one table of streams, the multiplexer's (stream.py).  Readiness is
-edge-triggered (poller.py): a flag says that a source, a sink or the hole may
-be ready, and is cleared by the call that finds it is not.  `_work` does all work, in
-bounded turns.  Only the carrier knows whether the hole is sealed.
+edge-triggered (poller.py): a flag says that a source, a sink or the hole may be ready
+until a call finds it is not.  `_work` does all work, in bounded turns.
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ import time
 
 from punchtunnel.ends.end import End
 from punchtunnel.errors import LinkError, LostError, RecordError
-from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, Spliced, State
+from punchtunnel.link.carrier import Carrier, Spliced
 from punchtunnel.link.later import Later
 from punchtunnel.link.source import SPARSE
+from punchtunnel.link.states import TRANSITIONS, Input, State
 from punchtunnel.link.stream import Broken, Owner, Stream, tell
-from punchtunnel.link.turns import EVENTS_PER_LOOK, LONGEST_TURN, STEPS_PER_TURN, Turns
+from punchtunnel.link.turns import EVENTS_PER_LOOK, LONGEST_TURN, STEPS_PER_TURN, Sent, Turns
 from punchtunnel.protocol.events import Credited, Data, Event, Finished, Gone, Opened, Received
 from punchtunnel.protocol.frames import Goodbye, Reason
 from punchtunnel.protocol.mux import Mux
@@ -66,12 +66,8 @@ class Link:
         self._state = State.WAITING
         self.carrier: Carrier | None = None
         self._error: LinkError | None = None
-        self._later = Later(loop, self._mux, self._work)
-        self._is_working = False
-        poller.after = self._work
-        self.payload_at = time.monotonic()
-        self.bytes_in = self.bytes_out = 0
-        self.cut = False
+        self._later = Later(loop, poller, self._mux, self._work)
+        self.payload_at, self.bytes_in, self.bytes_out, self.cut = time.monotonic(), 0, 0, False
 
     def attach(self, carrier: Carrier, unread: bytes = b"") -> None:
         """Let a hole carry the streams; `unread` came with it and is the beginning of what it says."""
@@ -176,46 +172,38 @@ class Link:
     # ---- turns
 
     def _schedule(self) -> None:
-        """Work after the events that are being told, or in the next turn of the loop; now if that is under way."""
-        if self.carrier is not None and not self._is_working:
-            self._poller.may_spin = False
-            if self._poller.is_telling:
-                self._poller.is_due = True
-            else:
-                self._later.soon()
+        if self.carrier is not None:
+            self._later.soon()
 
     def _work(self) -> None:
         """Receive and send by turns until neither is possible, or the turn is over."""
-        if self.carrier is not None:
-            self._is_working = True
-            is_over = self._take_turn(self.carrier)
-            self._is_working = False
-            if not is_over:
-                self._schedule()
-
-    def _take_turn(self, carrier: Carrier) -> bool:
-        """See `_work`; False: there is more to do."""
+        if (carrier := self.carrier) is None:
+            return
         incoming, outgoing, mux, turns = carrier.incoming, carrier.outgoing, self._mux, self._turns
         began = 0.0
-        for _ in range(STEPS_PER_TURN):
+        for step in range(STEPS_PER_TURN):
             if receives := incoming.readable:
                 self._receive(carrier)
                 if self.carrier is not carrier:
-                    return True
+                    return
                 self._later.acknowledge(carrier)
-            if carrier.may_send(mux, turns):
-                self._send(carrier)
+            may_send = outgoing.writable and (turns.ring or mux.is_urgent or outgoing.waits or carrier.again)
+            if may_send and (sent := carrier.send(mux, turns)) is not None:
+                self._note(sent, carrier)
                 if self.carrier is not carrier:
-                    return True
+                    return
             elif not receives:
-                if outgoing.writable:
+                if outgoing.writable and mux.control:
                     self._later.look()
-                return True
-            now = time.monotonic()
-            began = began or now
-            if now - began > LONGEST_TURN or carrier.rest is not None:
+                return
+            if carrier.rest is not None:
                 break
-        return False
+            if step == 1:
+                # Most turns have one step, and do not look at the clock.
+                began = time.monotonic()
+            elif step and time.monotonic() - began > LONGEST_TURN:
+                break
+        self._later.in_next_turn()
 
     # ---- hole -> ends
 
@@ -311,16 +299,17 @@ class Link:
 
     # ---- ends -> hole
 
-    def _send(self, carrier: Carrier) -> None:
-        """Send once."""
-        if (sent := carrier.send(self._mux, self._turns)) is not None:
-            stream, count, ending = sent
+    def _note(self, sent: Sent, carrier: Carrier) -> None:
+        """Take note of what streams have sent."""
+        for stream, count, ending in sent:
             if count:
                 self.payload_at = carrier.outgoing.said_at
                 self.bytes_out += count
                 self._poller.may_spin = count <= SPARSE
             if ending is not None:
                 self._end_source(stream, ending.failure)
+                if self.carrier is not carrier:
+                    return
 
     def _end_source(self, stream: Stream, failure: OSError | None = None) -> None:
         """A source has ended, well or with a failure."""
@@ -345,11 +334,10 @@ class Link:
             if events & READ:
                 source.tell(events)
                 self._turns.add(stream, first=source.sparse)
-                self._poller.is_due = True
         elif events & ERROR and stream.end is not None and (error := stream.end.failure()) is not None:
             # After EOF, where nothing would read any more.
             self._fail(stream, Broken(error, reading=True))
-            self._poller.is_due = True
+        self._poller.is_due = True
 
     def _on_sink(self, stream: Stream) -> None:
         stream.sink.ready = True

@@ -66,6 +66,8 @@ class Sink:
         is_over: EOF was passed on, or the end is gone.
     """
 
+    __slots__ = ("_backlog", "_end", "_on_full", "_spliced", "_spliced_fd", "ends", "is_over", "ready")
+
     def __init__(self) -> None:
         self._end: End | None = None
         self._backlog = Backlog()

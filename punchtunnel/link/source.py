@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from punchtunnel.ends.end import End
-from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, Outgoing
+from punchtunnel.link.outgoing import BULK, Outgoing
 from punchtunnel.link.splicing import Splicing
 from punchtunnel.system import pipes
 from punchtunnel.system.poller import HANG_UP, URGENT
@@ -46,6 +46,11 @@ class Source:
         sparse: It sent little the last time.
         talks: It sent little twice in a row.  The short rest of what was long is no message.
     """
+
+    __slots__ = (
+        "_bulk", "_drains", "_end", "_failure", "_hung_up", "_spliced_fd", "_urgent",
+        "is_new", "is_open", "ready", "sparse", "talks",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._end: End | None = None
@@ -90,8 +95,8 @@ class Source:
         """Tell whether a frame of `credit` bytes, and `longest` at most, is worth its header: bulk waits for more."""
         return self.is_open and credit >= (min(BULK, longest) if self._bulk else 1)
 
-    def load(self, outgoing: Outgoing, splicing: Splicing | None, credit: int) -> Loaded:
-        """Read one frame's payload into `outgoing`, or into the pipe of `splicing`.
+    def load(self, outgoing: Outgoing, splicing: Splicing | None, credit: int, begin: int = 0) -> Loaded:
+        """Read one frame's payload into the room of `outgoing`, from `begin` on, or into the pipe of `splicing`.
 
         Returns:
             The bytes of payload, and how the source ends with them. `NOTHING`:
@@ -103,7 +108,8 @@ class Source:
         if fd is not None and splicing is not None and self._end.is_at_hand(limit):
             count, ending = self._splice(splicing, fd, limit)
         else:
-            count, ending = self._copy(self._end, outgoing.room, min(limit, LONGEST_FRAME))
+            room = outgoing.room[begin:] if begin else outgoing.room
+            count, ending = self._copy(self._end, room, min(limit, len(room)))
         if count:
             self._bulk = count >= BULK
             self.talks = self.sparse and count <= SPARSE

@@ -121,8 +121,7 @@ class Stream(StreamState):
     def close(self) -> None:
         """Close the end, both directions of which have ended."""
         if self.end is not None:
-            for fd in {self.end.source_fd, self.end.sink_fd}:
-                self._unwatch(fd)
+            self._unwatch_all(self.end)
             self.end.close()
 
     def abort(self) -> None:
@@ -130,9 +129,13 @@ class Stream(StreamState):
         self.source.is_open = False
         self.sink.close()
         if self.end is not None:
-            for fd in {self.end.source_fd, self.end.sink_fd}:
-                self._unwatch(fd)
+            self._unwatch_all(self.end)
             self.end.abort()
+
+    def _unwatch_all(self, end: End) -> None:
+        self._unwatch(end.source_fd)
+        if end.sink_fd != end.source_fd:
+            self._unwatch(end.sink_fd)
 
     def _unwatch(self, fd: int | None) -> None:
         if fd is not None and self.poller is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from punchtunnel.link.outgoing import Outgoing
 from punchtunnel.link.source import Ending, Source
@@ -30,6 +31,12 @@ EVENTS_PER_LOOK = 32
 # Seconds for which an ACK waits for something to go with: alone it costs both
 # sides as much as a connection's data.
 ACK_DELAY = 0.02
+
+
+# A stream, the bytes of payload that it has sent, and how its source ends with them.
+Turn = tuple[Stream, int, Ending | None]
+Sent = Sequence[Turn]
+NOTHING: Sent = ()
 
 
 class Turns:
@@ -52,12 +59,8 @@ class Turns:
             else:
                 self.ring.append(stream)
 
-    def load(self, outgoing: Outgoing, splicing: Splicing | None) -> tuple[Stream, int, Ending | None]:
-        """Give the first stream its turn: read one frame's payload from its source.
-
-        Returns:
-            The stream, the bytes of payload, or 0, and how the source ends with them; see `Source.load`.
-        """
+    def load(self, outgoing: Outgoing, splicing: Splicing | None, begin: int = 0) -> Turn:
+        """Give the first stream its turn: read one frame's payload from its source; see `Source.load`."""
         stream = self.ring.popleft()
         stream.in_ring = False
         source, tempo = stream.source, outgoing.tempo
@@ -65,7 +68,7 @@ class Turns:
             # Its next credit brings it back.
             return stream, 0, None
         is_new = source.is_new
-        count, ending = source.load(outgoing, splicing, stream.credit)
+        count, ending = source.load(outgoing, splicing, stream.credit, begin)
         if count and source.talks and self.ring and self._has_more(self.ring[-1].source, is_new=is_new):
             tempo.interactive_at = time.monotonic()
         if source.ready:

@@ -150,14 +150,11 @@ class Mux(ControlFrames, Generic[S]):
             self._say(Header(SIZE, 0, stream.number, size))
 
     def finish(self, stream: S) -> None:
-        """Half-close: nothing more will be sent on this stream.
-
-        It is not urgent where the peer has ended its direction: nothing of it waits for an answer.
-        """
+        """Half-close: nothing more will be sent on this stream.  After the peer's FIN nobody waits for that."""
         if not (stream.finished_here or stream.gone):
             stream.finished_here = True
-            is_answer, is_urgent = stream.number % 2 == self._their_parity, not stream.finished_there
-            self._send(WINDOW, FIN, stream.number, 0, answer=is_answer, urgent=is_urgent)
+            is_answer = stream.number % 2 == self._their_parity
+            self._send(WINDOW, FIN, stream.number, 0, answer=is_answer, urgent=not stream.finished_there)
             self._forget_if_done(stream)
 
     def reset(self, stream: S, reason: Reason = Reason.RESET) -> None:

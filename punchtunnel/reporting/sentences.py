@@ -46,7 +46,7 @@ class Sentences:
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._verbosity = verbosity
+        self.verbosity = verbosity
         self._limit = limit or RateLimit()
         self._clock = clock
         self._monotonic = monotonic
@@ -57,7 +57,7 @@ class Sentences:
     @property
     def traces(self) -> bool:
         """Tell whether every event is told."""
-        return self._verbosity >= TRACE
+        return self.verbosity >= TRACE
 
     def __call__(self, event: Event) -> str:
         """Return the line of an event, with its line feed; "" if there is none."""
@@ -79,9 +79,9 @@ class Sentences:
     def _is_shown(self, event: Event) -> bool:
         if self.traces:
             return not event.progress or self._news.is_news(event, self._monotonic())
-        if event.level > self._verbosity:
+        if event.level > self.verbosity:
             return False
-        if self._verbosity > Level.INFO:
+        if self.verbosity > Level.INFO:
             return True
         if event.lasting:
             return self._begins(event)

@@ -62,9 +62,18 @@ class Status:
         self._programs = programs
         self._display = display
         self._manager = manager
+        # Types of events that nobody is told of: on a busy tunnel most are of these.
+        only_people = programs is None and display is None and manager is None and log is None
+        self._untold: set[type[Event]] = set()
+        self._may_be_untold = only_people and not self._sentences.traces
 
     def __call__(self, event: Event) -> None:
         """Tell one event; never raises OSError."""
+        if type(event) in self._untold:
+            return
+        if self._may_be_untold and event.level > self._sentences.verbosity and not isinstance(event, Exited):
+            self._untold.add(type(event))
+            return
         if self._programs is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._programs(event)

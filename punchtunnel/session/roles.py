@@ -243,6 +243,8 @@ class Ports(Ends):
         self._listeners = listeners
         self._targets = targets
         self._connects: Connects | None = None
+        # What is told of each stream, made once.
+        self._what = {name: services.to_target(str(target), name) for name, target in targets.items()}
 
     def attach(self, host: Host) -> None:
         """See Ends."""
@@ -322,12 +324,12 @@ class Ports(Ends):
     # ---- --to
 
     def _on_reached(self, number: int, service: str, result: socket.socket | OSError) -> None:
-        target = str(self._targets[service])
         if isinstance(result, OSError):
+            target = str(self._targets[service])
             why, reason = why_unreachable(result)
             self._refuse(number, reason, words.target_failed(target, why, local=reason == Reason.NO_RESOURCES))
             return
-        self._host.report(events.StreamOpened(number, services.to_target(target, service)))
+        self._host.report(events.StreamOpened(number, self._what[service]))
         # Its own stream is one of them.
         end = SocketEnd(result, others=self._host.link.stream_count - 1)
         if not self._host.link.join(number, end):

@@ -72,7 +72,7 @@ class Poller:
         may_spin: What passes now are small messages, and the loop has nothing else to do for us. Bulk is not kept
             waiting by a wake-up, and is not spun for.
         after: Called once after all events that have come together, if one of them has set `is_due`.
-        is_telling: Events are being told now.
+        is_telling: Events are being told now, or `after` is being called for them.
     """
 
     def __init__(self, loop: Loop, *, spins: bool = False, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -184,10 +184,10 @@ class Poller:
             for fd, callback, events in [(fd, callbacks.get(fd), events) for fd, events in batch]:
                 if callback is not None and callbacks.get(fd) is callback:
                     callback(events)
-        self.is_telling = False
         if self.is_due:
-            self.is_due = False
             self.after()
+            self.is_due = False
+        self.is_telling = False
 
 
 def _nothing() -> None:

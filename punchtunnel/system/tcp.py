@@ -107,8 +107,7 @@ def share_port(sock: socket.socket) -> None:
 
 def send_at_once(sock: socket.socket) -> None:
     """Switch Nagle's algorithm off: small segments leave at once."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def acknowledge_at_once(sock: socket.socket) -> None:
@@ -118,8 +117,7 @@ def acknowledge_at_once(sock: socket.socket) -> None:
 
 def keep_urgent_bytes(sock: socket.socket) -> None:
     """Leave the byte that is marked as urgent in its place among the others (RFC 6093 §6)."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    _set(sock, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def prefer_lasting_source(sock: socket.socket) -> None:
@@ -373,11 +371,18 @@ def limit_rate(sock: socket.socket, rate: float | None) -> None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)
 
 
+def _set(sock: socket.socket, level: int, option: int, value: int) -> None:
+    """Set an option that the system may refuse.  contextlib.suppress() would cost more than the call itself."""
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return
+
+
 def _set_tcp(sock: socket.socket, name: str, value: int) -> None:
     option = getattr(socket, name, None)
     if option is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        _set(sock, socket.IPPROTO_TCP, option, value)
 
 
 def _ttl_option(sock: socket.socket) -> tuple[int, int]:

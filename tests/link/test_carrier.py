@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
-from punchtunnel.link.carrier import TRANSITIONS, Carrier, Input, State
+from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.states import TRANSITIONS, Input, State
 from punchtunnel.protocol.frames import Flag, Header, Kind
 
 from .links import LONG, Case, Side, connect, make_waiting_side, two_sides

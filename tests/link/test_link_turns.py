@@ -21,7 +21,7 @@ from punchtunnel.link.tempo import FIRST_FRAME
 from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
 from punchtunnel.system.poller import READ
 
-from .links import LONG, Case, Side, connect, make_waiting_side, opened_by_hand, received, two_sides
+from .links import LONG, Case, Side, connect, make_side, make_waiting_side, opened_by_hand, received, two_sides
 
 pytestmark = pytest.mark.usefixtures("data_path")
 
@@ -176,6 +176,34 @@ def test_streams_that_are_reset_while_the_hole_is_full_leave_nothing(run: Callab
                 feeding.cancel()
                 side.link.close(reset=True)
                 side.poller.close()
+
+    run(case)
+
+
+@pytest.mark.parametrize("last", [b"five", bytes(SPARSE + 1)], ids=["short", "long"])
+def test_short_frames_of_several_streams_go_in_one_piece(run: Callable[[Case], None], last: bytes) -> None:
+    async def case() -> None:
+        # Each send is a message of its own.
+        hole, raw = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        raw.setblocking(False)
+        side = make_side(hole, leads=True)
+        words = {1: b"one", 3: b"three", 5: last}
+        with raw, contextlib.ExitStack() as stack:
+            for number, word in words.items():
+                near, end = socket.socketpair()
+                stack.enter_context(near).send(word)
+                assert side.link.open(SocketEnd(end)) == number
+            side.link.end_source(1, drain=True)
+            said = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(raw, 1 << 17), LONG)
+            expected = b"".join(Header(Kind.WINDOW, Flag.SYN, number, 0).encode() for number in words)
+            for number, word in words.items():
+                expected += Header(Kind.DATA, Flag(0), number, len(word)).encode() + word
+            if len(last) <= SPARSE:
+                # The first stream has another turn. In a control frame its end would go before what it says.
+                expected += Header(Kind.DATA, Flag.FIN, 1, 0).encode()
+            assert said == expected
+            side.link.close(reset=True)
+            side.poller.close()
 
     run(case)
 
