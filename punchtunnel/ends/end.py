@@ -57,6 +57,13 @@ class End(Protocol):
             OSError: The sink is broken.
         """
 
+    def write_last(self, data: memoryview) -> int:
+        """Like `write`, for what `finish_writing` follows at once: the two may leave together.
+
+        Raises:
+            OSError: The sink is broken.
+        """
+
     def finish_writing(self) -> bool:
         """Pass EOF on: nothing more will be written.
 

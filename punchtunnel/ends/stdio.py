@@ -118,6 +118,10 @@ class StdioEnd:
             raise OSError(errno.EBADF, words.CLOSED_FROM_START)
         return self._sink.write(data)
 
+    def write_last(self, data: memoryview) -> int:
+        """See End."""
+        return self.write(data)
+
     def finish_writing(self) -> bool:
         """See End.
 

@@ -212,10 +212,11 @@ class Attempt:
                 self._poller.register(sock.fileno(), self._on_event)
         except OSError as failure:
             code = failure.errno or errno.EIO
-        left = deadline - time.monotonic()
         if not code:
             self._succeed(sock)
-        elif code == errno.EINPROGRESS:
+            return
+        left = deadline - time.monotonic()
+        if code == errno.EINPROGRESS:
             self._timer = self._loop.call_later(left, self._try_next, TimeoutError())
         elif code == errno.EAGAIN and family == socket.AF_UNIX and left > 0:
             # The queue of a Unix socket is full; only a blocking connect(2) could wait for room in it.

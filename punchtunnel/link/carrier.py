@@ -24,7 +24,7 @@ from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.link.source import SPARSE
 from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
 from punchtunnel.link.stream import Stream
-from punchtunnel.link.turns import NOTHING, Sent, Turns
+from punchtunnel.link.turns import NOTHING, STEPS_PER_TURN, Sent, Turn, Turns
 from punchtunnel.protocol.events import Event, Received
 from punchtunnel.protocol.frames import HEADER, Goodbye
 from punchtunnel.protocol.mux import Mux
@@ -311,13 +311,18 @@ class Carrier:
             The first header, the bytes that follow it, and what each of the streams has sent.
         """
         outgoing = self.outgoing
-        stream, count, ending = turn = turns.load(outgoing, self.splicing)
-        is_last, sent = ending is not None and ending.failure is None, [turn]
-        if not count:
+        sent: list[Turn] = []
+        while True:
+            stream, count, ending = turn = turns.load(outgoing, self.splicing)
+            is_last = ending is not None and ending.failure is None
+            sent.append(turn)
+            if count:
+                break
             if is_last:
                 # No payload to go with: FIN goes with the control frames.
                 mux.finish(stream)
-            return b"", 0, sent
+            if not turns.ring or len(sent) >= STEPS_PER_TURN or not self._has_turn(turns):
+                return b"", 0, sent
         head, size = mux.data_header(stream, count, last=is_last), count
         if self.splicing is not None and self.splicing.pipe.held:
             return head, size, sent

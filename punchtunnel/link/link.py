@@ -266,7 +266,7 @@ class Link:
         self.bytes_in += len(data)
         self._poller.may_spin = len(data) <= SPARSE
         try:
-            taken = stream.sink.deliver(data)
+            taken = stream.sink.deliver(data, is_last=self._mux.is_ending)
         except OSError as error:
             self._on_broken_sink(stream, error)
             return

@@ -90,10 +90,14 @@ class Sink:
         """Something is not delivered yet."""
         return bool(self._backlog.pieces) or (self._spliced is not None and self._spliced.held > 0)
 
-    def deliver(self, data: memoryview) -> int:
+    def deliver(self, data: memoryview, *, is_last: bool = False) -> int:
         """Write what the end takes now, and keep the rest; return the bytes taken.
 
         All are taken, and go nowhere, when it is closed.
+
+        Args:
+            data: The next bytes.
+            is_last: EOF follows them at once.
 
         Raises:
             OSError: The sink is broken.
@@ -102,7 +106,7 @@ class Sink:
             return len(data)
         taken, end, spliced = 0, self._end, self._spliced
         if end is not None and not self._backlog.pieces and (spliced is None or not spliced.held):
-            taken = self._write(end, data)
+            taken = self._write(end, data) if not is_last else end.write_last(data) if self.ready else 0
         if taken < len(data):
             self._backlog.append(data[taken:])
         return taken

@@ -107,7 +107,9 @@ class Stream(StreamState):
         if end is not None:
             if end.sink_fd != end.source_fd and not end.finishes_late:
                 self._unwatch(end.sink_fd)
-            if not end.finish_writing():
+            # Both directions of a socket end by closing it.
+            is_closing = end.sink_fd is not None and end.sink_fd == end.source_fd and not self.source.is_open
+            if not is_closing and not end.finish_writing():
                 return False
         self.sink.is_over = True
         return True
@@ -121,7 +123,7 @@ class Stream(StreamState):
     def close(self) -> None:
         """Close the end, both directions of which have ended."""
         if self.end is not None:
-            self._unwatch_all(self.end)
+            self._forget(self.end)
             self.end.close()
 
     def abort(self) -> None:
@@ -129,10 +131,10 @@ class Stream(StreamState):
         self.source.is_open = False
         self.sink.close()
         if self.end is not None:
-            self._unwatch_all(self.end)
+            self._forget(self.end)
             self.end.abort()
 
-    def _unwatch_all(self, end: End) -> None:
+    def _forget(self, end: End) -> None:
         self._unwatch(end.source_fd)
         if end.sink_fd != end.source_fd:
             self._unwatch(end.sink_fd)

@@ -144,7 +144,8 @@ def decode_header(data: bytes | bytearray | memoryview, begin: int = 0) -> Heade
         raise PeerError(words.NOT_A_SERVICE)
     if (stream == 0) != (kind in _OF_THE_LINK) and kind != RECEIVED:
         raise PeerError(words.ODD_STREAM.format(kind=kind, stream=stream))
-    return Header(kind, flags, stream, length)
+    # Not by its own constructor, which is written in Python: there are thousands a second.
+    return tuple.__new__(Header, (kind, flags, stream, length))
 
 
 class Decoder:

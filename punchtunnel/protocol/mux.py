@@ -85,11 +85,13 @@ class Mux(ControlFrames, Generic[S]):
 
     Attributes:
         streams: The records of all streams that are known, by number.
+        is_ending: After the Data that was yielded last, Finished follows at once.
     """
 
     def __init__(self, leads: bool, record: type[S]) -> None:
         super().__init__()
         self.streams: dict[int, S] = {}
+        self.is_ending = False
         self._record = record
         self._decoder = Decoder()
         self._memory = Memory()
@@ -121,14 +123,14 @@ class Mux(ControlFrames, Generic[S]):
         if service:
             self._say(Header(OPEN, 0, stream.number, len(service)), service.encode())
         else:
-            self._send(WINDOW, SYN, stream.number, 0)
+            self._say_joined(SYN, stream.number)
         return stream
 
     def accept(self, stream: S) -> None:
         """Tell the peer that its stream is joined to something."""
         if not (stream.accepted or stream.gone):
             stream.accepted = True
-            self._send(WINDOW, ACK, stream.number, 0, answer=True, urgent=False)
+            self._say_joined(ACK, stream.number)
 
     def data_header(self, stream: S, length: int, *, last: bool = False) -> bytes:
         """Spend credit and return the header after which `length` bytes of payload must follow.
@@ -139,10 +141,12 @@ class Mux(ControlFrames, Generic[S]):
             last: Nothing more will be sent on this stream; like `finish`, in the same frame.
         """
         stream.credit -= length
+        flags = self._take_joined(stream.number)
         if last:
+            flags |= FIN
             stream.finished_here = True
             self._forget_if_done(stream)
-        return HEADER.pack(VERSION, DATA, FIN if last else 0, stream.number, length)
+        return HEADER.pack(VERSION, DATA, flags, stream.number, length)
 
     def announce(self, stream: S, size: int) -> None:
         """Tell the peer how many bytes will be sent on this stream; at most MAX_SIZE."""
@@ -233,6 +237,7 @@ class Mux(ControlFrames, Generic[S]):
                 raise PeerError(words.READS_NO_ANSWERS)
             if isinstance(item, memoryview):
                 if self._receiving is not None:
+                    self.is_ending = self._is_last and not self._decoder.missing
                     yield Data(self._receiving, item)
                 if self._is_last:
                     yield from self._on_payload_end()

@@ -56,8 +56,7 @@ def test_ack_goes_with_the_answer(run: Callable[[Case], None], monkeypatch: pyte
                 for _ in range(10):
                     await asyncio.sleep(0)
                 theirs.sendall(b"hello")
-                ack, answer = Header(Kind.WINDOW, Flag.ACK, 2, 0), Header(Kind.DATA, 0, 2, 5)
-                expected = ack.encode() + answer.encode() + b"hello"
+                expected = Header(Kind.DATA, Flag.ACK, 2, 5).encode() + b"hello"
                 assert await asyncio.wait_for(loop.sock_recv(raw, 1000), LONG) == expected
 
     run(case)
@@ -195,13 +194,38 @@ def test_short_frames_of_several_streams_go_in_one_piece(run: Callable[[Case], N
                 assert side.link.open(SocketEnd(end)) == number
             side.link.end_source(1, drain=True)
             said = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(raw, 1 << 17), LONG)
-            expected = b"".join(Header(Kind.WINDOW, Flag.SYN, number, 0).encode() for number in words)
+            # The stream that was opened last is opened by its payload: the others' numbers come before it.
+            expected = b"".join(Header(Kind.WINDOW, Flag.SYN, number, 0).encode() for number in (1, 3))
             for number, word in words.items():
-                expected += Header(Kind.DATA, Flag(0), number, len(word)).encode() + word
+                flags = Flag.SYN if number == 5 else Flag(0)
+                expected += Header(Kind.DATA, flags, number, len(word)).encode() + word
             if len(last) <= SPARSE:
                 # The first stream has another turn. In a control frame its end would go before what it says.
                 expected += Header(Kind.DATA, Flag.FIN, 1, 0).encode()
             assert said == expected
+            side.link.close(reset=True)
+            side.poller.close()
+
+    run(case)
+
+
+def test_an_end_goes_with_what_another_stream_says(run: Callable[[Case], None]) -> None:
+    """A connection that ended when the next one began cost both sides a send of its own."""
+
+    async def case() -> None:
+        hole, raw = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        raw.setblocking(False)
+        side = make_side(hole, leads=True)
+        (over, over_end), (near, end) = socket.socketpair(), socket.socketpair()
+        with raw, over, near:
+            side.link.open(SocketEnd(over_end))
+            side.link.end_source(1, drain=True)
+            near.send(b"next")
+            side.link.open(SocketEnd(end))
+            opened = b"".join(Header(Kind.WINDOW, Flag.SYN, number, 0).encode() for number in (1, 3))
+            expected = opened + Header(Kind.WINDOW, Flag.FIN, 1, 0).encode()
+            expected += Header(Kind.DATA, Flag(0), 3, 4).encode() + b"next"
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(raw, 1000), LONG) == expected
             side.link.close(reset=True)
             side.poller.close()
 

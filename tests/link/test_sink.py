@@ -122,6 +122,28 @@ def test_that_the_end_takes_no_more_is_told_once(end: tuple[SocketEnd, socket.so
         sink.ready = True
 
 
+def test_what_an_end_follows_at_once_arrives_before_it(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink, theirs = joined(end[0]), end[1]
+    assert sink.deliver(memoryview(b"last words"), is_last=True) == 10
+    end[0].finish_writing()
+    assert came(theirs) == b"last words"
+
+
+def test_the_rest_of_what_an_end_follows_waits(end: tuple[SocketEnd, socket.socket]) -> None:
+    sink, theirs = joined(end[0]), end[1]
+    data = os.urandom(4 << 20)
+    taken = sink.deliver(memoryview(data), is_last=True)
+    assert 0 < taken < len(data)
+    found = came(theirs)
+    while sink.waits:
+        sink.ready = True
+        taken += sink.drain()
+        found += came(theirs)
+    assert (found, taken) == (data, len(data))
+    sink.ready = False
+    assert sink.deliver(memoryview(b"more"), is_last=True) == 0
+
+
 def test_a_closed_sink_takes_everything_to_nowhere(end: tuple[SocketEnd, socket.socket]) -> None:
     sink = joined(end[0])
     sink.ready = False

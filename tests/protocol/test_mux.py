@@ -161,6 +161,40 @@ def test_the_opener_may_send_before_it_is_accepted() -> None:
     assert receive(Mux(False, StreamState), data(1, b"at once", Flag.SYN)) == [Opened(1), got(1, b"at once")]
 
 
+def test_the_first_payload_opens_and_accepts_a_stream_if_nothing_is_said_in_between() -> None:
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    stream = leader.open(0.0)
+    said = leader.data_header(stream, 2)
+    assert (said.hex(), leader.take_control(), leader.is_urgent) == ("000000010000000100000002", b"", False)
+    assert receive(follower, said + b"hi") == [Opened(1), got(1, b"hi")]
+    follower.accept(follower.streams[1])
+    said = follower.data_header(follower.streams[1], 2, last=True)
+    assert (said.hex(), follower.take_control()) == ("000000060000000100000002", b"")
+    assert receive(leader, said + b"ho") == [got(1, b"ho"), Finished(1)]
+    assert stream.accepted
+
+
+def test_streams_are_opened_in_the_order_of_their_numbers_whoever_speaks_first() -> None:
+    leader, follower = Mux(True, StreamState), Mux(False, StreamState)
+    first, second = leader.open(0.0), leader.open(0.0)
+    frames = leader.data_header(first, 1) + b"1" + leader.data_header(second, 1) + b"2"
+    assert receive(follower, leader.take_control() + frames) == [Opened(1), got(1, b"1"), Opened(3), got(3, b"2")]
+    third = leader.open(0.0)
+    leader.ping(0.0)
+    assert leader.data_header(third, 1)[3] == 0, "the SYN goes before the ping"
+    assert leader.take_control().hex(" ", 12).split()[0] == "000100010000000500000000"
+
+
+def test_a_payload_that_an_end_follows_is_told_from_others() -> None:
+    mux, raw = follower_with(1, 3), data(1, b"ab", Flag.FIN) + data(3, b"cd")
+    endings = list[bool]()
+    for split in (raw[:13], raw[13:]):
+        for event in mux.receive(memoryview(split), 0.0):
+            if isinstance(event, Data):
+                endings.append(mux.is_ending)
+    assert endings == [False, True, False]
+
+
 def test_a_stream_is_accepted_once() -> None:
     follower = follower_with(1)
     follower.accept(follower.streams[1])
