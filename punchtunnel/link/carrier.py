@@ -46,6 +46,8 @@ USER_TIMEOUT = 40.0
 # Seconds between two tries of Linux to send what is not acknowledged: after an outage of
 # 26 s the next one would come 25 s later.  More than the round trip of any path.
 LONGEST_RETRY = 4.0
+# Bytes of frames that wait, beside which a payload has no room: what acknowledges goes before it, too, and its header.
+CROWDED = PREFIX - 2 * HEADER.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +286,7 @@ class Carrier:
             has_turn = bool(turns.ring) and self._has_turn(turns)
             if not (has_turn or mux.is_urgent):
                 return None
-            # Beside it have room: what acknowledges, and the header of the payload.
-            is_crowded = len(mux.control) > PREFIX - 2 * HEADER.size
+            is_crowded = len(mux.control) > CROWDED
             if has_turn and not is_crowded:
                 head, size, sent = self._load(mux, turns)
             # What is not urgent goes only where something else does.
@@ -321,7 +322,8 @@ class Carrier:
             if is_last:
                 # No payload to go with: FIN goes with the control frames.
                 mux.finish(stream)
-            if not turns.ring or len(sent) >= STEPS_PER_TURN or not self._has_turn(turns):
+            is_crowded = len(mux.control) > CROWDED
+            if is_crowded or not turns.ring or len(sent) >= STEPS_PER_TURN or not self._has_turn(turns):
                 return b"", 0, sent
         head, size = mux.data_header(stream, count, last=is_last), count
         if self.splicing is not None and self.splicing.pipe.held:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.outgoing import PREFIX
+from punchtunnel.link.source import Ending
 from punchtunnel.link.states import TRANSITIONS, Input, State
-from punchtunnel.protocol.frames import Flag, Header, Kind
+from punchtunnel.link.stream import Stream
+from punchtunnel.link.turns import Turn
+from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
+from punchtunnel.protocol.mux import Mux
 
 from .links import LONG, Case, Side, connect, make_waiting_side, two_sides
 
@@ -158,3 +166,36 @@ def test_streams_go_on_over_another_carrier(run: Callable[[Case], None]) -> None
                 assert right.ended.empty()
 
     run(case)
+
+
+@dataclass
+class ThreeTurns:
+    """Two streams that end without a payload, and one that has some."""
+
+    streams: list[Stream]
+    ring: deque[Stream] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ring = deque(self.streams)
+
+    def load(self, *_: object) -> Turn:
+        """Give the first one its turn."""
+        stream = self.ring.popleft()
+        return (stream, 0, Ending(None)) if self.ring else (stream, 10, None)
+
+
+@pytest.mark.parametrize("waiting", range(PREFIX // HEADER.size - 6, PREFIX // HEADER.size + 2))
+def test_what_waits_has_room_before_a_payload_also_when_streams_end_meanwhile(waiting: int) -> None:
+    here, there = socket.socketpair()
+    with there:
+        carrier, mux = Carrier(here), Mux(True, Stream)
+        streams = [mux.open(0.0) for _ in range(3)]
+        mux.take_control()
+        for _ in range(waiting):
+            mux.ping(0.0)
+        turns = ThreeTurns(streams)
+        while turns.ring or mux.control:
+            carrier.send(mux, cast("Any", turns))
+        frames = there.recv(65536)
+        assert len(frames) == (waiting + 3) * HEADER.size + 10
+        carrier.close(reset=True)
