@@ -7,15 +7,22 @@ port, and IPv6 in bash.
 
 from __future__ import annotations
 
+import os
+
 import typer.completion
 from typer import _completion_shared
 
+# Set by a shell that completes; columns that no description has.
+COMPLETE_VARIABLE, WIDE = "_PUNCHTUNNEL_COMPLETE", "10000"
 # Of typer: its own script, for a shell that there is no file for.
 _made_by_typer = _completion_shared.get_completion_script
 
 
 def use_own_scripts() -> None:
-    """Let typer print and install the files in completions/."""
+    """Let typer print and install the files in completions/, and offer each option in one line."""
+    if COMPLETE_VARIABLE in os.environ:
+        # It would wrap what an option is for at the terminal's width, and each line would be an offer.
+        os.environ["COLUMNS"] = WIDE
     # Where --show-completion looks the function up, and where --install-completion does.
     for module in (typer.completion, _completion_shared):
         vars(module)["get_completion_script"] = _script

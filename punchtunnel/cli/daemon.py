@@ -25,8 +25,11 @@ from punchtunnel import words
 from punchtunnel.cli.options import Options
 from punchtunnel.errors import Exit, LocalError
 from punchtunnel.reporting.events import Event, LinkUp, Report, unreported
+from punchtunnel.system import proc
 from punchtunnel.words import local
 
+# Bytes of a file that holds one number.
+PID_SIZE = 32
 # What a terminal sends to the parent it sends to the child, too.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
@@ -73,6 +76,8 @@ class Daemon:
         try:
             if os.path.isdir(self._pid_file):
                 raise IsADirectoryError(21, os.strerror(21))
+            if other := _running(self._pid_file):
+                raise LocalError(local.pid_file_is_taken(self._pid_file, other))
             with open(self._draft, "x") as file:
                 self._ours = self._draft
                 file.write(f"{os.getpid()}\n")
@@ -120,6 +125,16 @@ class Daemon:
             # Whoever has killed the parent wants no tunnel that they do not know of.
             signal.raise_signal(signal.SIGTERM)
         os.close(ready)
+
+
+def _running(pid_file: str) -> int:
+    """Return the number in a file of --pid-file if a punchtunnel runs by it, or 0: what a crash has left counts not."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(pid_file) as file:
+            number = int(file.read(PID_SIZE))
+        if number > 0 and "punchtunnel" in (proc.read(f"{number}/cmdline") or ""):
+            return number
+    return 0
 
 
 def begin(options: Options) -> Daemon:

@@ -39,6 +39,7 @@ class Log:
         self._path = os.path.abspath(path)
         self._fd = fd
         self._sentences = sentences
+        self._is_broken, self._trouble = False, ""
         raw = io.FileIO(fd, "a", closefd=False)
         # Both in the thread that writes: storage that stands still holds nobody up.
         self._output = Output(io.TextIOWrapper(raw, encoding="utf-8", write_through=True), before=self._follow)
@@ -51,11 +52,20 @@ class Log:
     def __call__(self, event: Event) -> None:
         """Append the line of an event, if there is one; wait for the file at the end of the run."""
         is_last = isinstance(event, Exited)
-        with contextlib.suppress(OSError, ValueError):
+        try:
             if line := self._sentences(event):
                 self._output.write(line, LAST_PATIENCE if is_last else PATIENCE)
             elif is_last:
                 self._output.finish()
+        except (OSError, ValueError) as error:
+            if not self._is_broken:
+                self._is_broken = True
+                self._trouble = words.cannot(local.write_log(self._path), _as_system_error(error))
+
+    def take_trouble(self) -> str:
+        """Return why the file could not be written, the first time, or ""; it is told once."""
+        trouble, self._trouble = self._trouble, ""
+        return trouble
 
     def _follow(self) -> None:
         """Open the file anew if another one, or none, has its name now; if that fails, go on with the old one."""
@@ -93,9 +103,12 @@ def open_log(path: str, verbosity: int) -> Log:
     try:
         fd = _append_to(path)
     except (OSError, ValueError) as error:
-        why = error if isinstance(error, OSError) else OSError(str(error))
-        raise LocalError(words.cannot(local.write_log(path), why)) from error
+        raise LocalError(words.cannot(local.write_log(path), _as_system_error(error))) from error
     return Log(path, fd, Sentences(max(verbosity, Level.INFO), clock=time.time))
+
+
+def _as_system_error(error: OSError | ValueError) -> OSError:
+    return error if isinstance(error, OSError) else OSError(str(error))
 
 
 def _append_to(path: str) -> int:

@@ -182,7 +182,12 @@ class _Threaded:
         if len(data) > ROOM or not self._writer.wait(patience, ROOM - len(data)):
             return False
         self._writer.put(memoryview(data))
-        return patience < LAST_PATIENCE or self._writer.wait(patience)
+        if patience < LAST_PATIENCE:
+            return True
+        is_written = self._writer.wait(patience)
+        # Raises what has kept the thread from writing it: nobody else will be told.
+        self._writer.put(memoryview(b""))
+        return is_written
 
 
 def open_output(as_json: bool, status_fd: int | None) -> Output | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from punchtunnel.errors import UsageError
-from punchtunnel.reporting.events import Event, Exited, Report
+from punchtunnel.reporting.events import Event, Exited, Report, Warned
 from punchtunnel.reporting.jsonlines import JsonLines, open_jsonlines
 from punchtunnel.reporting.limit import PERIOD, RateLimit
 from punchtunnel.reporting.output import LAST_PATIENCE, PATIENCE, Output, open_output
@@ -80,6 +80,8 @@ class Status:
         text = self._sentences(event)
         if self._log is not None:
             self._log(event)
+            if trouble := self._log.take_trouble():
+                self(Warned(reason=trouble))
         if text or self._display is not None or isinstance(event, Exited):
             # A log that cannot be written must not end a transfer.
             with contextlib.suppress(OSError, ValueError):

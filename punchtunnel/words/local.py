@@ -21,3 +21,8 @@ def write_log(path: str) -> str:
 def write_pid(path: str) -> str:
     """Return what `words.cannot` says of writing --pid-file."""
     return f"write the file {path} of --pid-file"
+
+
+def pid_file_is_taken(path: str, process: int) -> str:
+    """Say that another run has the file of --pid-file."""
+    return f"process {process}, which still runs, is in {path}: end it by `kill {process}`, or give another --pid-file"

@@ -115,6 +115,15 @@ def test_bash_completes_options(shell_environment: dict[str, str]) -> None:
     assert {"--stdio", "--send-only"} <= set(run_shell("bash", script, shell_environment).split())
 
 
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_an_option_is_one_offer_however_narrow_the_terminal_is(columns: str) -> None:
+    """What an option is for was wrapped, and bash offered pieces of it."""
+    asked = {"_TYPER_COMPLETE_ARGS": "punchtunnel --", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    offers = tool(COLUMNS=columns, _PUNCHTUNNEL_COMPLETE="complete_fish", **asked).splitlines()
+    assert len(offers) > 20
+    assert [offer for offer in offers if not offer.startswith("--")] == []
+
+
 def test_zsh_completes_options(shell_environment: dict[str, str]) -> None:
     # compadd only works inside a completion; a stand-in shows what would be offered.
     script = f"""

@@ -172,6 +172,19 @@ def test_a_file_of_the_number_that_cannot_be_written_is_told_at_once(lab: Lab) -
 
 
 @pytest.mark.usefixtures("service")
+def test_a_second_run_does_not_take_the_file_of_one_that_runs(lab: Lab) -> None:
+    """It put its own number there, and the first one could not be found any more."""
+    assert in_background(lab).wait(WAIT) == 0
+    path = lab.folder / "pid"
+    pid = path.read_text()
+    second = in_background(lab)
+    assert second.wait(WAIT) == Exit.LOCAL
+    assert path.read_text() == pid
+    finish(int(pid))
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("service")
 def test_the_number_of_another_run_is_left_alone(lab: Lab) -> None:
     process = in_background(lab)
     assert process.wait(WAIT) == 0

@@ -134,10 +134,16 @@ def test_a_log_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: p
     assert not list(other.iterdir())
 
 
-def test_a_full_disk_ends_nothing() -> None:
-    log = open_log("/dev/full", 0)
-    log(Listening("here"))
-    log(Exited(0, ""))
+def test_a_full_disk_ends_nothing_and_is_told_once() -> None:
+    """Who had asked for a log got an empty one, without a word."""
+    stream = io.StringIO()
+    status = Status(0, Output(stream), log=open_log("/dev/full", 0))
+    for _ in range(3):
+        status(PUNCHING)
+    status(Exited(1, "link lost"))
+    told, last = stream.getvalue().splitlines()
+    assert re.fullmatch(r"punchtunnel: cannot write the log /dev/full: No space left on device.*", told)
+    assert last == "punchtunnel: link lost"
 
 
 def test_only_a_log_of_everything_wants_traffic(tmp_path: Path) -> None:
