@@ -127,9 +127,9 @@ def test_a_log_that_was_full_goes_on_when_it_is_not(monkeypatch: pytest.MonkeyPa
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
-            output.write("never\n", LAST_PATIENCE)
+            # A line that is waited for is told of at once.
             with pytest.raises(OSError, match="No space"):
-                output.write("told\n", LAST_PATIENCE)
+                output.write("never\n", LAST_PATIENCE)
         output.write("last\n", LAST_PATIENCE)
         assert (tmp_path / "log").read_text() == "last\n"
 
