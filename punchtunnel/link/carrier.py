@@ -31,6 +31,7 @@ from punchtunnel.protocol.mux import Mux
 from punchtunnel.protocol.records import Opener, Sealer
 from punchtunnel.protocol.resume import (
     ACKNOWLEDGE_AFTER,
+    KEPT_NEARBY,
     RELAYED_AFTER,
     WORTH_A_FRAME,
     Journal,
@@ -195,7 +196,8 @@ class Carrier:
         if self.splicing is not None and self.splicing.is_bulk:
             self.splicing.has_read(mux.expected[1])
         if journal is not None:
-            journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
+            if not self.incoming.is_near or journal.limit != KEPT_NEARBY:
+                journal.limit = most_kept(mux.windows, near=self.incoming.is_near)
             self.acknowledge(mux, self._acknowledge_after)
         if self._flight is not None:
             # The relay's system sends one short segment, and no other before that is acknowledged.

@@ -77,11 +77,16 @@ class Sink:
         self.ready = True
         self.ends = False
         self.is_over = False
-        # Called when the end takes no more for the first time.
-        self._on_full: Callable[[], None] | None = None
+        # Called with the end's descriptor when it takes no more for the first time.
+        self._on_full: Callable[[int], None] | None = None
 
-    def join(self, end: End, on_full: Callable[[], None] | None = None) -> None:
-        """Say where everything goes; until then it waits.  `on_full` is called when that takes no more, once."""
+    def join(self, end: End, on_full: Callable[[int], None] | None = None) -> None:
+        """Say where everything goes; until then it waits.
+
+        Args:
+            end: Takes it.
+            on_full: Called once, with its descriptor, when it takes no more.
+        """
         self._end, self._on_full = end, on_full
         self._spliced_fd = end.spliced_sink
 
@@ -159,6 +164,6 @@ class Sink:
     def _is_ready(self, ready: bool) -> None:
         """The end may take something, or takes no more."""
         self.ready = ready
-        if not ready and self._on_full is not None:
+        if not ready and self._on_full is not None and self._end is not None and self._end.sink_fd is not None:
             on_full, self._on_full = self._on_full, None
-            on_full()
+            on_full(self._end.sink_fd)

@@ -61,7 +61,7 @@ class Stream(StreamState):
         self.end, self.poller, self.kept = end, poller, end.finishes_late
         source_fd, sink_fd = end.source_fd, end.sink_fd
         is_both = source_fd == sink_fd
-        self.sink.join(end, self._watch_writing if is_both else None)
+        self.sink.join(end, poller.watch_writing if is_both else None)
         self.source.join(end, ready=ready)
 
         def on_events(events: int) -> None:
@@ -80,10 +80,6 @@ class Stream(StreamState):
         except OSError as error:
             # It costs this stream alone, at its next turn.
             self.source.fail(error)
-
-    def _watch_writing(self) -> None:
-        if self.end is not None and self.end.sink_fd is not None and self.poller is not None:
-            self.poller.watch_writing(self.end.sink_fd)
 
     def break_sink(self, error: OSError) -> bool:
         """Write no more; False if nothing can be read either.
@@ -135,9 +131,13 @@ class Stream(StreamState):
             self.end.abort()
 
     def _forget(self, end: End) -> None:
-        self._unwatch(end.source_fd)
-        if end.sink_fd != end.source_fd:
+        """Watch an end no more that is about to be closed."""
+        if end.source_fd != end.sink_fd:
+            # They may be inherited, and stay open elsewhere.
+            self._unwatch(end.source_fd)
             self._unwatch(end.sink_fd)
+        elif end.source_fd is not None and self.poller is not None:
+            self.poller.forget(end.source_fd)
 
     def _unwatch(self, fd: int | None) -> None:
         if fd is not None and self.poller is not None:

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from punchtunnel.errors import LinkError, PeerError
-from punchtunnel.protocol.control import MAX_ANSWERS, ControlFrames
+from punchtunnel.protocol.control import MAX_ANSWERS, NONE, ControlFrames
 from punchtunnel.protocol.credit import INITIAL_WINDOW, Memory, largest
 from punchtunnel.protocol.events import (
     Credited,
@@ -141,7 +141,7 @@ class Mux(ControlFrames, Generic[S]):
             last: Nothing more will be sent on this stream; like `finish`, in the same frame.
         """
         stream.credit -= length
-        flags = self._take_joined(stream.number)
+        flags = 0 if self._joined is NONE else self._take_joined(stream.number)
         if last:
             flags |= FIN
             stream.finished_here = True

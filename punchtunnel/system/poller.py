@@ -121,6 +121,10 @@ class Poller:
         if self._callbacks.pop(fd, None) is not None:
             self._kernel.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Stop watching a descriptor of our own that is closed right after this: then the kernel forgets it, too."""
+        self._callbacks.pop(fd, None)
+
     def close(self) -> None:
         """Stop watching everything; a second call does nothing."""
         if self._is_closed:

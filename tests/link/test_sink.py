@@ -111,13 +111,13 @@ def test_what_the_end_does_not_take_waits_until_it_is_ready(end: tuple[SocketEnd
 
 
 def test_that_the_end_takes_no_more_is_told_once(end: tuple[SocketEnd, socket.socket]) -> None:
-    sink, theirs, full = Sink(), end[1], list[bool]()
-    sink.join(end[0], lambda: full.append(sink.ready))
+    sink, theirs, full = Sink(), end[1], list[int]()
+    sink.join(end[0], full.append)
     sink.deliver(memoryview(b"little"))
     assert not full
     for _ in range(2):
         sink.deliver(memoryview(bytes(4 << 20)))
-        assert full == [False]
+        assert full == [end[0].sink_fd]
         came(theirs)
         sink.ready = True
 

@@ -104,6 +104,36 @@ def test_room_is_told_only_to_whoever_has_asked_for_it() -> None:
     asyncio.run(asyncio.wait_for(case(), 30))
 
 
+def test_what_is_forgotten_and_closed_is_told_of_no_more() -> None:
+    """Its number is the next one's."""
+
+    async def case() -> None:
+        poller = Poller(asyncio.get_running_loop())
+        told: asyncio.Queue[int] = asyncio.Queue()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                poller.register(ours.fileno(), told.put_nowait)
+                number = ours.fileno()
+                poller.forget(number)
+                ours.close()
+                theirs.close()
+                ours, theirs = socket.socketpair()
+                assert ours.fileno() == number
+                poller.register(number, told.put_nowait, writing=False)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert told.empty()
+                theirs.send(b"!")
+                assert await told.get() == READABLE
+        finally:
+            poller.close()
+            ours.close()
+            theirs.close()
+
+    asyncio.run(asyncio.wait_for(case(), 30))
+
+
 def test_what_is_due_after_several_events_is_done_once() -> None:
     loop = ManualLoop()
     poller, done = Poller(loop), list[str]()
