@@ -169,6 +169,15 @@ def bare(stage: Stage, target: int) -> Forwarder:
     return _two_hops(stage, target, hop)
 
 
+def bare_streams(stage: Stage, target: int, sealed: bool) -> Forwarder:
+    """Start streams over one connection with nothing around them."""
+
+    def hop(role: str, _name: str, listen: str, towards: str) -> list[str]:
+        return [sys.executable, "-m", "bench.barestreams", role, listen, towards, *(["sealed"] if sealed else [])]
+
+    return _two_hops(stage, target, hop)
+
+
 # ---- ssh
 
 

@@ -38,6 +38,8 @@ from .measures import (
 from .stage import Stage
 from .subjects import (
     BARE,
+    BARE_SEALED,
+    BARE_STREAMS,
     DIRECT,
     HAPROXY,
     HAPROXY_SPLICE,
@@ -127,12 +129,12 @@ def _pipes() -> Iterator[Row]:
 
 
 def _connections() -> Iterator[Row]:
-    peers = (SSH, SOCAT, HAPROXY)
+    peers, floors = (SSH, SOCAT, HAPROXY), (BARE_STREAMS, BARE_SEALED)
     for at_a_time, words in ((1, "one"), (16, "16")):
         load = partial(measures.connections, at_a_time=at_a_time)
         yield Row(
             f"new connections through -L, {words} at a time",
-            tuple(forward(label, load, "answer") for label in (PLAIN, SEALED, *peers, DIRECT)),
+            tuple(forward(label, load, "answer") for label in (PLAIN, SEALED, *peers, *floors, DIRECT)),
             (CONNECTIONS, CPU_EACH),
             _beside((PLAIN, SEALED), peers, (CONNECTIONS,), whys.CONNECTIONS),
             seconds=1.0,
@@ -150,7 +152,7 @@ def _echo() -> Iterator[Row]:
     peers = (SSH, SOCAT, HAPROXY)
     yield Row(
         "64 bytes there and back, idle link",
-        tuple(forward(label, measures.echo) for label in (PLAIN, SEALED, *peers, DIRECT)),
+        tuple(forward(label, measures.echo) for label in (PLAIN, SEALED, *peers, BARE_STREAMS, BARE_SEALED, DIRECT)),
         (P50, P99),
         _beside((PLAIN, SEALED), peers, (P50, P99), whys.MESSAGES),
         seconds=1.0,

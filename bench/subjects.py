@@ -15,8 +15,9 @@ SOCAT, SOCAT_LARGE = "socat", f"socat {SOCAT_BUFFER}"
 HAPROXY, HAPROXY_SPLICE, HAPROXY_TUNED = "haproxy", "haproxy, splice", "haproxy, splice, 1 MiB pipes"
 SSH, STUNNEL, NCAT = "ssh, aes128-gcm", "stunnel, aes128-gcm", "ncat"
 IPERF, DIRECT = "iperf3, no forwarder", "the load, no forwarder"
-# What Python can at most; see bare.py.
+# What Python can at most; see bare.py and barestreams.py.
 BARE = "a bare loop in Python"
+BARE_STREAMS, BARE_SEALED = "bare streams in Python", "bare streams, sealed"
 
 # How each is started for -L, and what must be installed.
 STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
@@ -32,6 +33,8 @@ STARTS: dict[str, tuple[Start, tuple[str, ...]]] = {
     STUNNEL: (forwarders.stunnel, ("stunnel",)),
     IPERF: (forwarders.iperf3, ("iperf3",)),
     BARE: (forwarders.bare, ()),
+    BARE_STREAMS: (partial(forwarders.bare_streams, sealed=False), ()),
+    BARE_SEALED: (partial(forwarders.bare_streams, sealed=True), ()),
     DIRECT: (forwarders.nothing, ()),
 }
 PIPES: dict[str, tuple[pipes.Start, tuple[str, ...]]] = {
