@@ -265,6 +265,21 @@ def test_long_waits_are_slept_through(chat: Chat) -> None:
     assert chat.message() < SHORT_WAIT, "one short wait shows nothing"
 
 
+def test_where_connections_come_and_go_nothing_is_spun_for(chat: Chat) -> None:
+    """New connections, one after another, took longer: a process that yields is still one that wants to run."""
+    pairs = []
+    try:
+        for _ in range(3 * SHORT_WAITS):
+            pairs.append(socket.socketpair())
+            chat.poller.register(pairs[-1][0].fileno(), lambda _: None, writing=False)
+            assert chat.message() < SHORT_WAIT
+    finally:
+        for ours, theirs in pairs:
+            chat.poller.unregister(ours.fileno())
+            ours.close()
+            theirs.close()
+
+
 def test_bulk_is_not_spun_for(chat: Chat) -> None:
     chat.poller.may_spin = False
     chat.warm_up()
