@@ -222,7 +222,9 @@ class Attempt:
             # The queue of a Unix socket is full; only a blocking connect(2) could wait for room in it.
             sock.close()
             self._sock = None
-            self._timer = self._loop.call_later(min(self._pause, left), self._try, way, deadline)
+            # Timers come up to a millisecond early: what is left then would be spent on one look after another.
+            pause = max(min(self._pause, left), QUEUE_PAUSE)
+            self._timer = self._loop.call_later(pause, self._try, way, deadline)
             self._pause = min(2 * self._pause, LONGEST_QUEUE_PAUSE)
         else:
             # Not within `start`: the caller has not stored its attempt yet.
