@@ -13,11 +13,11 @@ import typer
 
 from punchtunnel.cli import completion
 from punchtunnel.cli.options import Options
-from punchtunnel.errors import Exit
+from punchtunnel.errors import Exit, UsageError
 from punchtunnel.words import habits
 
 if TYPE_CHECKING:
-    from punchtunnel.cli.peers import Value
+    from punchtunnel.cli.peers import Kind, Parameter, Value
 
 EPILOG = """\
 \b
@@ -41,6 +41,9 @@ Exit status:
 
 # Parameters that say what a side joins the hole to.
 ROLES = {"stdio", "service", "listen", "to"}
+# Parameters that print a page, or that no person gives: no options of a saved peer.
+_NOT_SAVED = {"version", "new_secret", "pair", "list_peers", "show", "doctor", "forget", "service"}
+_NOT_SAVED |= {"install_completion", "show_completion"}
 # Before the name of a service.
 STDIO_OF = "--stdio="
 # Parsing makes Options of a command line; `main` runs them.
@@ -129,16 +132,49 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     path = peers.path_of(os.environ)
     if not peers.is_name(options.peers[0]) or (saved := peers.find(path, options.peers)) is None:
         return options, b""
-    command = typer.main.get_command(app)
-    names = {opt.lstrip("-"): one.name or "" for one in command.params for opt in one.opts if opt.startswith("-")}
-    repeated = [one.name or "" for one in command.params if getattr(one, "multiple", False)]
-    defaults = peers.defaults_of(saved, names, repeated, path)
+    parameters = _parameters()
+    defaults = peers.defaults_of(saved, parameters, path)
     if not options.is_stdio or options.stdio or options.service is not None:
         # A role on the command line takes the place of the saved one.
         defaults = {name: value for name, value in defaults.items() if name not in ROLES}
-    again = _parse(defaults)
+    try:
+        again = _parse(defaults)
+    except typer.TyperException as error:
+        # The command line alone was right.
+        wrong = getattr(getattr(error, "param", None), "name", "")
+        key = next((key for key in saved.options if parameters[key].name == wrong), "")
+        reason = getattr(error, "message", "") or error.format_message()
+        raise UsageError(peers.wrong_value(path, saved.name, key, reason)) from error
     assert isinstance(again, Options)
     return replace(again, peers=list(saved.peers)), saved.secret
+
+
+def _parameters() -> dict[str, Parameter]:
+    """Return what a saved peer may have, by its options' names without the dashes."""
+    from punchtunnel.cli.peers import Parameter
+
+    found: dict[str, Parameter] = {}
+    for one in typer.main.get_command(app).params:
+        name = one.name or ""
+        kind = _kind_of(one.type.name, {what for what in ("multiple", "is_flag", "count") if getattr(one, what, False)})
+        if name not in _NOT_SAVED:
+            found |= {opt.lstrip("-"): Parameter(name, kind) for opt in one.opts if opt.startswith("-")}
+    return found
+
+
+def _kind_of(type_name: str, traits: set[str]) -> Kind:
+    """Return what a parameter takes in the file of saved peers.
+
+    Args:
+        type_name: Of the parser's type.
+        traits: Which of "multiple", "is_flag" and "count" it is.
+    """
+    from punchtunnel.cli.peers import Kind
+
+    for trait, kind in (("multiple", Kind.LIST), ("is_flag", Kind.FLAG), ("count", Kind.COUNT)):
+        if trait in traits:
+            return kind
+    return {"str": Kind.TEXT, "text": Kind.TEXT, "int": Kind.NUMBER, "integer": Kind.NUMBER}.get(type_name, Kind.PARSED)
 
 
 def _show_usage() -> int:

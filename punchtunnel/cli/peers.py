@@ -19,8 +19,9 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from punchtunnel import words
@@ -35,8 +36,15 @@ MAX_SIZE = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 # Keys that are no options.
 _SECRET, _PEERS = "secret", "peers"
-# An option that is a flag, or has the name of a service.
-_STDIO, _STDIO_SERVICE = "stdio", "stdio-service"
+# An option that is a flag, or has the name of a service, which is a parameter of its own.
+_STDIO, _SERVICE = "stdio", "service"
+# What the reader of TOML says of mistakes whose names help to find them.
+_MISTAKES = {
+    "Cannot overwrite": usage.TOML_TWICE,
+    "Cannot declare": usage.TOML_TWICE,
+    "Duplicate": usage.TOML_TWICE,
+    "Expected ']' at the end of a table": usage.TOML_NAME,
+}
 
 Value = str | int | float | bool | list[str]
 
@@ -56,6 +64,43 @@ class Saved:
     peers: tuple[str, ...] = ()
     secret: bytes = field(default=b"", repr=False)
     options: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Kind(Enum):
+    """What an option takes in the file."""
+
+    FLAG = "true or false"
+    COUNT = "a number from 0 on, without quotes"
+    NUMBER = "a whole number, without quotes"
+    TEXT = "a text in quotes"
+    LIST = 'a text in quotes, or a list of them, as in ["2222", "8080"]'
+    # A text or a number, of which the option's own parser says more.
+    PARSED = "a number, or a text in quotes"
+
+    def takes(self, value: Value) -> bool:
+        """Tell whether a value is of this kind."""
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        match self:
+            case Kind.FLAG:
+                return isinstance(value, bool)
+            case Kind.COUNT:
+                return is_number and int(str(value)) >= 0
+            case Kind.NUMBER:
+                return is_number
+            case Kind.TEXT:
+                return isinstance(value, str)
+            case Kind.LIST:
+                return is_number or isinstance(value, str | list)
+            case Kind.PARSED:
+                return not isinstance(value, list)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of the command line: its name, and what it takes."""
+
+    name: str
+    kind: Kind
 
 
 def path_of(environment: Mapping[str, str]) -> Path:
@@ -110,14 +155,17 @@ def read(path: Path) -> dict[str, Saved]:
         tables = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # `from None`: the cause could show a secret.
-        raise UsageError(usage.PEERS_NOT_TOML.format(path=path, reason=_place_of(error))) from None
+        raise UsageError(_mistake_in(path, error)) from None
     return {name: _saved(path, name, table) for name, table in tables.items()}
 
 
-def _place_of(error: tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
-    """Return where a file is wrong, without what it says there."""
-    place = re.search(r"\(at [^)]*\)$", str(error))
-    return place.group()[4:-1] if place else "not UTF-8"
+def _mistake_in(path: Path, error: tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
+    """Say where a file is wrong, and why if that can be told without what it says there."""
+    if isinstance(error, UnicodeDecodeError):
+        return usage.PEERS_NOT_UTF8.format(path=path)
+    reason, _, place = str(error).rpartition(" (at ")
+    why = next((f" ({name})" for begin, name in _MISTAKES.items() if reason.startswith(begin)), "")
+    return usage.PEERS_NOT_TOML.format(path=path, place=place.removesuffix(")"), why=why)
 
 
 def _saved(path: Path, name: str, table: object) -> Saved:
@@ -130,37 +178,48 @@ def _saved(path: Path, name: str, table: object) -> Saved:
         raise UsageError(usage.NOT_A_SAVED_PEER.format(path=path, name=name))
     for key, value in options.items():
         if not (isinstance(value, str | int | float | bool) or _are_texts(value)):
-            raise UsageError(usage.NOT_A_SAVED_OPTION.format(path=path, name=name, key=key))
-    return Saved(name, tuple(peers), normal(secret) if secret else b"", options)
+            raise UsageError(wrong_value(path, name, key, usage.NO_VALUE))
+    try:
+        return Saved(name, tuple(peers), normal(secret) if secret else b"", options)
+    except UsageError as error:
+        raise UsageError(wrong_value(path, name, _SECRET, str(error))) from None
 
 
 def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def defaults_of(saved: Saved, parameters: Mapping[str, str], repeated: Collection[str], path: Path) -> dict[str, Value]:
+def wrong_value(path: Path, name: str, key: str, reason: str) -> str:
+    """Say where a value stands, and what is wrong with it."""
+    return usage.NOT_A_SAVED_VALUE.format(path=path, name=name, key=key, reason=reason)
+
+
+def defaults_of(saved: Saved, parameters: Mapping[str, Parameter], path: Path) -> dict[str, Value]:
     """Return what is saved by the names of parameters.
 
     Args:
         saved: The peer.
-        parameters: The parameters' names by the options' long names without the dashes.
-        repeated: The parameters that are lists: one text or number is a list of one.
+        parameters: By the options' long names without the dashes; of a list, one text or number is a list of one.
         path: Of the file.
 
     Raises:
-        UsageError: There is no such option.
+        UsageError: There is no such option, or it takes no such value.
     """
     found: dict[str, Value] = {}
     for key, value in saved.options.items():
         if key not in parameters:
             raise UsageError(usage.NOT_A_SAVED_OPTION.format(path=path, name=saved.name, key=key))
+        name, kind = parameters[key].name, parameters[key].kind
         if key == _STDIO and isinstance(value, str):
             # As --stdio=NAME.
-            found[parameters[_STDIO_SERVICE]] = value
-        elif parameters[key] in repeated and not isinstance(value, list):
-            found[parameters[key]] = [str(value)]
+            found[_SERVICE] = value
+        elif not kind.takes(value):
+            raise UsageError(wrong_value(path, saved.name, key, usage.NEEDS.format(kind=kind.value)))
+        elif kind is Kind.LIST and not isinstance(value, list):
+            found[name] = [str(value)]
         else:
-            found[parameters[key]] = value
+            # What is true or false is no text of Python's.
+            found[name] = json.dumps(value) if kind is Kind.PARSED and isinstance(value, bool) else value
     return found
 
 

@@ -128,9 +128,15 @@ STATUS_FD_IS_STDOUT: Final = "--status-fd 1 would mix events with what the peer 
 # ---- saved peers, and pairing
 
 LONG_PEERS: Final = "{path} is longer than saved peers can be: it is another file"
-PEERS_NOT_TOML: Final = "{path} cannot be read: it is wrong at {reason}"
+PEERS_NOT_TOML: Final = "{path} cannot be read: it is wrong at {place}{why}"
+TOML_TWICE: Final = "a key, or a name in brackets, that stands twice"
+TOML_NAME: Final = "a name in brackets has letters, digits, - and _, and a ] behind it"
+PEERS_NOT_UTF8: Final = "{path} cannot be read: it is no text in UTF-8"
 NOT_A_SAVED_PEER: Final = '{path}: [{name}] is no saved peer: a name, peers = ["ADDRESS"], secret = "…", and options'
-NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option, or has a value that no option takes"
+NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option of a saved peer"
+NOT_A_SAVED_VALUE: Final = "{path}: [{name}] {key}: {reason}"
+NEEDS: Final = "needs {kind}"
+NO_VALUE: Final = "needs a text in quotes, a number, true or false, or a list of texts"
 PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {path}, or pair by another name"
 SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
 NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"

@@ -53,6 +53,17 @@ def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Options, by
     return found[0]
 
 
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the one line with which a command line is refused."""
+    monkeypatch.setattr(sys, "argv", ["punchtunnel", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == Exit.USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
 @pytest.mark.parametrize(
     ("home", "config", "expected"),
     [
@@ -154,13 +165,17 @@ def test_a_file_that_others_can_read_is_refused(path: Path, mode: int) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (f'[laptop]\nsecret = "{SECRET}" and more', "wrong at line 2"),
+        (f'[laptop]\nsecret = "{SECRET}" and more', r"wrong at line 2, column \d+$"),
+        (f'[laptop]\nsecret = "{SECRET}"\nsecret = "{SECRET}"\n', r"wrong at line 3, column \d+ \(a key, or a name"),
+        ("[laptop]\n[laptop]\n", "stands twice"),
+        (f'[büro]\nsecret = "{SECRET}"', r"line 1, column 3 \(a name in brackets has letters, digits, - and _"),
+        ('[laptop]\nsecret = " "', r"peers.toml: \[laptop\] secret: the secret is empty"),
         ("[laptop]\npeers = 7", "is no saved peer"),
         ("[laptop]\nsecret = 7", "is no saved peer"),
         ('["not a name"]', "is no saved peer"),
         ("laptop = 7", "is no saved peer"),
-        ("[laptop]\nwait = [1]", "has wait, which is no option"),
-        ("[laptop]\nto = {a = 1}", "has to, which is no option"),
+        ("[laptop]\nwait = [1]", r"peers.toml: \[laptop\] wait: needs a text in quotes, a number"),
+        ("[laptop]\nto = {a = 1}", r"peers.toml: \[laptop\] to: needs a text in quotes, a number"),
     ],
 )
 def test_a_file_that_is_wrong_says_where_and_shows_no_secret(path: Path, text: str, sentence: str) -> None:
@@ -171,16 +186,49 @@ def test_a_file_that_is_wrong_says_where_and_shows_no_secret(path: Path, text: s
     assert caught.value.__cause__ is None
 
 
+def test_a_file_in_another_encoding_is_said_to_be_no_utf_8(path: Path) -> None:
+    """The sentence was: it is wrong at not UTF-8."""
+    write(path, LAPTOP)
+    path.write_bytes(path.read_bytes() + "# Büro".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"peers.toml cannot be read: it is no text in UTF-8$"):
+        peers.read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("stdio = 3", "stdio: needs true or false"),
+        ("keep-open = 3", "keep-open: needs true or false"),
+        ('wait = "abc"', "wait: 'abc' is no time: give seconds, or a number with its unit"),
+        ("wait = true", "wait: 'true' is no time"),
+        ('port = "no such"', "port: 'no such' is neither a port number nor a service"),
+        ("resume = []", "resume: needs a number, or a text in quotes"),
+        ('verbose = "x"', "verbose: needs a number from 0 on"),
+        ("verbose = -1", "verbose: needs a number from 0 on"),
+        ("verbose = true", "verbose: needs a number from 0 on"),
+        ("sessions = 2.5", "sessions: needs a whole number"),
+        ("log = 5", "log: needs a text in quotes"),
+        ("to = true", "to: needs a text in quotes, or a list of them"),
+        *(
+            (f"{page} = true", f"has {page}, which is no option of a saved peer")
+            for page in ("version", "new-secret", "pair", "show", "doctor", "forget", "help", "stdio-service")
+        ),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_names_the_file_the_peer_and_the_key(
+    line: str, sentence: str, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were tracebacks, a page instead of a run, or a file that was called 5."""
+    write(path, f'[home]\npeers = ["203.0.113.9"]\n{line}\n')
+    assert f"{path}: [home] {sentence}" in refusal(monkeypatch, capsys, "home")
+
+
 def test_an_option_that_is_none_is_told_when_the_peer_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(path, LAPTOP + "\n[other]\ncolour = 7\n")
     assert given(monkeypatch, "laptop")[0].peers
-    monkeypatch.setattr(sys, "argv", ["punchtunnel", "other"])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    assert ended.value.code == Exit.USAGE
-    assert "[other] has colour, which is no option" in capsys.readouterr().err
+    assert "[other] has colour, which is no option" in refusal(monkeypatch, capsys, "other")
 
 
 def test_a_secret_is_never_part_of_what_is_shown(path: Path) -> None:
