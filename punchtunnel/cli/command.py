@@ -124,13 +124,14 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
         LocalError, UsageError: See `peers.find`.
     """
     # With --pair they are of a peer that is to be saved.  No name has a dot or a colon, and most addresses have one.
-    if not options.peers or len(options.peers) != 1 or options.pair or {".", ":"} & set(options.peers[0]):
+    if options.pair or all({".", ":"} & set(one) for one in options.peers or ()):
         return options, b""
     # Imported late: most PEERs are addresses.
     from punchtunnel.cli import peers
 
     path = peers.path_of(os.environ)
-    if not peers.is_name(options.peers[0]) or (saved := peers.find(path, options.peers)) is None:
+    saved = peers.find(path, options.peers or ())
+    if saved is None:
         return options, b""
     parameters = _parameters()
     defaults = peers.defaults_of(saved, parameters, path)

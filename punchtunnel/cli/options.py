@@ -75,7 +75,8 @@ class Options:
         list[str] | None,
         typer.Argument(
             metavar="PEER[:PORT]...",
-            help="Address or name of the other machine, or of a saved peer; all given are tried at once.",
+            help="Address of the other machine, or the name of a saved peer; several addresses, with one secret, are "
+            "tried at once.",
             autocompletion=_saved_names,
         ),
     ] = None

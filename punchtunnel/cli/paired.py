@@ -58,8 +58,11 @@ def _pair(options: Options, path: Path, show: Callable[[str], None]) -> None:
     name = options.pair
     if not peers.is_name(name):
         raise UsageError(usage.NOT_A_NAME.format(name=name))
-    if name in peers.read(path):
+    saved = peers.read(path)
+    if name in saved:
         raise UsageError(usage.PEER_IS_SAVED.format(path=path, name=name))
+    for peer in saved.keys() & set(options.peers or ()):
+        raise UsageError(usage.PAIR_WITH_SAVED.format(peer=peer))
     relay = next(iter(options.relay or options.meet or ()), "")
     given = [str(parse_peer(text)) for text in options.peers or ()]
     addresses = _own_addresses(options)

@@ -125,11 +125,14 @@ def find(path: Path, given: Sequence[str]) -> Saved | None:
 
     Raises:
         LocalError: The file cannot be read, or others can read it.
-        UsageError: The file, or what it says of that peer, is wrong.
+        UsageError: The file, or what it says of that peer, is wrong; or others are given beside that peer.
     """
-    if len(given) != 1 or not is_name(given[0]):
-        return None
-    return read(path).get(given[0])
+    names = list(filter(is_name, given))
+    saved = read(path) if names else {}
+    found = [saved[name] for name in names if name in saved]
+    if found and len(given) > 1:
+        raise UsageError(usage.ONE_SAVED_PEER.format(name=found[0].name))
+    return found[0] if found else None
 
 
 def read(path: Path) -> dict[str, Saved]:

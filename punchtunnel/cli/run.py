@@ -71,12 +71,16 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
     manager = notify.teller(os.environ.get(notify.VARIABLE))
     status = Status(verbosity, output, manager=manager)
     daemon: Daemon | None = None
+    given, is_saved = options, False
     try:
-        options, secret = with_saved(options)
+        options, secret = with_saved(given)
+        is_saved = options is not given
+        # With a secret from elsewhere the other machine's own saved peer is of no use.
+        named = given if secret and not (given.secret_file or given.ask_secret) else None
         options = with_numbers(options)
         daemon = _to_background(options)
         programs = open_jsonlines(options.as_json, options.status_fd, stdio=options.is_stdio and not options.send_only)
-        display = _display(options, output)
+        display = _display(options, output, named)
         log = open_log(options.log, verbosity) if options.log is not None else None
         if daemon is not None:
             manager = daemon.beside(manager)
@@ -84,11 +88,11 @@ def run(options: Options, with_saved: Callable[[Options], tuple[Options, bytes]]
         if daemon is not None:
             daemon.at_leaving(before=status.finish, after=status.leave_terminal)
         begin(status)
-        code, reason = _perform(options, status, secret, daemon)
+        code, reason = _perform(options, status, secret, daemon, named)
     except SignalError as error:
         code, reason = error.status, ""
     except PunchtunnelError as error:
-        code, reason = error.status, str(error)
+        code, reason = error.status, words.perhaps_mistyped(str(error), () if is_saved else given.peers or ())
     except OSError as error:
         why = refused(error)
         code, reason = why.status, str(why)
@@ -116,7 +120,7 @@ def _to_background(options: Options) -> Daemon | None:
     return daemon.begin(options)
 
 
-def _display(options: Options, output: Output | None) -> Display | None:
+def _display(options: Options, output: Output | None, named: Options | None) -> Display | None:
     """Return the display that draws a terminal's status line or --progress; None if nothing is to be drawn."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     states = terminal and not (options.quiet or options.verbose)
@@ -132,7 +136,7 @@ def _display(options: Options, output: Output | None) -> Display | None:
         progress=options.progress,
         talks=terminal and options.is_stdio and options.reads_stdin and os.isatty(0) and os.isatty(1),
         wait=wait_of(options),
-        hint=lambda: _hint(options),
+        hint=lambda: _hint(options, named),
     )
     return Display(output, sys.stderr, shows, lambda: time.time() + options.clock_offset)
 
@@ -155,16 +159,16 @@ def _clock_of(options: Options) -> Callable[[], float] | None:
     return time.time if options.verbose and not options.quiet and needs_times(os.environ, 2) else None
 
 
-def _hint(options: Options) -> str:
+def _hint(options: Options, named: Options | None) -> str:
     from punchtunnel.cli import show
 
-    return show.hint(show.side_of(options))
+    return show.hint(show.side_of(options, given=named))
 
 
-def _page(options: Options, seen: Sequence[str], *, has_secret: bool) -> str:
+def _page(options: Options, seen: Sequence[str], named: Options | None, *, has_secret: bool) -> str:
     from punchtunnel.cli import show
 
-    side = show.side_of(options, seen)
+    side = show.side_of(options, seen, named)
     return show.page(replace(side, secret=side.secret or has_secret), time.time() + options.clock_offset)
 
 
@@ -208,7 +212,9 @@ def _ends(options: Options, role: Role, listeners: list[Listener], status: Statu
     )
 
 
-def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | None) -> tuple[Exit, str]:
+def _perform(
+    options: Options, status: Status, saved: bytes, daemon: Daemon | None, named: Options | None
+) -> tuple[Exit, str]:
     """Check the options, and do what they ask for; return status and reason.
 
     Args:
@@ -216,6 +222,7 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
         status: Told of everything.
         saved: The secret that is saved for the PEER, or b"".
         daemon: With -f.
+        named: As given, if the PEER is a saved one whose secret is used.
     """
     if options.pair or options.list_peers:
         from punchtunnel.cli import paired
@@ -234,7 +241,7 @@ def _perform(options: Options, status: Status, saved: bytes, daemon: Daemon | No
     service_of(options)
     if options.show:
         check_secret(options)
-        print_page(_page(options, seen_addresses(options, status), has_secret=bool(saved)))
+        print_page(_page(options, seen_addresses(options, status), named, has_secret=bool(saved)))
         return Exit.OK, ""
     # After all checks: it may ask a person for the secret.
     settings = replace(settings, secret=find_secret(options, status, saved), keep=options.keep)

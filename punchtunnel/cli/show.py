@@ -46,6 +46,7 @@ class Side:
         port: --port, or 0.
         via: Whether there is a --via.
         relays: The options that name relays, as they are written.
+        saved: The peer is a saved one with a secret, and this machine one there.
     """
 
     peers: Sequence[str]
@@ -61,23 +62,31 @@ class Side:
     seen: Sequence[str] = ()
     via: bool = False
     relays: Sequence[str] = ()
+    saved: bool = False
 
 
-def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
-    """Return this machine's side as the options describe it, and as STUN servers see it."""
+def side_of(options: Options, seen: Sequence[str] = (), given: Options | None = None) -> Side:
+    """Return this machine's side as the options describe it, and as STUN servers see it.
+
+    Args:
+        options: With those of a saved peer.
+        seen: Addresses of this machine.
+        given: Without those: of a saved peer, whose secret is used, that is all that the other side does not have.
+    """
+    shared = given or options
     flags = {
-        "-4": options.ipv4,
-        "-6": options.ipv6,
-        "--plain": options.plain,
-        "--no-secret": options.no_secret,
-        "-z": options.check,
+        "-4": shared.ipv4,
+        "-6": shared.ipv6,
+        "--plain": shared.plain,
+        "--no-secret": shared.no_secret,
+        "-z": shared.check,
     }
     return Side(
         peers=[parse_peer(peer).host for peer in options.peers or []],
         port=options.port,
         bind=None if options.bind is None or is_interface(options.bind) else parse_bind(options.bind),
         interface=options.bind if options.bind is not None and is_interface(options.bind) else "",
-        channel=options.channel,
+        channel=shared.channel,
         wanted=_wanted(options),
         targets=targets_of(options),
         flags=[flag for flag, given in flags.items() if given],
@@ -87,10 +96,11 @@ def side_of(options: Options, seen: Sequence[str] = ()) -> Side:
         via=bool(options.via),
         relays=[
             word
-            for option, given in (("--meet", options.meet), ("--relay", options.relay))
+            for option, given in (("--meet", shared.meet), ("--relay", shared.relay))
             for place in given or ()
             for word in (option, place)
         ],
+        saved=given is not None,
     )
 
 
@@ -114,6 +124,8 @@ def command(side: Side) -> str:
     options += side.relays
     if side.channel:
         options += ["--channel", side.channel]
+    if side.saved:
+        return words.command([words.NAME], [*options, *side.flags])
     addresses = _own_addresses(side)
     families = {":" in one for one in addresses}
     addresses += [one for one in side.seen if (":" in one) not in families and _is_wanted(one, side)]
@@ -133,7 +145,7 @@ def _is_wanted(address: str, side: Side) -> bool:
 
 def hint(side: Side) -> str:
     """Return the line of `command` as a sentence."""
-    return words.hint(command(side), side.secret)
+    return words.hint(command(side), side.secret, side.saved)
 
 
 def page(side: Side, now: float) -> str:
@@ -162,7 +174,7 @@ def page(side: Side, now: float) -> str:
     ]
     exact = words.clock(clock.synchronised(), clock.error_bound_ms())
     lines = [] if side.secret or side.wants_none else words.fresh_secret(secret.fresh(os.urandom))
-    lines += words.other_machine(command(side), side.secret)
+    lines += words.other_machine(command(side), side.secret, side.saved)
     lines += words.schedule(now, exact, ports, schedule.next_change(now))
     return "\n".join(lines)
 

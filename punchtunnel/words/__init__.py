@@ -21,7 +21,7 @@ fields (reporting/events.py), the help of an option with it (cli/command.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 NOT_PROVED = "wrong secret: the peer has another one, or none; give both sides the same"
 
@@ -161,7 +161,19 @@ NOT_BY_PORT = {
 
 def unresolved(peer: str, reason: str) -> str:
     """Say that a name has no address."""
-    return f"{peer!r} cannot be resolved: {reason}; check its spelling and this machine's network, or give an address"
+    return f"{_unresolved(peer)}: {reason}; check its spelling and this machine's network, or give an address"
+
+
+def _unresolved(peer: str) -> str:
+    return f"{peer!r} cannot be resolved"
+
+
+def perhaps_mistyped(reason: str, peers: Iterable[str]) -> str:
+    """Return why a run failed, and whether one of these PEERs may have been meant as the name of a saved one."""
+    for peer in peers:
+        if not {".", ":"} & set(peer) and _unresolved(peer) in reason:
+            return f"{reason}; and no saved peer is called {peer} (punchtunnel --peers lists them)"
+    return reason
 
 
 def all_ports_busy(count: int, channel: str) -> str:

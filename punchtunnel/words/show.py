@@ -11,6 +11,9 @@ from punchtunnel.words.quantities import utc
 THIS_MACHINE = "<address of this machine>"
 ANY_TARGET = "HOST:PORT"
 ANY_COMMAND = "COMMAND"
+# Of this machine, on a machine that has saved it.
+NAME = "NAME"
+WITH_NAME = "NAME is what this machine is called among the saved peers there"
 WITH_SECRET = "with the same secret there: PUNCHTUNNEL_SECRET, --secret-file or --ask-secret"  # noqa: S105
 
 
@@ -27,9 +30,17 @@ def command(addresses: Sequence[str], options: Sequence[str] = (), port: int = 0
     return " ".join(["punchtunnel", *(addresses or [unknown] * dials), *map(shlex.quote, options)])
 
 
-def hint(command: str, secret: bool) -> str:
-    """Return the command for the other machine as one sentence."""
-    return f"on the other machine: {command}" + (", with the same secret" if secret else "")
+def hint(command: str, secret: bool, saved: bool = False) -> str:
+    """Return the command for the other machine as one sentence.
+
+    Args:
+        command: As it is typed there.
+        secret: This side has one.
+        saved: It is that of a saved peer, as the other side has one, too.
+    """
+    return f"on the other machine: {command}" + (
+        f", where {WITH_NAME}" if saved else ", with the same secret" if secret else ""
+    )
 
 
 def fresh_secret(secret: str) -> list[str]:
@@ -37,9 +48,10 @@ def fresh_secret(secret: str) -> list[str]:
     return ["a fresh secret, for PUNCHTUNNEL_SECRET, --secret-file or --ask-secret on both machines:", f"    {secret}"]
 
 
-def other_machine(command: str, secret: bool) -> list[str]:
-    """Return the command for the other machine as lines of --show; `secret`: this side has one already."""
-    return ["on the other machine:", f"    {command}", *([f"    {WITH_SECRET}"] if secret else [])]
+def other_machine(command: str, secret: bool, saved: bool = False) -> list[str]:
+    """Return the command for the other machine as lines of --show; the arguments are those of `hint`."""
+    more = [WITH_NAME] if saved else [WITH_SECRET] if secret else []
+    return ["on the other machine:", *(f"    {line}" for line in (command, *more))]
 
 
 def schedule(now: float, clock: str, ports: Sequence[tuple[int | None, Sequence[int]]], change: float) -> list[str]:

@@ -137,6 +137,11 @@ NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option of a
 NOT_A_SAVED_VALUE: Final = "{path}: [{name}] {key}: {reason}"
 NEEDS: Final = "needs {kind}"
 NO_VALUE: Final = "needs a text in quotes, a number, true or false, or a list of texts"
+ONE_SAVED_PEER: Final = (
+    "{name} is a saved peer, with a secret and options of its own, and one run meets one saved peer: start one run "
+    "for each"
+)
+PAIR_WITH_SAVED: Final = "{peer} is a saved peer and no address: leave it out, or give the other machine's address"
 PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {path}, or pair by another name"
 SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
 NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"

@@ -181,6 +181,13 @@ def test_a_name_that_is_taken_or_none_is_refused_before_anything_is_asked(tmp_pa
         assert sentence in errors
 
 
+def test_a_saved_peer_is_no_address_to_pair_with(tmp_path: Path) -> None:
+    peers.add(tmp_path / "punchtunnel" / "peers.toml", peers.Saved("home"), "secret")
+    status, errors = Machine(tmp_path, "--pair", "other", "home").end()
+    assert status == 2
+    assert "home is a saved peer and no address" in errors
+
+
 def test_the_address_of_the_other_machine_can_be_given(tmp_path: Path) -> None:
     """Behind a NAT no machine knows its own address, and a STUN server had to be named on both."""
     machine = Machine(tmp_path, "--pair", "laptop", "203.0.113.9", "[2001:db8::9]:40022")

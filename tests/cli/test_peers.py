@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from punchtunnel import words
 from punchtunnel.cli import command, peers, run
 from punchtunnel.cli.options import Options
 from punchtunnel.cli.peers import Saved
@@ -41,7 +43,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Options, by
     """Return the options that a run gets for a command line, and the saved secret."""
     found: list[tuple[Options, bytes]] = []
 
-    def note(options: Options, _status: object, saved: bytes, _daemon: object) -> tuple[Exit, str]:
+    def note(options: Options, _status: object, saved: bytes, *_more: object) -> tuple[Exit, str]:
         found.append((options, saved))
         return Exit.OK, ""
 
@@ -143,11 +145,39 @@ def test_the_command_line_goes_before_what_is_saved(path: Path, monkeypatch: pyt
     assert (options.channel, options.wait, options.listen) == ("another", 5.0, ["3333"])
 
 
-@pytest.mark.parametrize("arguments", [["203.0.113.9"], ["desktop"], ["laptop", "198.51.100.7"], ["laptop:2222"]])
+@pytest.mark.parametrize("arguments", [["203.0.113.9"], ["desktop"], ["desktop", "198.51.100.7"], ["laptop:2222"]])
 def test_nothing_else_is_a_name(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, LAPTOP)
     options, secret = given(monkeypatch, *arguments)
     assert (options.peers or [], secret) == (arguments, b"")
+
+
+@pytest.mark.parametrize("arguments", [["laptop", "198.51.100.7"], ["friend", "laptop"], ["laptop", "laptop"]])
+def test_a_saved_peer_is_met_alone(
+    arguments: list[str], path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside others it could not be resolved, or there was no secret."""
+    write(path, LAPTOP)
+    assert "laptop is a saved peer" in (said := refusal(monkeypatch, capsys, *arguments))
+    assert "start one run for each" in said
+
+
+@pytest.mark.parametrize("text", ["", LAPTOP])
+def test_a_name_that_is_neither_saved_nor_resolved_may_have_been_mistyped(
+    text: str, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise UsageError(words.unresolved(peer, "Name or service not known"))
+
+    write(path, text)
+    monkeypatch.setattr(run, "_perform", fail)
+    added = "; and no saved peer is called laptp (punchtunnel --peers lists them)\n"
+    peer = "laptp"
+    assert refusal(monkeypatch, capsys, "laptp").endswith(added)
+    peer = "relay"
+    assert "saved peer" not in refusal(monkeypatch, capsys, "laptp")
+    peer = "laptp.example"
+    assert "saved peer" not in refusal(monkeypatch, capsys, "laptp.example")
 
 
 def test_without_a_file_every_peer_is_what_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

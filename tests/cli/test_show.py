@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 import socket
+from dataclasses import replace
 
 import pytest
 
 from punchtunnel.address import parse_target
 from punchtunnel.cli import show
+from punchtunnel.cli.options import Options
 from punchtunnel.cli.show import Side
 from punchtunnel.errors import UsageError
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.secret import normal
-from punchtunnel.words.show import THIS_MACHINE, WITH_SECRET
+from punchtunnel.words.show import THIS_MACHINE, WITH_NAME, WITH_SECRET
 
 # 12:34:56 UTC of some day.
 NOW = 1_789_000_000 // 86400 * 86400 + 45296.0
@@ -100,6 +102,23 @@ def test_a_secret_is_hinted_at_and_never_shown() -> None:
     assert show.hint(without) == "on the other machine: punchtunnel 5.6.7.8"
     assert WITH_SECRET in show.page(with_secret, NOW)
     assert WITH_SECRET not in show.page(without, NOW)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (Options(peers=["home"]), "punchtunnel NAME -L 2222"),
+        (Options(peers=["home"], channel="two", ipv4=True), "punchtunnel NAME -L 2222 --channel two -4"),
+    ],
+)
+def test_the_other_machine_calls_this_one_by_a_name_of_its_own(given: Options, line: str) -> None:
+    """It was told this machine's address and the channel of the pair, without the secret of the pair."""
+    saved = replace(given, peers=["1.2.3.4"], to=["22"], channel=given.channel or "pair-1", relay=["r.example"], port=9)
+    side = replace(show.side_of(saved, SEEN, given), secret=True)
+    assert show.hint(side) == f"on the other machine: {line}, where {WITH_NAME}"
+    page = show.page(side, NOW).splitlines()
+    assert page[:3] == ["on the other machine:", f"    {line}", f"    {WITH_NAME}"]
+    assert WITH_SECRET not in "\n".join(page)
 
 
 def test_without_a_secret_the_page_begins_with_a_fresh_one_that_no_command_has() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+
+from punchtunnel.cli.peers import Saved, add
+from punchtunnel.protocol.secret import normal
 
 from ..doctor.test_doctor import BAD_SERVERS, seen_at
 from ..reach.stunserver import Reply, server
@@ -70,6 +74,17 @@ def test_show_needs_no_peer_asks_for_nothing_and_tells_of_the_secret() -> None:
     assert "the same secret" in lines[2]
     # Without a terminal --ask-secret would fail.
     assert "the same secret" in shown("--ask-secret")[2]
+
+
+def test_the_other_machine_of_a_pair_uses_its_own_name_of_it(tmp_path: Path) -> None:
+    """The command with this machine's address would have ended in "wrong secret" there."""
+    secret = normal("39dm-0teb-nmj3-k5sh-t62h-1tra-md").decode()
+    saved = Saved("laptop", ("203.0.113.9",), options={"channel": "pair-1", "relay": ["r.example"]})
+    add(tmp_path / "punchtunnel" / "peers.toml", saved, secret)
+    lines = shown("laptop", "--to", "22", XDG_CONFIG_HOME=str(tmp_path))
+    assert lines[1] == "    punchtunnel NAME -L 2222"
+    assert "among the saved peers there" in lines[2]
+    assert "secret" not in lines[3]
 
 
 @pytest.mark.parametrize("mistake", [["-L", "x"], ["--to", "0"], ["--bind", "nosuch0"], ["-k"], ["256.1.1.1"]])
