@@ -124,7 +124,7 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
         LocalError, UsageError: See `peers.find`.
     """
     # With --pair they are of a peer that is to be saved.  No name has a dot or a colon, and most addresses have one.
-    if options.pair or all({".", ":"} & set(one) for one in options.peers or ()):
+    if options.pair is not None or all({".", ":"} & set(one) for one in options.peers or ()):
         return options, b""
     # Imported late: most PEERs are addresses.
     from punchtunnel.cli import peers

@@ -249,14 +249,13 @@ class Options:
         typer.Option("--new-secret", callback=_show_new_secret, is_eager=True, help="Print a fresh secret and exit."),
     ] = False
     pair: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--pair",
             metavar="NAME",
             help="Pair with another machine by a code that is copied, save it as NAME, with PEER if given, and exit.",
-            show_default=False,
         ),
-    ] = ""
+    ] = None
     list_peers: Annotated[bool, typer.Option("--peers", help="List the saved peers, and exit.")] = False
     plain: Annotated[bool, typer.Option("--plain", help="Do not seal the link; must be given on both sides.")] = False
     verbose: Annotated[

@@ -129,19 +129,21 @@ class Pairing:
         channel: Its name.
         addresses: The other machine's.
         relay: Where the two meet, or "".
+        is_answered: Nothing that the other machine has printed was left out.
     """
 
     secret: str = field(repr=False)
     channel: str
     addresses: tuple[str, ...]
     relay: str
+    is_answered: bool
 
 
 def pair(
     addresses: Sequence[str],
     relay: str,
     entropy: Callable[[int], bytes],
-    ask: Callable[[str], str],
+    ask: Callable[[str, Callable[[str], Code]], Code | None],
     tell: Callable[[str, str], None],
 ) -> Pairing:
     """Pair with the other machine.
@@ -150,29 +152,48 @@ def pair(
         addresses: By which others reach this machine; may be empty.
         relay: That is named here, or "".
         entropy: Returns so many random bytes: `os.urandom`.
-        ask: Returns what is typed after a prompt, or "".
+        ask: Returns what a reader makes of what is typed after a prompt, or None if that is nothing.  A mistake of a
+            person, for which the reader raises UsageError, is no end: the other machine may have saved this one.
         tell: Shows a code, after a sentence.
 
     Raises:
         UsageError: What was typed is no code, or the one of this machine.
     """
     own = tuple(addresses)
-    typed = ask(usage.ASK_FOR_CODE)
-    if typed:
-        code = read_code(typed)
-        if not code.secret:
-            raise UsageError(usage.ANSWER_WITHOUT_CODE)
+    code = ask(usage.ASK_FOR_CODE, _read_first)
+    if code is not None:
         tell(usage.TELL_ANSWER, Code(addresses=own).text)
-        return _of(code.secret, code.addresses, code.relay or relay)
+        return _of(code.secret, code, code.relay or relay)
     secret = entropy(FRESH_SIZE)
     tell(usage.TELL_CODE, Code(secret, own, relay).text)
-    answer = ask(usage.ASK_FOR_ANSWER)
-    found = read_code(answer) if answer else Code()
-    if found.secret:
+    return _of(secret, ask(usage.ASK_FOR_ANSWER, _read_answer), relay)
+
+
+def _read_first(text: str) -> Code:
+    """Read what begins it on the second machine.
+
+    Raises:
+        UsageError: It is an answer, or no code at all.
+    """
+    code = read_code(text)
+    if not code.secret:
+        raise UsageError(usage.ANSWER_WITHOUT_CODE)
+    return code
+
+
+def _read_answer(text: str) -> Code:
+    """Read what ends it on the first machine.
+
+    Raises:
+        UsageError: It is a code with a secret, or no code at all.
+    """
+    code = read_code(text)
+    if code.secret:
         raise UsageError(usage.TWO_CODES)
-    return _of(secret, found.addresses, relay)
+    return code
 
 
-def _of(secret: bytes, addresses: tuple[str, ...], relay: str) -> Pairing:
+def _of(secret: bytes, other: Code | None, relay: str) -> Pairing:
     channel = hmac.digest(secret, b"punchtunnel pair", hashlib.sha256).hex()[:12]
-    return Pairing(fresh(lambda _: secret), f"pair-{channel}", addresses, relay)
+    addresses = other.addresses if other else ()
+    return Pairing(fresh(lambda _: secret), f"pair-{channel}", addresses, relay, other is not None)

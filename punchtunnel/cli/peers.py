@@ -226,6 +226,21 @@ def defaults_of(saved: Saved, parameters: Mapping[str, Parameter], path: Path) -
     return found
 
 
+def prepare(path: Path) -> None:
+    """Make the folder of the file, and find out whether a peer can be written.
+
+    Raises:
+        LocalError: It cannot.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = _temporary(path.resolve())
+        os.close(descriptor)
+        temporary.unlink()
+    except OSError as error:
+        raise LocalError(words.cannot(words.write_file(str(path)), error)) from error
+
+
 def add(path: Path, saved: Saved, secret: str) -> None:
     """Write a peer into the file, behind what is there.
 
@@ -258,8 +273,7 @@ def _replace(path: Path, text: str) -> None:
     """Put a new text in the place of the file, so that no reader sees half of it."""
     # A link stays one: the file may be kept elsewhere.
     target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor, temporary = _temporary(target)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -270,3 +284,9 @@ def _replace(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _temporary(target: Path) -> tuple[int, Path]:
+    """Open a new file beside another one, for the owner alone."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), temporary

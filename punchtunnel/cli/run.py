@@ -224,7 +224,7 @@ def _perform(
         daemon: With -f.
         named: As given, if the PEER is a saved one whose secret is used.
     """
-    if options.pair or options.list_peers:
+    if options.pair is not None or options.list_peers:
         from punchtunnel.cli import paired
 
         paired.perform(options, print_page)

@@ -132,6 +132,9 @@ def _ask() -> str:
     except OSError as error:
         raise UsageError(usage.NOBODY_TO_ASK) from error
     except KeyboardInterrupt as error:
+        # What comes next has a line of its own.
+        with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
+            terminal.write("\n")
         raise SignalError(signal.SIGINT) from error
     except UnicodeError:
         # `from None`: the cause would show bytes of the secret.

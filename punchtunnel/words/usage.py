@@ -144,7 +144,10 @@ ONE_SAVED_PEER: Final = (
 PAIR_WITH_SAVED: Final = "{peer} is a saved peer and no address: leave it out, or give the other machine's address"
 PEER_IS_SAVED: Final = "there is a peer {name} already: delete its lines in {path}, or pair by another name"
 SAVED_SECRET: Final = "a secret is saved for this peer, and --plain and --no-secret are for those without one"
-NOT_A_NAME: Final = "{name!r} is no name for a peer: letters, digits, - and _, as in home-server"
+NOT_A_NAME: Final = (
+    "{name!r} is no name for a peer: up to 63 letters, digits, - and _, beginning with a letter or a digit"
+)
+NOT_PAIRED: Final = "nothing was typed: no peer is saved"
 PAIR_ALONE: Final = (
     "--pair takes PEERs, if the other machine's address is known, and only --stun, --relay, --meet, --bind, -4, -6, "
     "-q and -v beside them"
@@ -167,13 +170,16 @@ NO_ADDRESS_KNOWN: Final = (
 )
 
 
-def paired(name: str, path: object, known: bool) -> str:
+def paired(name: str, path: object, known: bool, answered: bool) -> str:
     """Say that a peer is saved.
 
     Args:
         name: As it is given for PEER.
         path: Of the file.
         known: How the other machine can be met is known.
+        answered: Its answer was given, where there is one.
     """
+    told = f"{name} is saved in {path}" + ("" if answered else ", without an answer of the other machine")
+    use = f"punchtunnel {name} --to 22 here and -L 2222 there, or the other way round"
     missing = "" if known else f'; its address is not known yet: write peers = ["ADDRESS"] below [{name}] there'
-    return f"{name} is saved in {path}: use it as PEER, as in punchtunnel {name} --to 22{missing}"
+    return f"{told}: use it as in {use}{missing}"
