@@ -140,10 +140,10 @@ def _line(prompt: str) -> str:
         UsageError: It is no text.
         SignalError, LocalError: See `_ask`.
     """
-    _show(prompt)
-    # Ctrl-C raises an exception.
+    # Ctrl-C raises an exception, from the prompt on.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        _show(prompt)
         line = sys.stdin.readline(_LONGEST_LINE)
     except OSError as error:
         raise LocalError(words.cannot(words.READ_STDIN, error)) from error
