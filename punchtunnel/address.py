@@ -291,7 +291,7 @@ def _parse_place(
     if port is None and is_service and colon and services is not no_services:
         raise UsageError(usage.NO_SERVICE.format(text=text, name=port_text))
     if port is None:
-        raise UsageError(usage.NO_PORT.format(option=option, text=text))
+        raise UsageError(usage.no_port(option, text))
     if not lowest_port <= port <= HIGHEST_PORT:
         raise UsageError(usage.PORT_OUTSIDE.format(option=option, text=text, port=port, lowest=lowest_port))
     if option == "-L" and host.isdigit():

@@ -80,6 +80,8 @@ def listens_of(options: Options) -> list[tuple[AnyPlace, str]]:
             pass
         elif not is_service(service):
             raise UsageError(services.NOT_A_LISTEN.format(text=text, name=service))
+        if is_named and not place:
+            raise UsageError(usage.no_port("-L", text))
         found.append((parse_listen(place, port_of), service))
     return found
 
@@ -97,6 +99,8 @@ def targets_of(options: Options) -> dict[str, AnyPlace]:
             service, place = "", text
         elif not is_service(service):
             raise UsageError(services.NOT_A_TARGET.format(text=text, name=service))
+        if is_named and not place:
+            raise UsageError(usage.no_port("--to", text))
         if service in found:
             raise UsageError(services.TARGET_TWICE.format(name=service) if service else services.TWO_NAMELESS)
         found[service] = parse_target(place, port_of)

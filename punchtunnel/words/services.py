@@ -7,10 +7,17 @@ from typing import Final
 # Of the command line.
 NOT_A_LISTEN: Final = (
     "-L {text!r}: {name!r} is no name of a service; -L 2222=ssh asks for what `--to ssh=22` names on the other side, "
-    "and -L 2222 for what its --to without a name leads to"
+    "and -L 2222 for what its --to without a name leads to; a name has up to 63 letters, digits, '.', _ and -, with at "
+    "least one letter, and begins with a letter or a digit"
 )
-NOT_A_TARGET: Final = "--to {text!r}: {name!r} is no name of a service, as in --to ssh=22 or --to web=localhost:8080"
-NOT_OF_STDIO: Final = "--stdio={name}: that is no name of a service, as in --stdio=ssh for `--to ssh=22` there"
+NOT_A_TARGET: Final = (
+    "--to {text!r}: {name!r} is no name of a service, as in --to ssh=22 or --to web=localhost:8080: up to 63 letters, "
+    "digits, '.', _ and -, with at least one letter, beginning with a letter or a digit"
+)
+NOT_OF_STDIO: Final = (
+    "--stdio={name}: that is no name of a service, as in --stdio=ssh for `--to ssh=22` there: up to 63 letters, "
+    "digits, '.', _ and -, with at least one letter, beginning with a letter or a digit"
+)
 NO_SERVICE: Final = "{name!r} is no name of a service, such as ssh"
 TARGET_TWICE: Final = "--to is given twice for {name}: each service has one target"
 TWO_NAMELESS: Final = "--to is given twice without a name: name the services, as in --to ssh=22 --to web=8080"
@@ -22,7 +29,7 @@ PEER_HAS_NONE: Final = (
 
 def no_such_there(service: str) -> str:
     """Say on the side that has asked for a service why the far side has refused."""
-    return f"the far side has no service {service}: give it --to {service}=PORT, or correct the name here"
+    return f"the far side has no service {service}: give it --to {service}=PORT, or correct the name here (case counts)"
 
 
 def no_such_here(service: str) -> str:

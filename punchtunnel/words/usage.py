@@ -32,7 +32,6 @@ NOT_LOCAL: Final = "-L {text!r} names more than a port here: --to on the other s
 NO_PATH: Final = "{option} {text!r} names no path after unix:"
 LONG_PATH: Final = "{option}: the path of a Unix socket has at most {limit} bytes"
 NO_BRACKETS: Final = "{option} {text!r}: put an IPv6 address in brackets, as in [::1]:{port}"
-NO_PORT: Final = "{option} {text!r} does not end in a port number"
 NO_SERVICE: Final = "{text!r}: this machine knows no service {name!r}: give the port's number"
 NOT_A_PORT: Final = "{text!r} is neither a port number nor a service that this machine knows"
 PORT_OUTSIDE: Final = "{option} {text!r}: port {port} is outside {lowest}–65535"
@@ -183,3 +182,9 @@ def paired(name: str, path: object, known: bool, answered: bool) -> str:
     use = f"punchtunnel {name} --to 22 here and -L 2222 there, or the other way round"
     missing = "" if known else f'; its address is not known yet: write peers = ["ADDRESS"] below [{name}] there'
     return f"{told}: use it as in {use}{missing}"
+
+
+def no_port(option: str, text: str) -> str:
+    """Say that what was given has no port, and how one is given."""
+    example = {"-L": "-L 2222", "--to": "--to 22 or --to nas:22"}.get(option, f"{option} 192.0.2.1:3478")
+    return f"{option} {text!r} does not end in a port number, as in {example}"

@@ -49,7 +49,9 @@ def test_a_target_has_the_name_before_the_sign(to: list[str], targets: dict[str,
         (["=22"], "'' is no name of a service"),
         (["22=22"], "'22' is no name of a service"),
         (["a b=22"], "'a b' is no name of a service"),
-        (["ssh="], "does not end in a port number"),
+        (["a" * 64 + "=22"], "up to 63 letters, digits, '.', _ and -, with at least one letter"),
+        (["nas"], "--to 'nas' does not end in a port number, as in --to 22 or --to nas:22"),
+        (["ssh="], "--to 'ssh=' does not end in a port number"),
         (["ssh=22=33"], "does not end in a port number"),
     ],
 )
@@ -61,6 +63,12 @@ def test_targets_that_cannot_be_told_apart_are_told(to: list[str], why: str) -> 
 @pytest.mark.parametrize("text", ["2222=", "2222=22", "2222=nas:22", "2222=localhost:22"])
 def test_a_port_of_the_far_side_cannot_be_chosen_here(text: str) -> None:
     with pytest.raises(UsageError, match=r"is no name of a service; -L 2222=ssh asks for what `--to ssh=22` names"):
+        listens_of(Options(listen=[text]))
+
+
+@pytest.mark.parametrize("text", ["0x10", "=ssh", "nas:"])
+def test_a_listen_without_a_port_is_shown_as_it_was_typed_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match=f"-L '{text}' does not end in a port number, as in -L 2222"):
         listens_of(Options(listen=[text]))
 
 
