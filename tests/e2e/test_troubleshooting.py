@@ -6,21 +6,26 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
+from punchtunnel.cli.pairing import Code
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.secret import fresh
 
 from ..troubleshooting import ROWS, Row
-from .ends import End, Lab
-from .flows import echo, free_port
+from .ends import COMMAND, End, Lab, environment
+from .flows import WAIT, echo, free_port
 from .hostile_relay import HostileRelay, dead_port
 
 SECRET = "correct-horse-battery-staple-17"
+
+Start = Callable[[Lab], "End | Told"]
 
 # A side as it is, but for the seconds after which silence is death.
 IMPATIENT = """\
@@ -214,7 +219,58 @@ def relay(*options: str, secret: str = "", other: bool = False, down: bool = Fal
     return start
 
 
-PLAYS: dict[str, Callable[[Lab], End]] = {
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A run that ends by itself, and that takes no --json: as a person sees it."""
+
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def reason(self) -> str:
+        """The last line."""
+        return self.done.stderr.splitlines()[-1].removeprefix("punchtunnel: ")
+
+    def status(self) -> int:
+        """Return the exit status."""
+        return self.done.returncode
+
+    def find(self, _: str) -> list[dict[str, str]]:
+        """Return no events."""
+        return []
+
+
+def saved(text: str, *arguments: str, mode: int = 0o600, encoding: str = "utf-8", typed: str = "") -> Start:
+    """Return a run with saved peers.
+
+    Args:
+        text: Of the peer `home`.
+        arguments: Of the run; by default it meets that peer.
+        mode, encoding: Of the file.
+        typed: Into its stdin.
+    """
+
+    def start(lab: Lab) -> Told:
+        path = lab.folder / "punchtunnel" / "peers.toml"
+        path.parent.mkdir()
+        path.write_text(f'[home]\npeers = ["127.0.0.1"]\n{text}\n', encoding=encoding)
+        path.chmod(mode)
+        return Told(
+            subprocess.run(
+                [*COMMAND, *(arguments or ["home"])],
+                input=typed,
+                capture_output=True,
+                text=True,
+                timeout=WAIT,
+                check=False,
+                env=environment() | {"XDG_CONFIG_HOME": str(lab.folder)},
+            )
+        )
+
+    return start
+
+
+PAIR = ("--pair", "laptop", "192.0.2.1")
+PLAYS: dict[str, Start] = {
     "killed": killed, "still": still, "target": target, "ports-busy": ports_busy, "alone": alone,
     "descriptors": descriptors, "checked": checked, "served": served, "restarted": restarted, "full": full,
     "via-ended": via("echo no such host >&2; exit 7"), "via-silent": via("cat >/dev/null"),
@@ -229,6 +285,11 @@ PLAYS: dict[str, Callable[[Lab], End]] = {
     "nameless-here": service("--stdio", "ssh=", tells=1),
     "service-nameless": service("--stdio", "ssh=", tells=0), "service-of-stdio": service("--stdio=ssh", "", tells=0),
     "idle": lambda lab: lab.pair(["-i", "1"])[0], "open-stdin": open_stdin,
+    "peers-readable": saved("", mode=0o644), "saved-value": saved('wait = "soon"'), "saved-toml": saved("wait = soon"),
+    "saved-option": saved("show = true"), "saved-encoding": saved("# Büro", encoding="latin-1"),
+    "saved-alone": saved("", "home", "192.0.2.1"), "pair-taken": saved("", "--pair", "home"),
+    "code-mistyped": saved("", *PAIR, typed=f"{Code(bytes(16)).text}0"), "code-none": saved("", *PAIR, typed="soon!"),
+    "code-answer": saved("", *PAIR, typed=Code().text),
 }  # fmt: skip
 E2E_ROWS = [row for row in ROWS if not row.cell and not row.consultation]
 
