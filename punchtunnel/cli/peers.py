@@ -18,6 +18,7 @@ import json
 import os
 import re
 import stat
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,13 +70,13 @@ class Saved:
 class Kind(Enum):
     """What an option takes in the file."""
 
-    FLAG = "true or false"
-    COUNT = "a number from 0 on, without quotes"
-    NUMBER = "a whole number, without quotes"
-    TEXT = "a text in quotes"
-    LIST = 'a text in quotes, or a list of them, as in ["2222", "8080"]'
-    # A text or a number, of which the option's own parser says more.
-    PARSED = "a number, or a text in quotes"
+    FLAG = usage.A_FLAG
+    COUNT = usage.A_COUNT
+    NUMBER = usage.A_NUMBER
+    TEXT = usage.A_TEXT
+    LIST = usage.A_LIST
+    # Of which the option's own parser says more.
+    PARSED = usage.A_NUMBER_OR_TEXT
 
     def takes(self, value: Value) -> bool:
         """Tell whether a value is of this kind."""
@@ -84,7 +85,7 @@ class Kind(Enum):
             case Kind.FLAG:
                 return isinstance(value, bool)
             case Kind.COUNT:
-                return is_number and int(str(value)) >= 0
+                return is_number and value in range(sys.maxsize)
             case Kind.NUMBER:
                 return is_number
             case Kind.TEXT:
@@ -217,11 +218,12 @@ def defaults_of(saved: Saved, parameters: Mapping[str, Parameter], path: Path) -
             # As --stdio=NAME.
             found[_SERVICE] = value
         elif not kind.takes(value):
-            raise UsageError(wrong_value(path, saved.name, key, usage.NEEDS.format(kind=kind.value)))
+            wanted = usage.A_FLAG_OR_SERVICE if key == _STDIO else kind.value
+            raise UsageError(wrong_value(path, saved.name, key, usage.NEEDS.format(kind=wanted)))
         elif kind is Kind.LIST and not isinstance(value, list):
             found[name] = [str(value)]
         else:
-            # What is true or false is no text of Python's.
+            # As the file has it: Python writes True.
             found[name] = json.dumps(value) if kind is Kind.PARSED and isinstance(value, bool) else value
     return found
 

@@ -135,6 +135,13 @@ NOT_A_SAVED_PEER: Final = '{path}: [{name}] is no saved peer: a name, peers = ["
 NOT_A_SAVED_OPTION: Final = "{path}: [{name}] has {key}, which is no option of a saved peer"
 NOT_A_SAVED_VALUE: Final = "{path}: [{name}] {key}: {reason}"
 NEEDS: Final = "needs {kind}"
+A_FLAG: Final = "true or false"
+A_FLAG_OR_SERVICE: Final = "true, or the name of a service in quotes"
+A_COUNT: Final = "a number from 0 on, without quotes"
+A_NUMBER: Final = "a whole number, without quotes"
+A_TEXT: Final = "a text in quotes"
+A_LIST: Final = 'a text in quotes, or a list of them, as in ["2222", "8080"]'
+A_NUMBER_OR_TEXT: Final = "a number, or a text in quotes"
 NO_VALUE: Final = "needs a text in quotes, a number, true or false, or a list of texts"
 ONE_SAVED_PEER: Final = (
     "{name} is a saved peer, with a secret and options of its own, and one run meets one saved peer: start one run "

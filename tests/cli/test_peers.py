@@ -227,7 +227,7 @@ def test_a_file_in_another_encoding_is_said_to_be_no_utf_8(path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("stdio = 3", "stdio: needs true or false"),
+        ("stdio = 3", "stdio: needs true, or the name of a service in quotes"),
         ("keep-open = 3", "keep-open: needs true or false"),
         ('wait = "abc"', "wait: 'abc' is no time: give seconds, or a number with its unit"),
         ("wait = true", "wait: 'true' is no time"),
