@@ -137,6 +137,8 @@ def test_ten_ssh_sessions_use_one_service_while_one_of_them_moves_a_gigabyte(lab
             session.stdin.write(b"line %d\n" % number)
             session.stdin.flush()
             assert session.stdout.readline() == b"line %d\n" % number
+    # The lines of nine may be through before the tenth, whichever that is, has had its punch.
+    service.wait_for("link_up", 10)
     assert len({event["session"] for event in service.find("link_up")}) == 10
     for session in typing:
         rest, _ = session.communicate(timeout=60)
