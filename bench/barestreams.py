@@ -87,12 +87,18 @@ class Hop:
         self._epoll.register(sock.fileno(), WATCHED)
 
     def _read(self, number: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if not self._ended[number] & 1:
-                payload = self._socks[number].recv(RECEIVE_SIZE)
-                self._say(DATA, 0 if payload else FIN, number, payload)
-                if not payload:
-                    self._end(number, 1)
+        if self._ended[number] & 1:
+            return
+        try:
+            payload = self._socks[number].recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            # A load that has measured enough resets.
+            payload = b""
+        self._say(DATA, 0 if payload else FIN, number, payload)
+        if not payload:
+            self._end(number, 1)
 
     def _take(self, data: bytes) -> None:
         begin = 0
@@ -104,7 +110,8 @@ class Hop:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._join(sock, number)
             if length:
-                self._socks[number].send(data[begin : begin + length])
+                with contextlib.suppress(ConnectionError):
+                    self._socks[number].send(data[begin : begin + length])
                 begin += length
             if flags & FIN:
                 with contextlib.suppress(OSError):

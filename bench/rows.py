@@ -152,7 +152,7 @@ def _echo() -> Iterator[Row]:
     peers = (SSH, SOCAT, HAPROXY)
     yield Row(
         "64 bytes there and back, idle link",
-        tuple(forward(label, measures.echo) for label in (PLAIN, SEALED, *peers, BARE_STREAMS, BARE_SEALED, DIRECT)),
+        tuple(forward(label, measures.echo) for label in (PLAIN, SEALED, *peers, DIRECT)),
         (P50, P99),
         _beside((PLAIN, SEALED), peers, (P50, P99), whys.MESSAGES),
         seconds=1.0,
