@@ -102,7 +102,6 @@ def join_host_port(host: str, port: int) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-@functools.lru_cache(maxsize=64)
 def is_literal(host: str) -> bool:
     """Tell whether `host` is an IPv4 or IPv6 literal rather than a name; of the target it is asked again and again."""
     try:

@@ -41,6 +41,8 @@ Exit status:
 
 # Parameters that say what a side joins the hole to.
 ROLES = {"stdio", "service", "listen", "to"}
+# Parameters that -z goes without.
+NOT_FOR_CHECK = {"keep", "sessions", "progress", "background", "pid_file"}
 # Parameters that print a page, or that no person gives: no options of a saved peer.
 _NOT_SAVED = {"version", "new_secret", "pair", "list_peers", "show", "doctor", "forget", "service"}
 _NOT_SAVED |= {"install_completion", "show_completion"}
@@ -138,6 +140,9 @@ def _with_saved(options: Options) -> tuple[Options, bytes]:
     if not options.is_stdio or options.stdio or options.service is not None:
         # A role on the command line takes the place of the saved one.
         defaults = {name: value for name, value in defaults.items() if name not in ROLES}
+    if options.check:
+        # It is for one look at what is otherwise a service, say, and no flag can be taken back there.
+        defaults = {name: value for name, value in defaults.items() if name not in NOT_FOR_CHECK}
     try:
         again = _parse(defaults)
     except typer.TyperException as error:

@@ -2,8 +2,6 @@
 
 While the hole is up, 80 columns have room for the time, the round trip, and bytes and rate of both directions,
 however large they are, and 40 for the bytes.
-
-The README shows the same words.
 """
 
 from __future__ import annotations

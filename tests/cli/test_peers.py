@@ -109,6 +109,15 @@ def test_a_role_on_the_command_line_takes_the_place_of_the_saved_one(
     assert options == alone
 
 
+def test_a_saved_service_can_be_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved flag cannot be taken back on the command line: -z was said to contradict -k, which nobody typed."""
+    saved = 'to = 22\nkeep-open = true\nsessions = 3\nprogress = true\nbackground = true\npid-file = "pid"\n'
+    write(path, f'[home]\npeers = ["203.0.113.9"]\nwait = 30\n{saved}')
+    options, _ = given(monkeypatch, "home", "-z")
+    alone, _ = given(monkeypatch, "203.0.113.9", "-w", "30", "--to", "22", "-z")
+    assert options == alone
+
+
 @pytest.mark.parametrize(("saved", "stdio", "service"), [("true", True, None), ('"ssh"', False, "ssh")])
 def test_stdio_is_saved_as_a_flag_or_with_the_name_of_a_service(
     saved: str, stdio: bool, service: str | None, path: Path, monkeypatch: pytest.MonkeyPatch
