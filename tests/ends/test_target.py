@@ -502,6 +502,6 @@ def test_a_full_queue_of_a_unix_socket_is_looked_at_less_and_less(
             only.connect(path)
             monkeypatch.setattr(socket, "socket", Counted)
             assert isinstance(await reach(UnixPlace(path), 0.5), TimeoutError)
-            assert tries <= 8
+            assert tries <= 7
 
     run(case())

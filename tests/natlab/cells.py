@@ -14,6 +14,8 @@ from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import Any
 
+from punchtunnel.protocol import schedule
+
 from .incidents import ONE_SIDE, Incident, Kind
 from .topology import BEHAVIOURS, PAIR_ROWS, Behaviour, Unsolicited, can_meet
 from .wire import Path
@@ -126,8 +128,9 @@ NAME = "moves.example"
 NOBODY = "198.51.100.99"
 POLITE = Limit("syns", 0, 10, 250)
 SIXTY_FOUR_SOCKETS = 64
-# Of one punch, at most (docs/TROUBLESHOOTING.md): by both families, while the old ports and the new ones are in use.
-SOCKETS_OF_BOTH = 80
+# Of a session that seeks another hole: those of the punch, eight of wake-up pairs, the one that hears of changes of
+# addresses, and up to three that ask routers.
+SOCKETS_OF_A_SESSION = schedule.MAX_SOCKETS + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,8 +444,8 @@ def _losses() -> Iterator[Cell]:
     yield replace(soon, name="losses at full speed", happens=(cut, *(again,) * 4), pause_s=0.001, resumes=5, lasts_s=90)
     other = Incident(Kind.DARK4, lasts_s=60)
     # A veth that comes up is a change of addresses a second later, about which that side asks its peer.  If it does so
-    # just now, it knows 35 s before the other one, and punches alone, by both families, over a change of the ports.
-    alone = replace(late, family=46, path=Path(0.01), sockets=SOCKETS_OF_BOTH)
+    # just now, it knows 35 s before the other one, and punches alone by both families, with all that a punch may have.
+    alone = replace(late, family=46, path=Path(0.01), sockets=SOCKETS_OF_A_SESSION)
     yield replace(alone, name="IPv4 is gone, IPv6 is left", happens=(other,), resumes=1)
     scanned = replace(late, left="public", right="reset", extra=Extra.SCANNER)
     yield replace(scanned, name="losses beside a port scanner", happens=(cut, again), resumes=2)
