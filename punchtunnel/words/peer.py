@@ -72,7 +72,8 @@ PAIR_ROLES: Final = "pair -L with --to, or give one of the two alone to meet std
 
 
 def goes_on(seconds: float | None) -> str:
-    """Say that a punch goes on after a peer was rejected; None: without an end."""
+    """Say that a punch goes on after a peer was rejected, and how to stop it; None: without an end."""
     if seconds is None:
-        return "still waiting, without a limit"
+        # A service may have no terminal.
+        return "still waiting, without a limit; Ctrl-C or SIGTERM ends it"
     return f"still waiting, for another {max(seconds, 0):.0f} s (-w); Ctrl-C ends it"

@@ -239,8 +239,10 @@ def test_a_wrong_secret_says_that_it_goes_on_for_how_long_and_how_to_stop(lab: L
     person = Person(lab, lab.towards_right, env={"PUNCHTUNNEL_SECRET": "tiger tiger burning bright"})
     other = Person(lab, [*lab.towards_left, "-w", "0"], env={"PUNCHTUNNEL_SECRET": "in the forests of the night"})
     seen = person.wait_for("Ctrl-C ends it").decode()
-    assert re.search(r"give both sides the same; still waiting, for another \d+ s \(-w\); Ctrl-C ends it", seen)
-    assert b"give both sides the same; still waiting, without a limit" in other.wait_for("without a limit")
+    found = re.search(r"give both sides the same; still waiting, for another (\d+) s \(-w\); Ctrl-C ends it", seen)
+    assert found is not None
+    assert 0 < int(found[1]) <= 120
+    assert b"give both sides the same; still waiting, without a limit; Ctrl-C or " in other.wait_for("SIGTERM ends it")
     # What to run there is known there.
     person.wait_for(*(f", 0:{seconds:02} of 2:00" for seconds in range(3, 60)))
     for one in (person, other):
