@@ -124,10 +124,11 @@ class Router:
             self.worker.want(self._by_upnp)
 
     def step(self, now: float) -> None:
-        """Send what is due, and let UPnP begin or end."""
+        """Let UPnP begin or end, and send what is due."""
+        # In this order: what must be asked for once more has been before the answer to an older copy can renew it.
+        self._step_upnp(now)
         for data in self._leases.step(now):
             self._send(data, now)
-        self._step_upnp(now)
 
     def receive(self, now: float) -> None:
         """Take what has arrived."""

@@ -384,6 +384,52 @@ def test_pcp_that_comes_late_takes_the_place_of_upnp(igd: FakeIgd) -> None:
         gateway.wait_until(lambda: not igd.table and set(gateway.router.table) == {16049, 16050})
 
 
+def test_what_upnp_took_back_is_asked_for_again_though_an_older_answer_is_still_under_way(igd: FakeIgd) -> None:
+    """Each copy of a request is answered; the late one counted as the renewal, and the port stayed closed."""
+    fake, told = FakeRouter({"PCP"}), threading.Event()
+    with socket.socket(V4, socket.SOCK_DGRAM) as here, socket.socket(V4, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        here.connect(there.getsockname())
+        here.setblocking(False)
+        there.settimeout(30)
+
+        def answer() -> bytes:
+            """Return the answer to the next datagram of PCP's."""
+            while not (answers := fake.answers(there.recv(2048), 0.0)):
+                pass
+            return answers[0]
+
+        def step_until(now: float, done: Callable[[], bool]) -> None:
+            for _ in range(100):
+                tested.step(now)
+                if done():
+                    return
+                assert told.wait(30)
+                told.clear()
+            pytest.fail("UPnP has news for ever")
+
+        link = router.Link(routes.Gateway(V4, "lo", "127.0.0.2"), "127.0.0.1")
+        tested = router.Router(link, here, KEY, Random(1), lambda: lambda: igd, told.set)
+        with closing(tested):
+            tested.want([16049], 0.0)
+            tested.step(0.0)
+            step_until(router.UPNP_DELAY, tested.has_upnp)
+            there.sendto(answer(), here.getsockname())
+            late = answer()
+            tested.receive(1.0)
+            igd.before_delete = fake.table.pop
+            step_until(1.0, lambda: not tested.has_upnp())
+            assert not igd.table
+            assert not fake.table
+            there.sendto(late, here.getsockname())
+            tested.receive(1.0)
+            tested.step(1.0)
+            answer()
+            assert set(fake.table) == {16049}
+        assert tested.worker is not None
+        tested.worker.join(30)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_close_waits_for_upnp_to_take_back_its_mapping(monkeypatch: pytest.MonkeyPatch, igd: FakeIgd) -> None:
     waited_for = threading.Event()
