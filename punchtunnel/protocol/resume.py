@@ -32,8 +32,9 @@ from punchtunnel.protocol.credit import MAX_LINK_MEMORY
 from punchtunnel.protocol.frames import HEADER, POSITION_BITS
 from punchtunnel.words import peer as words
 
-# Bytes.  More often costs both sides a record each time, less often costs memory.
-ACKNOWLEDGE_AFTER = 1024 * 1024
+# Bytes.  More often costs both sides a record each time.  Less often costs memory, and sources nearby would stop
+# before it and wait for ACKNOWLEDGE_DELAY, where frames of middle length fill what is kept.
+ACKNOWLEDGE_AFTER = 512 * 1024
 # Bytes.  So much is acknowledged when something else is sent anyway.
 WORTH_A_FRAME = 64 * 1024
 # Seconds.
@@ -54,10 +55,10 @@ KEPT_AT_LEAST = 8 * 1024 * 1024
 CONTROL_KEPT = 4 * 1024 * 1024
 # Bytes that Python needs for a short piece that is kept, besides its content (measured).
 PIECE_OVERHEAD = 420
-# Bytes.  What is shorter is copied and leaves its buffer free: the copy costs less than the memory.
-COPY_BELOW = 32 * 1024
+# Bytes, half a buffer.  What is shorter is copied and leaves its buffer free: the copy costs less than the memory.
+COPY_BELOW = 256 * 1024
 # Buffers that stay when nothing is kept.
-FREE_BUFFERS = 16
+FREE_BUFFERS = 8
 
 SESSION_SIZE = 16
 _RESUME = struct.Struct("!16sQ32s")

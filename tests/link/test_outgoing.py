@@ -131,7 +131,7 @@ def test_frames_grow_where_the_hole_takes_all(hole: tuple[socket.socket, socket.
     for _ in range(1000):
         outgoing.send(memoryview(bytes(FIRST_FRAME)))
         everything(outgoing, hole[1], FIRST_FRAME)
-        clock.now += 0.001
+        clock.now += 0.0005
     assert outgoing.tempo.frame_limit == LONGEST_FRAME
     outgoing.close()
 

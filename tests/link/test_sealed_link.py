@@ -322,7 +322,7 @@ def test_a_cut_between_two_records_is_no_end_of_file_either(run: Callable[[Case]
 
 @pytest.mark.parametrize(
     "said",
-    [b"\0" * 100, b"\x01\0\0\0" + bytes(16), b"\x01\x04\0\x01" + bytes(40), b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    [b"\0" * 100, b"\x01\0\0\0" + bytes(16), b"\x01\x08\0\x01" + bytes(40), b"HTTP/1.1 400 Bad Request\r\n\r\n"],
     ids=["zeros", "empty record", "too long", "another protocol"],
 )
 def test_whoever_has_no_key_ends_the_link_and_is_told_nothing(run: Callable[[Case], None], said: bytes) -> None:

@@ -52,7 +52,7 @@ def test_first_two_records_of_the_vectors(hardware_aes: bool) -> None:
 
 
 def test_sizes_are_those_of_the_protocol_document() -> None:
-    assert (OVERHEAD, MAX_PLAINTEXT) == (20, 262144)
+    assert (OVERHEAD, MAX_PLAINTEXT) == (20, 524288)
     assert module.REKEY_AFTER == 2**36
 
 
@@ -169,14 +169,14 @@ def test_a_header_gives_the_size_of_its_record_or_peer_error(header: bytes) -> N
                 Opener.record_size(given_header)
 
 
-@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01040001", "01ffffff"])
+@pytest.mark.parametrize("header", ["00000005", "02000005", "81000005", "ff000000", "01080001", "01ffffff"])
 def test_impossible_headers_are_refused_before_anything_is_held(header: str) -> None:
     with pytest.raises(PeerError, match="impossible header"):
         Opener.record_size(bytes.fromhex(header))
 
 
 def test_the_largest_record_is_what_the_limits_say() -> None:
-    assert Opener.record_size(bytes.fromhex("01040000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
+    assert Opener.record_size(bytes.fromhex("01080000")) == MAX_RECORD == MAX_PLAINTEXT + OVERHEAD
     assert Opener.record_size(bytes.fromhex("01000000")) == OVERHEAD
 
 

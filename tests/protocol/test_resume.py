@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from punchtunnel.errors import PeerError
 from punchtunnel.protocol.frames import HEADER, Kind, decode_header
+from punchtunnel.protocol.records import MAX_PLAINTEXT
 from punchtunnel.protocol.resume import (
+    ACKNOWLEDGE_AFTER,
     CONTROL_KEPT,
     COPY_BELOW,
     KEPT_AT_LEAST,
@@ -158,6 +160,16 @@ def test_short_pieces_leave_their_buffer_and_long_ones_take_it_until_they_are_ac
     assert journal.buffer() is None
     journal.acknowledge(100 + COPY_BELOW)
     assert journal.buffer() is buffer
+
+
+@pytest.mark.parametrize("size", [64, 4096, 40_000, COPY_BELOW - 1, COPY_BELOW, MAX_PLAINTEXT])
+def test_the_peer_acknowledges_before_the_sources_stop_however_long_frames_are(size: int) -> None:
+    """A program that wrote 40 kB at a time filled the buffers before that, and waited for ACKNOWLEDGE_DELAY."""
+    journal = Journal()
+    while journal.held < KEPT_NEARBY:
+        whole = memoryview(bytearray(MAX_PLAINTEXT))
+        journal.keep(whole[:size], Buffer(whole, whole))
+    assert journal.sent >= ACKNOWLEDGE_AFTER
 
 
 @pytest.mark.parametrize(
