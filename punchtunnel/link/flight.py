@@ -60,8 +60,8 @@ FIRST_WINDOW = 16 * 1024
 # Bytes of payload.  More than link.source.SPARSE, so that bulk is not taken for small
 # messages; at 1 Mbit/s it takes 37 ms.
 SHORTEST_FRAME = 4608
-# Shorter than protocol.resume.COPY_BELOW with all that goes before it: a frame that is
-# kept with its whole buffer takes ten times the memory.
+# Below protocol.resume.COPY_BELOW, with all that goes before it: what is kept of a frame is as long as it is, and not
+# a whole buffer.
 LONGEST_FRAME = 30 * 1024
 # Seconds of the path's rate that one frame may take.
 FRAME_TIME = 0.005

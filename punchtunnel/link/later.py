@@ -1,6 +1,6 @@
 """When a link works: in the next turn of the loop, or a little later, so that two things go in one segment.
 
-    what is urgent               after the first event, and after all that have come with it; or in the next turn
+    what is urgent               after the events that have come together (see Poller.after), or in the next turn
     ACK of a stream              after ACK_DELAY              mux.control, not urgent
     acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
 
@@ -42,7 +42,7 @@ class Later:
         self._acknowledging: asyncio.TimerHandle | None = None
 
     def soon(self) -> None:
-        """Work after an event that is being told (see Poller.after), or in the next turn of the loop."""
+        """Work after the events that are being told, which may be under way, or in the next turn of the loop."""
         self._poller.may_spin = False
         if self._poller.is_telling:
             self._poller.is_due = True

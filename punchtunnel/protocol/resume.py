@@ -32,8 +32,8 @@ from punchtunnel.protocol.credit import MAX_LINK_MEMORY
 from punchtunnel.protocol.frames import HEADER, POSITION_BITS
 from punchtunnel.words import peer as words
 
-# Bytes.  More often costs both sides a record each time.  Less often costs memory, and sources nearby would stop
-# before it and wait for ACKNOWLEDGE_DELAY, where frames of middle length fill what is kept.
+# Bytes.  More often costs both sides a record each time.  Less often costs memory; and nearby, sources would reach
+# KEPT_NEARBY first, where frames have half a buffer each, and wait for ACKNOWLEDGE_DELAY.
 ACKNOWLEDGE_AFTER = 512 * 1024
 # Bytes.  So much is acknowledged when something else is sent anyway.
 WORTH_A_FRAME = 64 * 1024
@@ -189,6 +189,8 @@ class Journal:
             self._pieces.append((piece, memory, buffer))
             self.held += memory
             return True
+        # Frames have become short: buffers that were needed for long ones are not any more.
+        del self._free[FREE_BUFFERS:]
         memory = size + PIECE_OVERHEAD
         self._pieces.append((piece if buffer is None else memoryview(bytes(piece)), memory, None))
         self.held += memory

@@ -247,8 +247,8 @@ class Leases:
         lease.renewals += 1
         lease.plan(now, self._rng)
 
-    def _lost(self, now: float) -> None:
-        """The router was started anew: its mappings are gone, or will be."""
+    def lost(self, now: float) -> None:
+        """The mappings are gone, or will be: the router was started anew, or another means has removed them."""
         for lease in self._held.values():
             lease.lost = True
             lease.renew_at = now
@@ -332,7 +332,7 @@ class Leases:
     def _hear(self, by: str, epoch: int, now: float) -> None:
         self._silent = False
         if self._epochs[by].is_new(epoch, now):
-            self._lost(now)
+            self.lost(now)
 
     def _check_address(self, now: float) -> None:
         """Compare what NAT-PMP has told of the router's address with what is known."""

@@ -104,7 +104,8 @@ class Router:
         # What UPnP is to map now, and when it may begin.
         self._by_upnp: tuple[int, ...] = ()
         self._upnp_at = float("inf")
-        self._had_upnp = False
+        # How often it has taken back what it had mapped, as far as that was acted on.
+        self._taken_back = 0
 
     @property
     def due(self) -> float:
@@ -124,11 +125,16 @@ class Router:
             self.worker.want(self._by_upnp)
 
     def step(self, now: float) -> None:
-        """Let UPnP begin or end, and send what is due."""
-        # In this order: what must be asked for once more has been before the answer to an older copy can renew it.
-        self._step_upnp(now)
+        """Send what is due, and let UPnP begin or end."""
+        # First: what is to be asked for once more is, before the answer to an older copy can count as a renewal.
+        if self.worker is not None and self.worker.taken_back != self._taken_back:
+            # A router may keep one table for all three, so that what UPnP took back is gone there, too.
+            self._taken_back = self.worker.taken_back
+            self._leases.lost(now)
+            self._leases.start(now)
         for data in self._leases.step(now):
             self._send(data, now)
+        self._step_upnp(now)
 
     def receive(self, now: float) -> None:
         """Take what has arrived."""
@@ -164,10 +170,6 @@ class Router:
         if self.worker is not None:
             self.worker.end()
 
-    def has_upnp(self) -> bool:
-        """Tell whether UPnP has a mapping to take back."""
-        return self.worker is not None and self.worker.standing is not None and bool(self.worker.standing.mappings)
-
     def _send(self, data: bytes, now: float) -> None:
         for _ in range(2):
             try:
@@ -201,10 +203,6 @@ class Router:
         elif not self._by_upnp and self._upnp_at == float("inf"):
             # What PCP or NAT-PMP had is lost.
             self._plan_upnp(now)
-        if self._had_upnp and not self._by_upnp and not self.has_upnp():
-            # A router may keep one table for all three, so that what UPnP took back is gone there, too.
-            self._leases.start(now)
-        self._had_upnp = self.has_upnp()
 
     def _let_upnp_map(self, ports: tuple[int, ...]) -> None:
         if ports == self._by_upnp:

@@ -296,6 +296,8 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="upnp", daemon=True)
         # None while it has not been found out.
         self.standing: Standing | None = None
+        # How often what may have been mapped was taken back.
+        self.taken_back = 0
 
     def start(self) -> None:
         """Begin to work.
@@ -329,7 +331,9 @@ class Worker:
         while True:
             with self._changed:
                 ports, ended, self._news = self._ports, self._ended, False
+            held = self._portal.has_asked
             self.standing = self._portal.refresh(ports)
+            self.taken_back += held and not ports
             self._tell()
             if ended:
                 return

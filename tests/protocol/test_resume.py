@@ -163,11 +163,10 @@ def test_short_pieces_leave_their_buffer_and_long_ones_take_it_until_they_are_ac
 
 
 @pytest.mark.parametrize("size", [64, 4096, 40_000, COPY_BELOW - 1, COPY_BELOW, MAX_PLAINTEXT])
-def test_the_peer_acknowledges_before_the_sources_stop_however_long_frames_are(size: int) -> None:
+def test_the_peer_acknowledges_before_the_sources_stop(size: int) -> None:
     """A program that wrote 40 kB at a time filled the buffers before that, and waited for ACKNOWLEDGE_DELAY."""
-    journal = Journal()
+    journal, whole = Journal(), memoryview(bytearray(MAX_PLAINTEXT))
     while journal.held < KEPT_NEARBY:
-        whole = memoryview(bytearray(MAX_PLAINTEXT))
         journal.keep(whole[:size], Buffer(whole, whole))
     assert journal.sent >= ACKNOWLEDGE_AFTER
 

@@ -413,12 +413,12 @@ def test_what_upnp_took_back_is_asked_for_again_though_an_older_answer_is_still_
         with closing(tested):
             tested.want([16049], 0.0)
             tested.step(0.0)
-            step_until(router.UPNP_DELAY, tested.has_upnp)
+            step_until(router.UPNP_DELAY, lambda: bool(igd.table))
             there.sendto(answer(), here.getsockname())
             late = answer()
             tested.receive(1.0)
             igd.before_delete = fake.table.pop
-            step_until(1.0, lambda: not tested.has_upnp())
+            step_until(1.0, lambda: tested.worker is not None and tested.worker.taken_back > 0)
             assert not igd.table
             assert not fake.table
             there.sendto(late, here.getsockname())

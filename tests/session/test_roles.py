@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -49,13 +48,19 @@ def test_the_first_client_is_on_its_way_while_the_others_are_accepted() -> None:
         takes_clients=True,
         open=open_stream,
     )
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ports = Ports([Listener(server)])
-        ports.attach(cast(Host, host))
-        ports.begin()
-        clients = [socket.create_connection(server.getsockname()) for _ in range(3)]
-        assert select.select([server], [], [], 30)[0]
-        accept[0](0)
-        for client in clients:
-            client.close()
+    here, there = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+    waiting = list(here)
+
+    def accept_next() -> tuple[socket.socket, None]:
+        if not waiting:
+            raise BlockingIOError
+        return waiting.pop(), None
+
+    listener = SimpleNamespace(accept=accept_next, fileno=lambda: 0, setblocking=lambda _: None)
+    ports = Ports([Listener(cast(socket.socket, listener))])
+    ports.attach(cast(Host, host))
+    ports.begin()
+    accept[0](0)
+    for sock in there:
+        sock.close()
     assert did == ["open", "catch up", "open", "open"]
