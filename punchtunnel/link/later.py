@@ -1,6 +1,6 @@
 """When a link works: in the next turn of the loop, or a little later, so that two things go in one segment.
 
-    what is urgent               after the events that have come together (see Poller.after), or in the next turn
+    what is urgent               after the events that have come together, or in the next turn
     ACK of a stream              after ACK_DELAY              mux.control, not urgent
     acknowledgment of frames     after ACKNOWLEDGE_DELAY      journal (resume.py)
 

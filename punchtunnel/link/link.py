@@ -196,13 +196,13 @@ class Link:
                 if outgoing.writable and mux.control:
                     self._later.look()
                 return
-            if carrier.rest is not None or (step > 1 and time.monotonic() - began > LONGEST_TURN):
+            if carrier.rest is not None:
                 break
-            if self._poller.hurries:
-                return
             if step == 1:
                 # Most turns have one step, and do not look at the clock.
                 began = time.monotonic()
+            elif step and time.monotonic() - began > LONGEST_TURN:
+                break
         self._later.in_next_turn()
 
     # ---- hole -> ends

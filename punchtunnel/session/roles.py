@@ -297,7 +297,7 @@ class Ports(Ends):
 
         def accept(_: int = 0) -> None:
             nonlocal told
-            for accepted in range(ACCEPTS_PER_TURN):
+            for _ in range(ACCEPTS_PER_TURN):
                 if not host.takes_clients:
                     return
                 try:
@@ -316,9 +316,6 @@ class Ports(Ends):
                 told = False
                 end = SocketEnd(client, tuned=ACCEPTED_INHERIT, others=host.link.stream_count)
                 host.report(events.StreamOpened(host.open(end, service), what))
-                if not accepted:
-                    # The peer may connect this one while the others are accepted.
-                    host.poller.catch_up()
             # Edge-triggered: no further event will come for the clients that are still queued.
             host.timers.later(name, 0, accept)
 

@@ -321,28 +321,3 @@ def test_who_sent_little_goes_before_who_sends_much(run: Callable[[Case], None])
                 assert [stream.number for stream in side.link._turns.ring] == [numbers[2], *numbers[:2]]
 
     run(case)
-
-
-def test_a_message_waits_for_one_frame_of_bulk_that_was_told_before_it(run: Callable[[Case], None]) -> None:
-    """What the first event causes is sent before the others are told: one frame of it, or bulk would fill the hole."""
-
-    async def case() -> None:
-        async with opened_by_hand(2) as (side, raw, numbers):
-            pairs = [socket.socketpair() for _ in numbers]
-            for _, theirs in pairs:
-                stack.enter_context(theirs)
-            for number, (ours, _) in zip(numbers, pairs, strict=True):
-                side.link.join(number, SocketEnd(ours))
-            for _ in range(10):
-                await asyncio.sleep(0)
-            # Nothing runs in between: the poller is told of both at once, and of bulk first.
-            for (_, theirs), data in zip(pairs, (bytes(2 * FIRST_FRAME), b"hello"), strict=True):
-                theirs.sendall(data)
-            loop = asyncio.get_running_loop()
-            came = b""
-            while b"hello" not in came:
-                came += await asyncio.wait_for(loop.sock_recv(raw, 1 << 20), LONG)
-            assert FIRST_FRAME < came.index(b"hello") < 1.5 * FIRST_FRAME
-
-    with contextlib.ExitStack() as stack:
-        run(case)
