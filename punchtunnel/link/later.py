@@ -43,7 +43,6 @@ class Later:
 
     def soon(self) -> None:
         """Work after the events that are being told, which may be under way, or in the next turn of the loop."""
-        self._poller.may_spin = False
         if self._poller.is_telling:
             self._poller.is_due = True
         else:

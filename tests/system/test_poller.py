@@ -265,14 +265,15 @@ def test_long_waits_are_slept_through(chat: Chat) -> None:
     assert chat.message() < SHORT_WAIT, "one short wait shows nothing"
 
 
-def test_where_connections_come_and_go_nothing_is_spun_for(chat: Chat) -> None:
-    """New connections, one after another, took longer: a process that yields is still one that wants to run."""
-    pairs = []
+def test_connections_that_come_and_go_are_spun_for_as_well(chat: Chat) -> None:
+    """One after another they waited for a process to wake up, twice as long as for everything else."""
+    pairs, lengths = [], []
     try:
         for _ in range(3 * SHORT_WAITS):
             pairs.append(socket.socketpair())
             chat.poller.register(pairs[-1][0].fileno(), lambda _: None, writing=False)
-            assert chat.message() < SHORT_WAIT
+            lengths.append(chat.message())
+        assert max(lengths[:SHORT_WAITS]) < SHORT_WAIT <= max(lengths)
     finally:
         for ours, theirs in pairs:
             chat.poller.unregister(ours.fileno())
