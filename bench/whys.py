@@ -16,9 +16,9 @@ SPLICED = {
     HAPROXY_TUNED: "no headers of frames, so fewer system calls for a MiB; counted below",
 }
 SEALED = dict.fromkeys((SOCAT, HAPROXY), "in clear; what sealing allows at most is the bare loop below")
-_AT_LEAST = "what Python needs at least are the bare streams of the same row"
-CONNECTIONS = {peer: f"{why}; {_AT_LEAST}" for peer, why in ((SSH, _IN_C), (SOCAT, _NO_LINK), (HAPROXY, _NO_LINK))}
 MESSAGES = {SSH: _IN_C, SOCAT: _NO_LINK, HAPROXY: _NO_LINK}
+_AT_LEAST = "what Python needs at least are the bare streams of the same row"
+CONNECTIONS = {peer: f"{why}; {_AT_LEAST}" for peer, why in MESSAGES.items()}
 MANY_STREAMS = "more turns for as many bytes; the load without a forwarder loses too, in the same row"
 RESUMING = "what is sent is kept until the peer has acknowledged it"
 LOSSES = "a slow start where the first estimates of the round trip are too small; see far holes below"

@@ -50,7 +50,7 @@ class Incoming:
     def __init__(self, sock: socket.socket, opener: Opener | None) -> None:
         self._sock = sock
         self._opener = opener
-        self._buffer = memoryview(bytearray(MAX_RECORD + HEADER.size if opener else RECEIVE_SIZE))
+        self._buffer = memoryview(bytearray(MAX_RECORD + HEADER.size if opener is not None else RECEIVE_SIZE))
         # Bytes at the beginning of the buffer that belong to a record that is not whole yet.
         self._held = 0
         # The size of that record; 0 until its header has come.

@@ -32,8 +32,8 @@ from punchtunnel.protocol.credit import MAX_LINK_MEMORY
 from punchtunnel.protocol.frames import HEADER, POSITION_BITS
 from punchtunnel.words import peer as words
 
-# Bytes.  More often costs both sides a record each time.  Less often costs memory; and nearby, sources would reach
-# KEPT_NEARBY first, where frames have half a buffer each, and wait for ACKNOWLEDGE_DELAY.
+# Bytes.  More often costs both sides a record each time.  Less often costs memory.  Nearby, sources must not reach
+# KEPT_NEARBY before that, and wait for ACKNOWLEDGE_DELAY: of what is kept, only a part is bytes of frames.
 ACKNOWLEDGE_AFTER = 512 * 1024
 # Bytes.  So much is acknowledged when something else is sent anyway.
 WORTH_A_FRAME = 64 * 1024

@@ -333,7 +333,8 @@ class Worker:
                 ports, ended, self._news = self._ports, self._ended, False
             held = self._portal.has_asked
             self.standing = self._portal.refresh(ports)
-            self.taken_back += held and not ports
+            if held and not ports:
+                self.taken_back += 1
             self._tell()
             if ended:
                 return

@@ -10,7 +10,7 @@ Whoever waits for a small message that comes back within microseconds waits
 longer for its own wake-up.  So a poller that spins looks again and again for
 a moment instead of sleeping, but only while such short waits follow one
 another: on one machine, or one fast network.  Measured, 64 bytes there and back
-through two hops: half the time on a fast processor, a third of it on a slow one.
+through two hops: a third less time on a fast processor, and less than half on a slow one.
 
 Edge-triggered means: after READ has been told, read until there is nothing
 left; only then is it told again.  A socket that gives less than was asked for
@@ -46,7 +46,7 @@ else:
 MAX_EVENTS = 256
 
 # Seconds.  What has not come by then is worth sleeping for.  With 100 µs a slow processor hardly ever spun: a message
-# took 2.5 × as long, and half as many connections were answered one after another (measured).
+# there and back took 2.5 × as long (measured).
 SHORT_WAIT = 400e-6
 # So many short waits in a row show that the next will be as short: at most one spin
 # in so many is for nothing.
