@@ -19,7 +19,7 @@ from itertools import chain
 from punchtunnel import words
 from punchtunnel.errors import LostError, PeerError
 from punchtunnel.link.flight import Flight, stamp
-from punchtunnel.link.incoming import RECEIVE_SIZE, Incoming
+from punchtunnel.link.incoming import NEAR, RECEIVE_SIZE, Incoming
 from punchtunnel.link.outgoing import BULK, LONGEST_FRAME, PREFIX, Outgoing
 from punchtunnel.link.source import SPARSE
 from punchtunnel.link.splicing import LONGEST_SPLICED_FRAME, Splicing
@@ -195,6 +195,8 @@ class Carrier:
                 raise
         if self.splicing is not None and self.splicing.is_bulk:
             self.splicing.has_read(mux.expected[1])
+        if self._flight is None and (round_trip := self.outgoing.tempo.round_trip) is not None:
+            self.incoming.is_near = round_trip < NEAR
         if journal is not None:
             if not self.incoming.is_near or journal.limit != KEPT_NEARBY:
                 journal.limit = most_kept(mux.windows, near=self.incoming.is_near)

@@ -43,7 +43,7 @@ class Incoming:
         readable: The hole may have something.
         hung_up: The kernel knows of an end, which is still to be found after a short read.
         ended: The end was found.
-        is_near: The round trip is short.
+        is_near: The round trip is short; a guess until the carrier knows it.
         heard_at: When something that is authenticated came last, or anything on a plain link.
     """
 

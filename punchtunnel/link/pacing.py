@@ -83,7 +83,12 @@ NO_EXCESS = 1.0
 
 
 class Pacer:
-    """Finds the rate at which the queue stays short; `limit` is in bytes/s, None: whatever TCP gives."""
+    """Finds the rate at which the queue stays short.
+
+    Attributes:
+        limit: Bytes a second; None: whatever TCP gives.
+        shortest: The shortest round trip that was seen, in seconds.
+    """
 
     def __init__(self) -> None:
         self.limit: float | None = None
@@ -91,8 +96,7 @@ class Pacer:
         self._capacity: deque[float] = deque(maxlen=SAMPLES)
         # What bulk had without a limit, or with one and a short queue.
         self._unlimited = 0.0
-        # The shortest round trip that was seen.
-        self._base_delay = float("inf")
+        self.shortest = float("inf")
         self._sampled_at = float("-inf")
         # Samples in a row below the target.
         self._below_target = 0
@@ -112,7 +116,7 @@ class Pacer:
             full: The hole takes no more at once.
             interactive: Small messages share it.
         """
-        self._base_delay = min(self._base_delay, round_trip)
+        self.shortest = min(self.shortest, round_trip)
         limits = interactive and now >= self._retry_at
         if not limits:
             self.limit = None
@@ -120,7 +124,7 @@ class Pacer:
         elapsed = now - self._sampled_at
         if full and rate and elapsed >= step:
             self._sampled_at = now
-            delay, target = round_trip - self._base_delay, TARGET + self._base_delay * TARGET_SHARE
+            delay, target = round_trip - self.shortest, TARGET + self.shortest * TARGET_SHARE
             self._sample(rate, delay, target, elapsed)
             if limits:
                 self._adjust(delay, target, step)

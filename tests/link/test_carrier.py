@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -14,13 +15,17 @@ import pytest
 
 from punchtunnel.ends.sockets import SocketEnd
 from punchtunnel.link.carrier import Carrier
+from punchtunnel.link.incoming import NEAR
 from punchtunnel.link.outgoing import PREFIX
 from punchtunnel.link.source import Ending
 from punchtunnel.link.states import TRANSITIONS, Input, State
 from punchtunnel.link.stream import Stream
+from punchtunnel.link.tempo import MIN_SAMPLES
 from punchtunnel.link.turns import Turn
 from punchtunnel.protocol.frames import HEADER, Flag, Header, Kind
 from punchtunnel.protocol.mux import Mux
+from punchtunnel.protocol.resume import KEPT_NEARBY, Journal
+from punchtunnel.system.tcp import Progress
 
 from .links import LONG, Case, Side, connect, make_waiting_side, two_sides
 
@@ -198,4 +203,23 @@ def test_what_waits_has_room_before_a_payload_also_when_streams_end_meanwhile(wa
             carrier.send(mux, cast("Any", turns))
         frames = there.recv(65536)
         assert len(frames) == (waiting + 3) * HEADER.size + 10
+        carrier.close(reset=True)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+@pytest.mark.parametrize(("round_trip", "near"), [(NEAR / 2, True), (NEAR * 2, False)])
+def test_a_peer_is_near_or_far_as_measured_later_and_never_behind_a_relay(
+    round_trip: float, near: bool, relayed: bool
+) -> None:
+    here, there = socket.socketpair()
+    with there:
+        journal = Journal()
+        carrier, mux = Carrier(here, journal=journal, relayed=relayed), Mux(True, Stream)
+        # What the hole began with was wrong.
+        carrier.incoming.is_near = not near and not relayed
+        progress = Progress(round_trip, 1e9, MIN_SAMPLES)
+        carrier.outgoing.tempo.update(time.monotonic(), 0, filled=False, waited=False, progress=progress)
+        assert not list(carrier.receive(mux, b""))
+        assert carrier.incoming.is_near is (near and not relayed)
+        assert (journal.limit == KEPT_NEARBY) is (near and not relayed)
         carrier.close(reset=True)

@@ -139,6 +139,13 @@ def test_a_round_trip_of_few_measurements_is_not_believed() -> None:
     hole.tempo.interactive_at = hole.now
     queued(hole, MIN_SAMPLES - 1)
     assert hole.tempo.rate_limit is None
+    assert hole.tempo.round_trip is None
+
+
+def test_the_path_has_the_shortest_round_trip_without_a_queue() -> None:
+    hole = Hole()
+    queued(hole)
+    assert hole.tempo.round_trip == 0.04
 
 
 def test_without_a_kernel_that_tells_no_rate_is_limited() -> None:
