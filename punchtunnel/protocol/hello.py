@@ -17,7 +17,8 @@ from punchtunnel.words import peer as words
 # The first byte is not ASCII and the last two are a line end, so that neither
 # a text protocol nor a transfer that mends line ends can pass for a hello.
 MAGIC = b"\xf0PUNCH\r\n"
-VERSION = 1
+# 2: records above 256 KiB, and the frame OPEN.
+VERSION = 2
 _HELLO = struct.Struct("!8sBBBx8s16s")
 HELLO_SIZE = _HELLO.size
 NONCE_SIZE = 16

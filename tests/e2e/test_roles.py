@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from punchtunnel.protocol.hello import Hello, Role
+
 from .ends import End, Lab
 from .flows import echo, receive, sockets
 
@@ -71,17 +73,14 @@ def test_side_with_both_fits_a_side_with_one(lab: Lab) -> None:
 # ---- strangers
 
 
-def hello_of_another_channel() -> bytes:
-    return b"\xf0PUNCH\r\n\x01\x01\x00\x00" + bytes(8) + bytes(range(16))
-
-
+OF_ANOTHER_CHANNEL = Hello(bytes(range(16)), bytes(8), Role.STDIO).encode()
 STRANGERS = {
     "nothing": b"",
     "HTTP": b"GET / HTTP/1.1\r\nHost: home\r\n\r\n",
     "SSH": b"SSH-2.0-OpenSSH_9.6\r\n",
-    "half a hello": b"\xf0PUNCH\r\n\x01\x01\x00\x00\x11\x22",
+    "half a hello": OF_ANOTHER_CHANNEL[:14],
     "the beginning of a hello and then another": b"\xf0PUNCX\r\n" + bytes(28),
-    "hello of another channel": hello_of_another_channel(),
+    "hello of another channel": OF_ANOTHER_CHANNEL,
     "64 KiB of zeros": bytes(65536),
 }
 

@@ -271,31 +271,31 @@ def test_no_repr_shows_a_key_or_the_secret() -> None:
 
 
 VECTORS = {
-    "leader's hello": "f050554e43480d0a01010400fcc196b49cd34045101112131415161718191a1b1c1d1e1f",
-    "follower's hello": "f050554e43480d0a01040400fcc196b49cd34045000102030405060708090a0b0c0d0e0f",
+    "leader's hello": "f050554e43480d0a02010400fcc196b49cd34045101112131415161718191a1b1c1d1e1f",
+    "follower's hello": "f050554e43480d0a02040400fcc196b49cd34045000102030405060708090a0b0c0d0e0f",
     "leader's SPAKE2 message": "532309e10e205d80a9bf23b2ca149afee88d91697336c116d829e2580f8e00ee6a",
     "follower's SPAKE2 message": "53dbb31850014767fb6ce492f5d64383e3cd5f1b44969527aa0a6de7ea93f907cd",
-    "key to the follower": "ed75fbea53debecb095abad5e083de6b4116306944c232111270ab9acb2c8326",
-    "key to the leader": "987ae850d967708794350ee5c269f9f5a783f622d8796272ddf838f53c34677b",
-    "leader's tag": "c88642e3219c83feb3d526cd98e3872e56a493324c54357eeba2dc312b8134f4",
-    "follower's tag": "e0dc9842fbf8ba964bc085cc65f82fee1ffc1999881b1e3d1ac6fd4925bac961",
-    "verifier": "35bfb770f25493f4507e6e5c317ca8d56fc37ac7",
-    "AES-256-GCM, record 0, hello": "01000005e3c25588d1d5c6fbec7109e9171d54c03983283471",
-    "AES-256-GCM, record 1, empty": "01000000957778db4278a43643e10d22f60e25bc",
-    "ChaCha20-Poly1305, record 0, hello": "010000058e5f1fe13ef6332ad549d177743d6d87c8f6208c9e",
-    "ChaCha20-Poly1305, record 1, empty": "0100000044fa8760d1dfee8484d757d25fdb915c",
-    "session": "8bc54878ae1d87256e98c2207ef2c521",
-    "session secret": "7c3f841824a07a514d9c67794a258c16733676167e65a5952322affcd253db84",
+    "key to the follower": "38e5d49f4104b356ad3b269cb5466b815ab6a8f5f3be8738b1c03ed297de319a",
+    "key to the leader": "759470186977e3ab7e34eab47005b1045f0c9b430c737d5674d577e376a28a6d",
+    "leader's tag": "47335a3acf3c0e41e64107b044949188c4e4351d18b36d663960b554e64a4023",
+    "follower's tag": "8fadbd331a565f0e1442aa718e9b87cf57523673b3461edfd3fca783fe2c0555",
+    "verifier": "57b57060c2708da432d7a7207c74b88e1265aba2",
+    "AES-256-GCM, record 0, hello": "010000052b391b0a98449fdcadb6b87a7889d21a0c5b011098",
+    "AES-256-GCM, record 1, empty": "0100000025e68e947fff3a39b27b04d5722e8a76",
+    "ChaCha20-Poly1305, record 0, hello": "010000059f8cae1e7dbe5ce9ba3902445ed0ff4e5e45fd4f88",
+    "ChaCha20-Poly1305, record 1, empty": "010000005c7bb6d75f6f17a27e6fe24f0bb076ab",
+    "session": "40d31903cb9d551ff85ebbc1a7970663",
+    "session secret": "ca934ed5df33a7e65ddbbe1f11510832fff8a747beeb65b687f1d3dff1aeca5c",
     "leader's RESUME, 5 bytes received": (
-        "8bc54878ae1d87256e98c2207ef2c52100000000000000056c85e63d3b0af12270f36222e4955aa4713d6846e517ecc60992d454d7d96591"
+        "40d31903cb9d551ff85ebbc1a797066300000000000000051912b698e999ff1119e33decfb382f1ab4aadd2d15a887e51f41bf359ecbe21f"
     ),
     "follower's RESUME, 7 bytes received": (
-        "8bc54878ae1d87256e98c2207ef2c52100000000000000078a45655fc1d430fe53a500ad5691adb09efa85d96fd0eb00748d13eba7797b47"
+        "40d31903cb9d551ff85ebbc1a797066300000000000000078f5162095a518771c2a5d7111df376370f4fd354fcbff9514805051c74bece13"
     ),
     "key to the follower, both resume that session": (
-        "ddec4f494ae0cfbf3ebe567a97e67e5c8e0783b015d5c8e4d86bb806348ea32c"
+        "5291b0912d836ebf147aeb3e272aa865c06e8f5530826302addee8ad6e9f9853"
     ),
-    "key to the follower, rekeyed": "47a1d8eea55acbb81b1a9392e9e5c96270de57ee1ad0537250d4f76420df3fe8",
+    "key to the follower, rekeyed": "771dd2f251767ccaca819e1d4cf4e748582efbc5cdf35352f27996f1127f0fab",
 }
 
 

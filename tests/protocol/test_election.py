@@ -36,7 +36,7 @@ def test_a_hello_is_36_bytes_as_the_protocol_document_has_them() -> None:
     hello = Hello(bytes(range(16)), TAG, Role.LISTEN | Role.TO, Trait.NO_RECEIVE)
     assert hello.encode() == bytes.fromhex(
         "f0 50 55 4e 43 48 0d 0a"  # magic
-        "01 06 01 00"  # version, role: -L and --to, traits: takes nothing, reserved
+        "02 06 01 00"  # version, role: -L and --to, traits: takes nothing, reserved
         "fc c1 96 b4 9c d3 40 45"  # channel tag
         "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f"  # nonce
     )
@@ -203,11 +203,12 @@ def test_another_channel_costs_only_the_connection() -> None:
     assert election.received(2, HIGH._replace(channel_tag=b"8 bytes.").encode()) == [Drop(2, Why.OTHER_CHANNEL)]
 
 
-def test_another_version_is_rejected_at_its_first_byte() -> None:
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
+def test_another_version_is_rejected_at_its_first_byte(version: int) -> None:
     election = Election(LOW)
     election.opened(1)
     assert election.received(1, MAGIC) == []
-    assert election.received(1, b"\x02") == [Reject(1, 2, None)]
+    assert election.received(1, bytes([version])) == [Reject(1, version, None)]
 
 
 def test_a_role_that_does_not_fit_is_rejected_with_what_the_peer_said() -> None:
@@ -286,7 +287,7 @@ def test_garbage_gives_drop_or_reject_or_nothing_and_costs_only_its_connection(p
     election.opened(1)
     data = b"".join(pieces)
     actions = outcome(election, 1, pieces)
-    if not data.startswith(MAGIC + b"\x01"):
+    if not data.startswith(MAGIC + bytes([VERSION])):
         assert all(isinstance(action, Drop | Reject) for action in actions)
         assert len(actions) <= 1
     if any(isinstance(action, Won) for action in actions):

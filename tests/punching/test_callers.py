@@ -17,7 +17,7 @@ import pytest
 from punchtunnel.protocol import schedule
 from punchtunnel.protocol.agreement import MESSAGE_SIZE, TAG_SIZE, Agreement
 from punchtunnel.protocol.election import ACCEPT, PICK
-from punchtunnel.protocol.hello import HELLO_SIZE, Hello, Role, Trait
+from punchtunnel.protocol.hello import HELLO_SIZE, VERSION, Hello, Role, Trait
 from punchtunnel.punching.callers import MAX_CONNECTIONS, MOST_UNPROVED
 from punchtunnel.punching.puncher import open_hole
 from punchtunnel.punching.rations import FREE_TRIES, Rations
@@ -94,7 +94,7 @@ def test_no_number_of_versions_hides_another_rejection(two: ThreadPoolExecutor, 
     plain = hello(channel, Trait.PLAIN)
     told = []
     try:
-        for version in range(2, 12):
+        for version in range(VERSION + 1, VERSION + 11):
             with dial_first_port(channel, B) as caller:
                 caller.sendall(plain[:8] + bytes([version]))
                 told.append(heard.next(Rejected, RejectedAgain)[0])

@@ -220,7 +220,7 @@ def test_plain_on_one_side_only_is_named_before_anything_else(roles: tuple[Role,
 
 
 def test_another_version_is_named() -> None:
-    assert "version 2, not 1" in why_rejected(S, NO_TRAITS, 2, None)
+    assert "version 3, not 2" in why_rejected(S, NO_TRAITS, 3, None)
 
 
 @pytest.mark.parametrize(

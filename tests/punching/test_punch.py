@@ -274,7 +274,7 @@ def dial_first_port(channel: str, source: str, port: int | None = None) -> Itera
 STRANGERS = {
     "silent": b"",
     "web browser": b"GET / HTTP/1.1\r\n\r\n",
-    "half a hello": MAGIC + b"\x01\x01",
+    "half a hello": Hello(bytes(16), bytes(8), Role.STDIO).encode()[: len(MAGIC) + 2],
     "another channel": Hello(os.urandom(16), b"otherone", Role.RAW).encode(),
     "hello and garbage": b"",
 }
