@@ -20,6 +20,7 @@ MESSAGES = {SSH: _IN_C, SOCAT: _NO_LINK, HAPROXY: _NO_LINK}
 _AT_LEAST = "what Python needs at least are the bare streams of the same row"
 CONNECTIONS = {peer: f"{why}; {_AT_LEAST}" for peer, why in MESSAGES.items()}
 MANY_STREAMS = "more turns for as many bytes; the load without a forwarder loses too, in the same row"
+PACED = "sent a little slower than the line takes it, so that the queue of the same row is short: see its times"
 RESUMING = "what is sent is kept until the peer has acknowledged it"
 LOSSES = "a slow start where the first estimates of the round trip are too small; see far holes below"
 STARTS = "Python and its modules are loaded first, and then SYNs have to cross"
