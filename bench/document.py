@@ -122,7 +122,7 @@ def _loss(figures: Figures) -> str:
     rate = figures.ratio(title, SEALED, RATE, UNRESUMED)
     memory = figures.ratio("one stream over RTT 300 ms, 200 Mbit/s, no loss", SEALED, MEMORY, UNRESUMED)
     return (
-        f"**After a reset of the hole, bytes flow again** within {near:.0f} ms on one machine, and within {far:.0f} ms "
+        f"**After a reset of the hole, bytes flow again** after {near:.0f} ms on one machine, and after {far:.0f} ms "
         f"over 100 ms. Being able to resume costs one stream on one machine {_percent(1 - rate)} of its rate, and over "
         f"300 ms {_percent(memory - 1)} more memory."
     )

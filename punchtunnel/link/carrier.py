@@ -112,11 +112,13 @@ class Carrier:
         self._flight: Flight | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._acknowledge_after, self._worth_a_frame = ACKNOWLEDGE_AFTER, WORTH_A_FRAME
+        self._relayed = relayed
+        if relayed:
+            # The relay may be near: the peer is not.
+            self.incoming.is_near = False
         if relayed and journal is not None:
             self._flight = Flight(journal, self.outgoing.tempo)
             self._acknowledge_after = self._worth_a_frame = RELAYED_AFTER
-            # The relay may be near: the peer is not.
-            self.incoming.is_near = False
 
     @property
     def heard_at(self) -> float:
@@ -195,7 +197,7 @@ class Carrier:
                 raise
         if self.splicing is not None and self.splicing.is_bulk:
             self.splicing.has_read(mux.expected[1])
-        if self._flight is None and (round_trip := self.outgoing.tempo.round_trip) is not None:
+        if (round_trip := self.outgoing.tempo.round_trip) is not None and not self._relayed:
             self.incoming.is_near = round_trip < NEAR
         if journal is not None:
             if not self.incoming.is_near or journal.limit != KEPT_NEARBY:

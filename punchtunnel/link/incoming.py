@@ -43,7 +43,7 @@ class Incoming:
         readable: The hole may have something.
         hung_up: The kernel knows of an end, which is still to be found after a short read.
         ended: The end was found.
-        is_near: The round trip is short; a guess until the carrier knows it.
+        is_near: The round trip is short: by the kernel's first estimate, until the carrier has a measured one.
         heard_at: When something that is authenticated came last, or anything on a plain link.
     """
 
@@ -57,7 +57,8 @@ class Incoming:
         self._size = 0
         # Bytes that must be there before the kernel wakes us.
         self._told_at = 1
-        self.is_near = tcp.round_trip(sock) < NEAR
+        # Without an estimate, as on a socket that is none of TCP, the path may be any.
+        self.is_near = 0.0 < tcp.round_trip(sock) < NEAR
         if not self.is_near:
             tcp.open_receive_window(sock, FIRST_WINDOW)
         self.readable = True

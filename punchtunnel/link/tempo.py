@@ -42,8 +42,8 @@ INTERVALS = 8
 # people pause.
 INTERACTIVE_TIME = 10.0
 # Measurements until the kernel's round trip is the path's.  Where SYNs have crossed, the first is too small
-# (callers.py), and others have a delayed acknowledgment in them: both sides compute before they answer.  Measured on
-# loopback, a hole begins with anything from 13 µs to 6 ms.  Each measurement counts for an eighth less with the next.
+# (callers.py); the next ones are too large, because both sides compute before they answer.  Measured on loopback, a
+# hole begins with anything from 13 µs to 6 ms.  Each measurement counts for an eighth less with the next.
 MIN_SAMPLES = 50
 
 
@@ -59,12 +59,15 @@ class Tempo:
         unsent_limit: Bytes that may wait unsent in the kernel.
         next_update: When `update` is due.
         interactive_at: When a small message last went out while another stream had something to send.
+        round_trip: The path's, in seconds: the shortest so far, with what queue it had then; None: the kernel's is not
+            the path's yet.
     """
 
     def __init__(self, now: float, longest_frame: int) -> None:
         self.frame_limit = FIRST_FRAME
         self.unsent_limit = FIRST_UNSENT
         self.interactive_at = float("-inf")
+        self.round_trip: float | None = None
         self.next_update = now + INTERVAL
         self._longest_frame = longest_frame
         self._updated = now
@@ -75,11 +78,6 @@ class Tempo:
     def rate_limit(self) -> float | None:
         """Bytes a second that may be sent; None: as many as TCP allows."""
         return self._pacer.limit
-
-    @property
-    def round_trip(self) -> float | None:
-        """The path's, in seconds: the shortest that was measured; None: the kernel's is not the path's yet."""
-        return self._pacer.shortest if self._pacer.shortest < float("inf") else None
 
     def update(self, now: float, sent: int, *, filled: bool, waited: bool, progress: Progress | None) -> None:
         """Decide anew.
@@ -97,6 +95,7 @@ class Tempo:
         if progress is not None and progress.samples >= MIN_SAMPLES:
             interactive = now - self.interactive_at < INTERACTIVE_TIME
             self._pacer.update(now, progress.round_trip, progress.rate, full=filled, interactive=interactive)
+            self.round_trip = self._pacer.shortest
         self._updated, self.next_update = now, now + INTERVAL
         unsent = UNSENT_FRAMES * self.frame_limit
         # Not for every small change: each costs a system call.

@@ -206,20 +206,36 @@ def test_what_waits_has_room_before_a_payload_also_when_streams_end_meanwhile(wa
         carrier.close(reset=True)
 
 
-@pytest.mark.parametrize("relayed", [False, True])
-@pytest.mark.parametrize(("round_trip", "near"), [(NEAR / 2, True), (NEAR * 2, False)])
-def test_a_peer_is_near_or_far_as_measured_later_and_never_behind_a_relay(
-    round_trip: float, near: bool, relayed: bool
+@pytest.mark.parametrize(
+    ("relayed", "kept", "round_trip", "samples", "guess", "near"),
+    [
+        (False, True, NEAR / 2, MIN_SAMPLES, False, True),
+        (False, True, NEAR * 2, MIN_SAMPLES, True, False),
+        (False, True, NEAR / 2, MIN_SAMPLES - 1, False, False),
+        (False, True, NEAR * 2, MIN_SAMPLES - 1, True, True),
+        (True, True, NEAR / 2, MIN_SAMPLES, False, False),
+        (True, False, NEAR / 2, MIN_SAMPLES, False, False),
+    ],
+)
+def test_a_peer_is_near_as_guessed_until_that_is_measured_and_never_behind_a_relay(
+    relayed: bool, kept: bool, round_trip: float, samples: int, guess: bool, near: bool
 ) -> None:
     here, there = socket.socketpair()
     with there:
-        journal = Journal()
+        journal = Journal() if kept else None
         carrier, mux = Carrier(here, journal=journal, relayed=relayed), Mux(True, Stream)
-        # What the hole began with was wrong.
-        carrier.incoming.is_near = not near and not relayed
-        progress = Progress(round_trip, 1e9, MIN_SAMPLES)
+        carrier.incoming.is_near = guess
+        progress = Progress(round_trip, 1e9, samples)
         carrier.outgoing.tempo.update(time.monotonic(), 0, filled=False, waited=False, progress=progress)
         assert not list(carrier.receive(mux, b""))
-        assert carrier.incoming.is_near is (near and not relayed)
-        assert (journal.limit == KEPT_NEARBY) is (near and not relayed)
+        assert carrier.incoming.is_near is near
+        assert journal is None or (journal.limit == KEPT_NEARBY) is near
+        carrier.close(reset=True)
+
+
+def test_a_hole_whose_round_trip_no_kernel_tells_is_far() -> None:
+    here, there = socket.socketpair()
+    with there:
+        carrier = Carrier(here)
+        assert not carrier.incoming.is_near
         carrier.close(reset=True)

@@ -201,13 +201,14 @@ def test_sources_stop_when_so_much_is_kept() -> None:
             here, there = socket.socketpair()
             there.setblocking(False)
             left.carry(here, (bytes(32), bytes(32)), 0)
+            # As of a near peer: 40 windows of 256 KiB are more.
+            left.journal.limit = resume.KEPT_NEARBY
             with there:
                 ends = [socket.socketpair() for _ in range(40)]
                 for ours, theirs in ends:
                     left.link.open(SocketEnd(ours))
                     theirs.setblocking(False)
                 loop = asyncio.get_running_loop()
-                # 40 windows of 256 KiB are more than may be kept.
                 feeding = [asyncio.create_task(loop.sock_sendall(theirs, bytes(262144))) for _, theirs in ends]
                 reading = asyncio.create_task(drain(there))
                 while left.journal.held < left.journal.limit:  # noqa: ASYNC110 - there is no event to wait for

@@ -58,7 +58,8 @@ def test_hello_of_the_document_is_what_is_sent() -> None:
     assert decode_hello(raw) == hello
     assert hex_of(MAGIC) in TEXT
     assert f"its hello, {HELLO_SIZE} bytes" in TEXT
-    assert VERSION == 2
+    assert TEXT.startswith(f"# The punchtunnel protocol, version {VERSION}\n")
+    assert f"  version      {VERSION:02x}\n" in TEXT
     assert f"({hex_of(PICK)})" in TEXT
     assert f"({hex_of(ACCEPT)})" in TEXT
 
