@@ -116,9 +116,9 @@ class Carrier:
         if relayed:
             # The relay may be near: the peer is not.
             self.incoming.is_near = False
-        if relayed and journal is not None:
-            self._flight = Flight(journal, self.outgoing.tempo)
-            self._acknowledge_after = self._worth_a_frame = RELAYED_AFTER
+            if journal is not None:
+                self._flight = Flight(journal, self.outgoing.tempo)
+                self._acknowledge_after = self._worth_a_frame = RELAYED_AFTER
 
     @property
     def heard_at(self) -> float:
