@@ -118,9 +118,10 @@ def test_clients_of_one_service_meet_each_other_and_are_served_all_the_same(lab:
         client = lab.connect(end.port)
         client.sendall(b"hello")
         assert receive(client, 5) == b"hello"
+    # One after the other: the end of the service is a reason for a client to end, too, and may be read first.
     for end in (*clients, service):
         end.process.send_signal(signal.SIGTERM)
-    assert [end.status() for end in clients] == [143, 143]
+        assert end.status() == 143
 
 
 def test_a_relay_that_is_dead_keeps_nobody_from_another_one(lab: Lab, relay: HostileRelay) -> None:
