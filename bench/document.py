@@ -16,8 +16,21 @@ import statistics
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from .measures import BACK50, BUSY50, CPU, FIRST50, MEMORY, RATE
-from .subjects import BARE, DIRECT, HAPROXY, PLAIN, SEALED, SOCAT, SOCAT_LARGE, SSH, STUNNEL, UNRESUMED
+from .measures import BACK50, BUSY50, CONNECTIONS, CPU, FIRST50, MEMORY, RATE
+from .subjects import (
+    BARE,
+    BARE_SEALED,
+    BARE_STREAMS,
+    DIRECT,
+    HAPROXY,
+    PLAIN,
+    SEALED,
+    SOCAT,
+    SOCAT_LARGE,
+    SSH,
+    STUNNEL,
+    UNRESUMED,
+)
 from .table import BY_PYTHON, Comparison, Metric, Result, Verdict
 
 WIDTH = 100
@@ -45,7 +58,7 @@ def parts(results: Sequence[Result]) -> dict[str, list[str]]:
     return {
         "short": list(sentences(results, "- ", _new_connection, _start, _bulk, _beside_bulk, _loss)),
         "behind": list(behind(results)),
-        "bare": list(sentences(results, "", _bare)),
+        "bare": list(sentences(results, "- ", _bare, _bare_connections)),
         "pythons": list(pythons(results)),
     }
 
@@ -138,9 +151,23 @@ def _bare(figures: Figures) -> str:
     loop = {peer: figures.ratio(one, BARE, RATE, peer) for peer in (SSH, STUNNEL, SOCAT, HAPROXY)}
     return (
         f"With one stream that loop moves {loop[SSH]:.1f} × as much as ssh, {loop[STUNNEL]:.1f} × stunnel, and "
-        f"{loop[SOCAT]:.1f} × socat and {loop[HAPROXY]:.1f} × HAProxy, which send in clear. The tool has "
-        f"{figures.ratio(one, SEALED, RATE, BARE):.2f} of the loop with one stream, and "
-        f"{figures.ratio(many, SEALED, RATE, BARE):.2f} of it with 16."
+        f"{loop[SOCAT]:.1f} × socat and {loop[HAPROXY]:.1f} × HAProxy, which send in clear. Bare streams have "
+        f"{figures.ratio(one, BARE_SEALED, RATE, BARE):.2f} of the loop with one stream, and "
+        f"{figures.ratio(many, BARE_SEALED, RATE, BARE):.2f} of it with 16. The tool has "
+        f"{figures.ratio(one, SEALED, RATE, BARE):.2f} and {figures.ratio(many, SEALED, RATE, BARE):.2f}."
+    )
+
+
+def _bare_connections(figures: Figures) -> str:
+    title = "new connections through -L, 16 at a time"
+    bare, sealed = (figures.ratio(title, label, CONNECTIONS, SSH) for label in (BARE_STREAMS, BARE_SEALED))
+    ours = [
+        figures.ratio(title, label, CONNECTIONS, at_most)
+        for label, at_most in ((PLAIN, BARE_STREAMS), (SEALED, BARE_SEALED))
+    ]
+    return (
+        f"With 16 connections at a time, bare streams make {bare:.2f} × as many as ssh in clear, and {sealed:.2f} × "
+        f"sealed. The tool makes {ours[0]:.2f} and {ours[1]:.2f} of that."
     )
 
 

@@ -170,7 +170,7 @@ def bare(stage: Stage, target: int) -> Forwarder:
 
 
 def bare_streams(stage: Stage, target: int, sealed: bool) -> Forwarder:
-    """Start streams over one connection with nothing around them."""
+    """Start streams over one connection with little around them."""
 
     def hop(role: str, _name: str, listen: str, towards: str) -> list[str]:
         return [sys.executable, "-m", "bench.barestreams", role, listen, towards, *(["sealed"] if sealed else [])]

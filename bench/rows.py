@@ -1,7 +1,7 @@
 """The rows: what is measured, and beside whom.
 
 Ours is compared with each peer that does the same job in the same minute: the
-machine cancels out.  Those without a forwarder, and the bare loop, are no peers
+machine cancels out.  Those without a forwarder, and the bare ones, are no peers
 but what can be reached at most.  A row of a chart compares nobody.
 """
 
@@ -111,7 +111,7 @@ def _throughput() -> Iterator[Row]:
         )
         yield Row(
             f"sealed, -L/--to, {words}",
-            subjects(SEALED, SSH, STUNNEL, SOCAT, HAPROXY, BARE),
+            subjects(SEALED, SSH, STUNNEL, SOCAT, HAPROXY, BARE, BARE_SEALED),
             (RATE, CPU),
             _beside((SEALED,), (SSH, STUNNEL, SOCAT, HAPROXY), (RATE, CPU), whys.SEALED),
             chart=(STREAMS, streams),
@@ -180,15 +180,15 @@ def _beside_bulk(words: str, path: Path) -> Row:
 def _many_streams() -> Row:
     subjects: list[Subject] = []
     compared: list[Comparison] = []
-    # Without a forwarder as well: so much is lost by the load itself.
-    for label in (PLAIN, SEALED, DIRECT):
+    # What can be reached at most as well: so much is lost by turns, and by the load itself.
+    for label in (PLAIN, SEALED, BARE_SEALED, DIRECT):
         start, needs = STARTS[label]
         few, many = f"{label}, 16 open and active", f"{label}, 1000 open, 100 active"
         subjects += [
             Subject(few, through(start, partial(measures.bulk, streams=16), streams=16), needs),
             Subject(many, through(start, partial(measures.bulk, streams=100, idle=900), streams=100), needs),
         ]
-        if label != DIRECT:
+        if label in (PLAIN, SEALED):
             compared += _beside((many,), (few,), (RATE,), whys.MANY_STREAMS)
     return Row("1000 streams", tuple(subjects), (RATE, MEMORY, CPU), tuple(compared))
 
