@@ -5,16 +5,18 @@
 
     clients --> near: accept, recv --> [ header | payload ] ... --> far: connect, send --> target
 
-One edge-triggered epoll and no event loop around it; sockets that do not block;
-turns of one frame each; credit, so that nothing is read that cannot be sent, and
-a sink that takes nothing stops only its own stream.  The headers are yamux's, and
-SYN and FIN ride on payload.  Short frames go together in one record, and what is
-not urgent waits for something to go with.  In clear, records are the same but for
-the cipher.
+One edge-triggered epoll and no event loop around it, and sockets that do not block.
+Streams take turns of one frame each, and only while the hole takes them; what a slow
+sink does not take waits for it alone, and credit bounds how much that is.  Headers
+are yamux's; SYN and FIN ride on payload, short frames go together in one record, and
+what is not urgent waits a little for something to go with.  In clear, records are the
+same, with nothing in the place of the tag.
 
 What the tool has and this has not: windows that grow and a bound for all of them,
-frames that fit the line's rate, signs of life, another hole, ends that are no
-sockets, refusals, events that are told.  No tool: the key is known.
+frames that fit the line's rate, signs of life, another hole, ends that are no sockets,
+events that are told, a look at who waits for what before it sleeps.  A stream opens
+with its client's first byte, and a reset is passed on as an end.  No tool: the key is
+known.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ import contextlib
 import select
 import socket
 import sys
+import time
 from collections import deque
 
 from punchtunnel.protocol.frames import DATA, FIN, SYN, VERSION, WINDOW
 from punchtunnel.protocol.frames import HEADER as FRAME
-from punchtunnel.protocol.records import HEADER, MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import AEAD_TAG_SIZE, HEADER, MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, Opener, Sealer
+from punchtunnel.protocol.records import DATA as RECORD
 
 READ, WRITE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR, select.EPOLLOUT
 WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -35,28 +39,48 @@ KEY = bytes(32)
 BACKLOG = 1024
 # Bytes on their way on one stream, and after how many credit is returned.
 CREDIT, OWED = 4 * 1024 * 1024, 1024 * 1024
-# Frames up to this go together; so much of the hole is read at once where records are short.
+# Bytes: frames up to this go together; so much of the hole is read at once where records are short.
 SHORT, SHORT_RECORDS = 4096, 64 * 1024
 # Seconds for which what is not urgent waits.
 PATIENCE = 0.02
+# Reads of the hole until the others have their turn.
+STEPS = 16
 
 
 class Stream:
     """A client, or a connection to the target, and what is under way."""
 
     __slots__ = (
-        "credit", "ended", "flags", "has_ended", "hung_up", "in_ring", "number", "owed", "ready", "sock", "waits",
+        "credit", "ended_here", "ended_there", "flags", "hung_up", "in_ring", "number", "owed", "ready", "sock",
+        "waits",
     )  # fmt: skip
 
     def __init__(self, number: int, sock: socket.socket, flags: int) -> None:
         self.number, self.sock, self.flags = number, sock, flags
         self.credit, self.owed = CREDIT, 0
-        # The end has come: of what is read here, and from the other side.
-        self.ended = self.has_ended = False
+        self.ended_here = self.ended_there = False
         # A read may give something, and after that the end; it waits for its turn.
         self.ready = self.hung_up = self.in_ring = False
         # What the socket has not taken.
         self.waits = bytearray()
+
+    def read_into(self, room: memoryview) -> int:
+        """Read until there is nothing more, or the end, or no room; return the bytes."""
+        count = 0
+        while self.ready and count < len(room):
+            try:
+                more = self.sock.recv_into(room[count:])
+            except BlockingIOError:
+                self.ready = False
+                break
+            except ConnectionError:
+                # A load that has measured enough resets.
+                more = 0
+            count += more
+            self.ended_here = not more
+            # After less than there was room for, nothing is left but an end.
+            self.ready = more > 0 and (count == len(room) or self.hung_up)
+        return count
 
 
 class Hop:
@@ -73,12 +97,15 @@ class Hop:
         self._next = 1
         # Streams whose source may have something.
         self._ring: deque[Stream] = deque()
-        self._control, self._is_urgent = bytearray(), False
-        self._room, self._record = (memoryview(bytearray(MAX_RECORD)) for _ in range(2))
-        self._unsent = self._record[:0]
+        # Frames without payload, and when they have waited long enough.
+        self._control, self._is_urgent, self._due = bytearray(), False, 0.0
+        # Where a record is put together, in clear with its header, and where it is sealed to.
+        self._clear, self._sealed = (memoryview(bytearray(MAX_RECORD)) for _ in range(2))
+        self._room = self._clear[HEADER.size : HEADER.size + MAX_PLAINTEXT]
+        self._unsent = self._clear[:0]
         # Of the record that has begun: what is here of it, its size, and what the kernel was told to wait for.
         self._buffer, self._held, self._size, self._told = memoryview(bytearray(MAX_RECORD + HEADER.size)), 0, 0, 1
-        self._is_over = False
+        self._hung_up = self._is_over = False
 
     def serve(self) -> None:
         """Forward until the hole ends."""
@@ -86,24 +113,31 @@ class Hop:
         self._epoll.register(hole, WATCHED | WRITE)
         if self._server is not None:
             self._epoll.register(server, select.EPOLLIN)
+        may_read = False
         while not self._is_over:
-            batch, may_read = self._epoll.poll(PATIENCE if self._control else None), False
-            self._is_urgent |= not batch
-            for fd, events in batch:
+            for fd, events in self._epoll.poll(0 if may_read else PATIENCE if self._control else None):
                 if fd == hole:
-                    may_read = events & READ != 0
+                    may_read = may_read or events & READ != 0
+                    self._hung_up = self._hung_up or events & READ > select.EPOLLIN
                 elif fd == server:
                     self._accept()
                 elif (stream := self._by_fd.get(fd)) is not None:
-                    if events & WRITE and stream.waits:
-                        self._deliver_waiting(stream)
-                    if events & READ:
-                        stream.ready, stream.hung_up = True, events & READ != select.EPOLLIN
-                        self._queue(stream)
-            while may_read:
+                    self._on_events(stream, events)
+            for _ in range(STEPS):
+                if not may_read:
+                    break
                 may_read = self._receive()
                 self._send()
+            if self._control and not self._is_urgent:
+                self._is_urgent = time.monotonic() >= self._due
             self._send()
+
+    def _on_events(self, stream: Stream, events: int) -> None:
+        if events & WRITE and stream.waits:
+            self._deliver_waiting(stream)
+        if events & READ and not stream.ended_here:
+            stream.ready, stream.hung_up = True, events & READ != select.EPOLLIN
+            self._queue(stream)
 
     # ---- ends -> hole
 
@@ -112,21 +146,27 @@ class Hop:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self._server.accept()
-                self._join(self._next, sock, SYN)
+                # It has mostly spoken when it is accepted.
+                self._join(self._next, sock, SYN, ready=True)
                 self._next += 2
 
-    def _join(self, number: int, sock: socket.socket, flags: int = 0) -> None:
+    def _join(self, number: int, sock: socket.socket, flags: int, *, ready: bool) -> None:
         sock.setblocking(False)
         self._streams[number] = self._by_fd[sock.fileno()] = stream = Stream(number, sock, flags)
         self._epoll.register(sock.fileno(), WATCHED)
-        # A client has mostly spoken when it is accepted.
-        stream.ready = flags != 0
+        stream.ready = ready
         self._queue(stream)
 
     def _queue(self, stream: Stream) -> None:
-        if stream.ready and not (stream.in_ring or stream.ended) and stream.credit:
+        if stream.ready and stream.credit and not stream.in_ring:
             stream.in_ring = True
             self._ring.append(stream)
+
+    def _say(self, kind: int, flags: int, number: int, length: int, *, urgent: bool) -> None:
+        if not self._control:
+            self._due = time.monotonic() + PATIENCE
+        self._control += FRAME.pack(VERSION, kind, flags, number, length)
+        self._is_urgent = self._is_urgent or urgent
 
     def _send(self) -> None:
         """Send by turns until the hole takes no more, or nothing is there."""
@@ -135,7 +175,7 @@ class Hop:
                 size = self._load()
                 if not size:
                     return
-                self._unsent = self._sealed(size)
+                self._unsent = self._record(size)
             try:
                 self._unsent = self._unsent[self._hole.send(self._unsent) :]
             except BlockingIOError:
@@ -147,7 +187,8 @@ class Hop:
         while self._ring and size <= SHORT:
             size += self._read(self._ring.popleft(), size)
         if self._control and (size or self._is_urgent):
-            count = min(len(self._control), MAX_PLAINTEXT - size)
+            free = MAX_PLAINTEXT - size
+            count = min(len(self._control), free - free % FRAME.size)
             self._room[size : size + count] = self._control[:count]
             del self._control[:count]
             size += count
@@ -158,37 +199,29 @@ class Hop:
         """Read one frame of a stream into the room; return its size."""
         stream.in_ring = False
         payload = begin + FRAME.size
-        # What is not urgent has its place behind.
+        # The frames that wait have their place behind.
         limit = min(stream.credit, MAX_PLAINTEXT - SHORT - payload)
-        try:
-            count = stream.sock.recv_into(self._room[payload : payload + limit])
-        except BlockingIOError:
-            stream.ready = False
+        count = stream.read_into(self._room[payload : payload + limit])
+        if not (count or stream.ended_here):
             return 0
-        except ConnectionError:
-            # A load that has measured enough resets.
-            count = 0
-        flags, stream.flags = stream.flags, 0
-        if not count:
-            flags |= FIN
-            stream.ended = True
-            self._close_if_done(stream)
-            if stream.has_ended:
-                # Nobody waits for it.
-                self._control += FRAME.pack(VERSION, DATA, flags, stream.number, 0)
-                return 0
         stream.credit -= count
-        stream.ready = count == limit or stream.hung_up
         self._queue(stream)
+        flags, stream.flags = stream.flags, 0
+        if stream.ended_here:
+            flags |= FIN
+            self._close_if_done(stream)
+            if stream.ended_there and not count:
+                # It is urgent to nobody.
+                self._say(DATA, flags, stream.number, 0, urgent=False)
+                return 0
         FRAME.pack_into(self._room, begin, VERSION, DATA, flags, stream.number, count)
         return FRAME.size + count
 
-    def _sealed(self, size: int) -> memoryview:
+    def _record(self, size: int) -> memoryview:
         if self._seals is not None:
-            return self._record[: self._seals[0].seal_into(self._room[:size], self._record)]
-        HEADER.pack_into(self._record, 0, 1 << 24 | size)
-        self._record[HEADER.size : HEADER.size + size] = self._room[:size]
-        return self._record[: size + OVERHEAD]
+            return self._sealed[: self._seals[0].seal_into(self._room[:size], self._sealed)]
+        HEADER.pack_into(self._clear, 0, RECORD << 24 | size)
+        return self._clear[: size + OVERHEAD]
 
     # ---- hole -> ends
 
@@ -208,7 +241,7 @@ class Hop:
                 self._told = needed
                 self._hole.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
         self._is_over = not count
-        return count == wanted
+        return count == wanted or (self._hung_up and count > 0)
 
     def _open(self, end: int) -> None:
         begin, buffer = 0, self._buffer
@@ -217,7 +250,7 @@ class Hop:
             if end - begin < self._size:
                 break
             record = buffer[begin : begin + self._size]
-            self._take(record[HEADER.size : -16] if self._seals is None else self._seals[1].open(record))
+            self._take(self._seals[1].open(record) if self._seals is not None else record[HEADER.size : -AEAD_TAG_SIZE])
             begin, self._size = begin + self._size, 0
         self._held = end - begin
         if begin and self._held:
@@ -229,9 +262,11 @@ class Hop:
             _, kind, flags, number, length = FRAME.unpack_from(frames, begin)
             begin += FRAME.size
             if flags & SYN:
-                sock = socket.create_connection(self._target)
+                sock = socket.socket()
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._join(number, sock)
+                # The target is on the same host: the call ends with the handshake.
+                sock.connect(self._target)
+                self._join(number, sock, 0, ready=False)
             stream = self._streams.get(number)
             if kind == WINDOW:
                 if stream is not None:
@@ -239,7 +274,7 @@ class Hop:
                     self._queue(stream)
                 continue
             if stream is not None:
-                stream.has_ended = flags & FIN != 0
+                stream.ended_there = flags & FIN != 0
                 self._deliver(stream, frames[begin : begin + length])
             begin += length
 
@@ -269,20 +304,20 @@ class Hop:
             taken = len(data)
         stream.owed += taken
         if stream.owed >= OWED:
-            self._control += FRAME.pack(VERSION, WINDOW, 0, stream.number, stream.owed)
-            stream.owed, self._is_urgent = 0, True
+            self._say(WINDOW, 0, stream.number, stream.owed, urgent=True)
+            stream.owed = 0
         return taken
 
     def _finish_if_done(self, stream: Stream) -> None:
         """Pass the end on as soon as nothing waits before it."""
-        if stream.has_ended and not stream.waits:
-            if not stream.ended:
+        if stream.ended_there and not stream.waits:
+            if not stream.ended_here:
                 with contextlib.suppress(OSError):
                     stream.sock.shutdown(socket.SHUT_WR)
             self._close_if_done(stream)
 
     def _close_if_done(self, stream: Stream) -> None:
-        if stream.ended and stream.has_ended and not stream.waits:
+        if stream.ended_here and stream.ended_there and not stream.waits:
             del self._streams[stream.number], self._by_fd[stream.sock.fileno()]
             stream.sock.close()
 

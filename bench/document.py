@@ -34,6 +34,8 @@ from .subjects import (
 from .table import BY_PYTHON, Comparison, Metric, Result, Verdict
 
 WIDTH = 100
+# Rows.
+SEALED_BULK = "sealed, -L/--to, one stream", "sealed, -L/--to, 16 streams"
 
 
 def replaced(text: str, parts: Mapping[str, Sequence[str]]) -> str:
@@ -58,7 +60,7 @@ def parts(results: Sequence[Result]) -> dict[str, list[str]]:
     return {
         "short": list(sentences(results, "- ", _new_connection, _start, _bulk, _beside_bulk, _loss)),
         "behind": list(behind(results)),
-        "bare": list(sentences(results, "- ", _bare, _bare_connections)),
+        "bare": list(sentences(results, "- ", _bare_loop, _bare_bulk, _bare_connections)),
         "pythons": list(pythons(results)),
     }
 
@@ -146,15 +148,23 @@ def _percent(share: float) -> str:
     return f"{max(0.0, 100 * share):.0f} %"
 
 
-def _bare(figures: Figures) -> str:
-    one, many = (f"sealed, -L/--to, {words}" for words in ("one stream", "16 streams"))
-    loop = {peer: figures.ratio(one, BARE, RATE, peer) for peer in (SSH, STUNNEL, SOCAT, HAPROXY)}
+def _bare_loop(figures: Figures) -> str:
+    loop = {peer: figures.ratio(SEALED_BULK[0], BARE, RATE, peer) for peer in (SSH, STUNNEL, SOCAT, HAPROXY)}
     return (
-        f"With one stream that loop moves {loop[SSH]:.1f} × as much as ssh, {loop[STUNNEL]:.1f} × stunnel, and "
-        f"{loop[SOCAT]:.1f} × socat and {loop[HAPROXY]:.1f} × HAProxy, which send in clear. Bare streams have "
-        f"{figures.ratio(one, BARE_SEALED, RATE, BARE):.2f} of the loop with one stream, and "
-        f"{figures.ratio(many, BARE_SEALED, RATE, BARE):.2f} of it with 16. The tool has "
-        f"{figures.ratio(one, SEALED, RATE, BARE):.2f} and {figures.ratio(many, SEALED, RATE, BARE):.2f}."
+        f"With one stream the bare loop moves {loop[SSH]:.1f} × as much as ssh, {loop[STUNNEL]:.1f} × stunnel, and "
+        f"{loop[SOCAT]:.1f} × socat and {loop[HAPROXY]:.1f} × HAProxy, which send in clear."
+    )
+
+
+def _bare_bulk(figures: Figures) -> str:
+    (one, many), (ours, ours_many) = (
+        [figures.ratio(title, label, RATE, BARE) for title in SEALED_BULK] for label in (BARE_SEALED, SEALED)
+    )
+    cpu, ours_cpu = (figures.ratio(SEALED_BULK[0], label, CPU, BARE) for label in (BARE_SEALED, SEALED))
+    return (
+        f"Bare streams have {one:.2f} of the bare loop's rate with one stream, with {cpu:.2f} of its processor time, "
+        f"and {many:.2f} of its rate with 16. The tool has {ours:.2f} with one stream, with {ours_cpu:.2f} of the "
+        f"processor time, and {ours_many:.2f} with 16."
     )
 
 
@@ -167,7 +177,7 @@ def _bare_connections(figures: Figures) -> str:
     ]
     return (
         f"With 16 connections at a time, bare streams make {bare:.2f} × as many as ssh in clear, and {sealed:.2f} × "
-        f"sealed. The tool makes {ours[0]:.2f} and {ours[1]:.2f} of that."
+        f"sealed. The tool makes {ours[0]:.2f} and {ours[1]:.2f} of what they make."
     )
 
 

@@ -180,7 +180,7 @@ def _beside_bulk(words: str, path: Path) -> Row:
 def _many_streams() -> Row:
     subjects: list[Subject] = []
     compared: list[Comparison] = []
-    # What can be reached at most as well: so much is lost by turns, and by the load itself.
+    # What can be reached at most as well, and what the load itself loses.
     for label in (PLAIN, SEALED, BARE_SEALED, DIRECT):
         start, needs = STARTS[label]
         few, many = f"{label}, 16 open and active", f"{label}, 1000 open, 100 active"

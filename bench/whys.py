@@ -12,17 +12,14 @@ _IN_C = "written in C: more system calls, and less processor time; both are coun
 _NO_LINK = f"no link to share, and {_IN_C}"
 
 SPLICED = {
-    HAPROXY_SPLICE: "no frames, and a connection for each stream; ours share one",
+    HAPROXY_SPLICE: "no headers of frames, and no link that all streams share",
     HAPROXY_TUNED: "no headers of frames, so fewer system calls for a MiB; counted below",
 }
 SEALED = dict.fromkeys((SOCAT, HAPROXY), "in clear; what sealing allows at most is the bare loop below")
 MESSAGES = {SSH: _IN_C, SOCAT: _NO_LINK, HAPROXY: _NO_LINK}
 _AT_LEAST = "what Python needs at least are the bare streams of the same row"
 CONNECTIONS = {peer: f"{why}; {_AT_LEAST}" for peer, why in MESSAGES.items()}
-MANY_STREAMS = (
-    "what all streams may hold together is bounded, so frames are shorter, and in clear more is copied; "
-    "the load without a forwarder loses too, in the same row"
-)
+MANY_STREAMS = "more turns for as many bytes: windows are bounded, so frames are shorter, and in clear more is copied"
 PACED = "sent a little slower than the line takes it, so that the queue of the same row is short: see its times"
 RESUMING = "what is sent is kept until the peer has acknowledged it"
 LOSSES = "a slow start where the first estimates of the round trip are too small; see far holes below"
