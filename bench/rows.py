@@ -181,7 +181,7 @@ def _many_streams() -> Row:
     subjects: list[Subject] = []
     compared: list[Comparison] = []
     # What can be reached at most as well, and what the load itself loses.
-    for label in (PLAIN, SEALED, BARE_SEALED, DIRECT):
+    for label in (PLAIN, SEALED, BARE_STREAMS, BARE_SEALED, DIRECT):
         start, needs = STARTS[label]
         few, many = f"{label}, 16 open and active", f"{label}, 1000 open, 100 active"
         subjects += [
