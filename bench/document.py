@@ -34,7 +34,7 @@ from .subjects import (
 from .table import BY_PYTHON, Comparison, Metric, Result, Verdict
 
 WIDTH = 100
-# Rows.
+# Titles of rows: one stream, and 16.
 SEALED_BULK = "sealed, -L/--to, one stream", "sealed, -L/--to, 16 streams"
 
 
